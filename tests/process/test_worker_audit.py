@@ -62,6 +62,31 @@ def test_a_quiet_feature_is_proven_once_in_a_while(shop: Shop, auditor: Auditor)
     assert running(auditor) is None, "it is audited once in every_s seconds"
 
 
+@pytest.mark.slow
+def test_one_process_audits_several_features_and_what_it_has_no_time_for_is_due_again(
+    shop: Shop, auditor: Auditor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(shop.folder / "slow/a.parquet", purchases((1, 0, 2.0)))
+    shop.project.definitions.build(["slow"])
+    in_a_hurry = (
+        "import sys, worker.reconcile.audit_scheduler as a; a.SPAN_S = -1; a.main(sys.argv[1:])"
+    )
+    with monkeypatch.context() as hurried:
+        hurried.setattr(
+            "worker.reconcile.audit_scheduler.bound_to_parent",
+            lambda command: [*command[:3], in_a_hurry, *command[4:]],
+        )
+        auditor.tick(CALM)
+        eventually(lambda: ended(auditor), within=60)
+    audited = [name for name in ("slow", "spend") if shop.store.audit(name)]
+    assert audited == list(auditor._tried) == ["slow"]
+    auditor._rests_until, auditor._tried, auditor.every_s = 0, {}, 1e-6
+    auditor.tick(CALM)
+    eventually(lambda: ended(auditor), within=60)
+    assert shop.store.audit("spend") is not None
+    assert set(auditor._tried) == {"slow", "spend"}
+
+
 def test_an_audit_gives_way_to_work_at_once_and_is_made_up_for(
     shop: Shop, auditor: Auditor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,7 +123,7 @@ def test_an_audit_that_takes_too_long_or_too_much_memory_is_ended(
     code = (
         "import worker.reconcile.audit_scheduler as a; a.MEMORY = 300 << 20; import os\n"
         "a._audit = lambda *_: len(bytearray(1 << 30))\n"
-        "a.main('spend')"
+        "a.main(['spend'])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

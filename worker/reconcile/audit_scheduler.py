@@ -1,4 +1,4 @@
-"""Audits in the background: one feature at a time, in a process of its own, while there is nothing else to do.
+"""Audits in the background: one feature after another, in a process of its own, while there is nothing else to do.
 
 That process has the lowest priority and bounds on its time and memory, and is ended as soon as work
 arrives: no drop waits for an audit. Results are kept in the store, beside the versions.
@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -28,8 +28,12 @@ QUIET_S = 20.0
 """How long nothing must have been at work before an audit begins."""
 TIMEOUT_S = 300.0
 MEMORY = 4 << 30
-_REST = 100
-"""Pauses between audits, in times of the last one's length: so they take 1% of a core at most."""
+AT_ONCE = 20
+"""How many features a process audits at the most: its start costs as much as several small audits."""
+SPAN_S = 1.0
+"""How long a process begins further audits."""
+_REST = 200
+"""Pauses between such processes, in times of the last one's length: so they take 0.5% of a core at most."""
 _LOOKS = 20
 """How often it is looked which feature is due, while none is, within the time after which one is audited again."""
 _PROVEN, _WRONG, _FAILED = 0, 1, 3
@@ -48,7 +52,7 @@ class Auditor:
     every_s: float
     quiet_s: float = QUIET_S
     _process: subprocess.Popen[bytes] | None = None
-    _feature: str = ""
+    _features: tuple[str, ...] = ()
     _began: float = 0.0
     _busy_at: float = field(default_factory=time.monotonic)
     _rests_until: float = 0.0
@@ -75,7 +79,7 @@ class Auditor:
             self._busy_at = time.monotonic()
             if self._process is not None:
                 self._end("gives way to work")
-                self._tried.pop(self._feature, None)
+                self._forget_tries(self._features)
 
     def stop(self) -> None:
         """End the running audit, if any."""
@@ -84,20 +88,22 @@ class Auditor:
                 self._end("stopping")
 
     def _begin(self, now: float) -> None:
-        feature = self._due(now)
-        if feature is None or not self.project.is_current():
+        features = self._due(now)
+        if not features or not self.project.is_current():
             self._rests_until = now + self.every_s / _LOOKS
             return
-        self._feature, self._began, self._tried[feature] = feature, now, now
-        code = "import sys; from worker.reconcile.audit_scheduler import main; main(sys.argv[1])"
+        self._features, self._began = features, now
+        self._tried |= dict.fromkeys(features, now)
+        code = "import sys; from worker.reconcile.audit_scheduler import main; main(sys.argv[1:])"
         self._process = subprocess.Popen(
-            bound_to_parent([sys.executable, "-P", "-c", code, feature]),
+            bound_to_parent([sys.executable, "-P", "-c", code, *features]),
             stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             cwd=self.project.settings.here,
         )
 
-    def _due(self, now: float) -> str | None:
-        """The feature that was audited longest ago, if that is long enough."""
+    def _due(self, now: float) -> tuple[str, ...]:
+        """The features that were audited longest ago, those for which that is long enough."""
         store, oldest = self.project.definitions.store, clock.now() - int(self.every_s * 1e6)
         candidates: list[tuple[int, str]] = []
         for name in self.project.definitions.features:
@@ -107,7 +113,7 @@ class Auditor:
             last = store.audit(name)
             if last is None or last.at <= oldest:
                 candidates.append((last.at if last else 0, name))
-        return min(candidates)[1] if candidates else None
+        return tuple(name for _, name in sorted(candidates)[:AT_ONCE])
 
     def _conclude(self, process: subprocess.Popen[bytes], now: float) -> None:
         code = process.poll()
@@ -117,8 +123,15 @@ class Auditor:
             return
         self._process = None
         self._rest(now)
+        begun = _told(process).split()
+        self._forget_tries(set(self._features) - set(begun))
         if code not in (_PROVEN, _WRONG, _FAILED):
-            log.warning("audit ended before its time", feature=self._feature, code=code)
+            log.warning("audit ended before its time", features=begun[-1:], code=code)
+
+    def _forget_tries(self, features: Iterable[str]) -> None:
+        """Have features that were not audited in the end be due again."""
+        for feature in features:
+            self._tried.pop(feature, None)
 
     def _rest(self, now: float) -> None:
         self._rests_until = now + min(_REST * (now - self._began), 10 * self.every_s)
@@ -128,23 +141,54 @@ class Auditor:
         assert process is not None
         process.kill()
         process.wait()
+        _told(process)
         self._rest(time.monotonic())
-        log.info("audit given up", feature=self._feature, why=why)
+        log.info("audit given up", features=self._features, why=why)
 
 
-def main(feature: str) -> None:
-    """Audit a feature, in a process of its own; the exit code reports the outcome to the scheduler."""
+def _told(process: subprocess.Popen[bytes]) -> str:
+    """What an ended process has said. Others may hold its stdout open for longer, such as processes of the definitions."""
+    assert process.stdout is not None
+    with process.stdout as stdout:
+        os.set_blocking(stdout.fileno(), False)
+        return (stdout.read() or b"").decode()
+
+
+def main(features: Sequence[str]) -> None:
+    """Audit features, in a process of its own.
+
+    The scheduler hears through stdout which were begun, and the outcome by the exit code.
+    """
+    scheduler = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # whatever the definitions print
     os.nice(19)
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     os.environ.setdefault("POLARS_MAX_THREADS", "1")
     logs.configure("audit")
-    try:
-        code = _audit(Project.open(Settings.read()), feature)
-    except MlforgeError as error:
-        log.warning("cannot audit", feature=feature, error=str(error))
-        code = _FAILED
+    code = _audit_all(features, lambda feature: print(feature, file=scheduler))
     sys.stderr.flush()
     os._exit(code)  # whatever the definitions started
+
+
+def _audit_all(features: Sequence[str], begin: Callable[[str], object]) -> int:
+    """The worst outcome of the audits that were begun within the span."""
+    codes = {_PROVEN}
+    try:
+        project = Project.open(Settings.read())
+    except MlforgeError as error:
+        log.warning("cannot audit", features=features, error=str(error))
+        return _FAILED
+    ends = time.monotonic() + SPAN_S
+    for feature in features:
+        begin(feature)
+        try:
+            codes.add(_audit(project, feature))
+        except MlforgeError as error:
+            log.warning("cannot audit", feature=feature, error=str(error))
+            codes.add(_FAILED)
+        if time.monotonic() > ends:
+            break
+    return _WRONG if _WRONG in codes else max(codes)
 
 
 def _audit(project: Project, feature: str) -> int:
