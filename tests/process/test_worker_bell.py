@@ -61,6 +61,20 @@ def test_a_file_that_is_being_written_and_a_folder_are_not_told(bell, folder, he
     eventually(lambda: heard == ["other.parquet", "open.parquet"])
 
 
+def test_a_folder_that_is_made_in_a_known_one_is_known_and_so_are_those_in_it(bell, folder, heard):
+    (folder / "day").mkdir()
+    eventually(lambda: f"{folder}/day" in bell._known)
+    (folder / "day/a.parquet").write_bytes(b"1")
+    eventually(lambda: heard == ["a.parquet"])
+    full = folder.parent / "full"
+    (full / "deep").mkdir(parents=True)
+    (full / "deep/b.parquet").write_bytes(b"1")
+    full.rename(folder / "full")
+    eventually(lambda: heard == ["a.parquet", "b.parquet"])
+    (folder / "full/deep/b.parquet").unlink()
+    eventually(lambda: heard == ["a.parquet", "b.parquet", "b.parquet"])
+
+
 def test_a_folder_that_is_made_anew_is_known_again_once_it_is_followed(bell, folder, heard):
     folder.rmdir()
     folder.mkdir()

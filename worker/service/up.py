@@ -38,7 +38,7 @@ from worker.supervision import FAULTS, pause_after, survived
 _WATCHER, _SERVER = "watcher", "server"
 STOP_S = 15.0
 """How long a job in hand may take to finish once all is to stop."""
-_TICK_S = 0.1
+_TICK_S = 0.25
 _BACK_OFF_S = (0.5, 1.0, 2.0, 5.0, 15.0, 30.0)
 _STEADY_S = 30.0
 _NOTED_S = 5.0

@@ -1,8 +1,8 @@
 """A bell: it rings the moment a file of a known folder is closed, renamed or removed, sooner than the watch tells of it.
 
 The watch (`watchfiles`) wakes at intervals, and twice before it tells a change; who waits for the bell sleeps until the
-system wakes it. The bell knows only folders that a scan has listed, and on systems without inotify it never rings:
-all that it misses, the watch and the scans find.
+system wakes it. The bell knows folders that a scan has listed and those that are made in them, and on systems without
+inotify it never rings: all that it misses, the watch and the scans find.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from contextlib import contextmanager, suppress
 
 from worker.supervision import survived
 
-MOST_FOLDERS = 1_000
+MOST_FOLDERS = 10_000
 """Beyond so many folders the rest is left to the watch: the system keeps only so many watches for a user."""
 MOST_FILES = 64
 """More files at once are left to the watch, which gathers them into one request."""
 GATHER_MS, ROUNDS = 1, 10
 """After the first file, others are waited for until none came for a moment, at most so many times."""
 
-_CLOSED, _MOVED_OUT, _MOVED_IN, _DELETED = 0x8, 0x40, 0x80, 0x200
+_CLOSED, _MOVED_OUT, _MOVED_IN, _CREATED, _DELETED = 0x8, 0x40, 0x80, 0x100, 0x200
 _FOLDER_GONE = 0x400 | 0x800 | 0x2000 | 0x8000  # deleted, moved, unmounted, no longer watched
 _OF_FOLDER, _ONLY_FOLDERS = 0x4000_0000, 0x0100_0000
-_MASK = _CLOSED | _MOVED_OUT | _MOVED_IN | _DELETED | 0x400 | 0x800 | _ONLY_FOLDERS
+_MASK = _CLOSED | _MOVED_OUT | _MOVED_IN | _CREATED | _DELETED | 0x400 | 0x800 | _ONLY_FOLDERS
 _HEAD = struct.Struct(
     "iIII"
 )  # as in inotify(7): watch, what happened, a cookie, the length of the name
@@ -73,10 +73,11 @@ class Bell:
         """Know these folders, too."""
         with self._lock:
             for folder in folders:
-                if self.is_there and folder not in self._known and len(self._known) < MOST_FOLDERS:
-                    self._add(folder)
+                self._add(folder)
 
     def _add(self, folder: str) -> None:
+        if not self.is_there or folder in self._known or len(self._known) >= MOST_FOLDERS:
+            return
         watch = _libc().inotify_add_watch(self._inotify, os.fsencode(folder), _MASK)
         if watch >= 0:
             self._known.discard(self._folders.get(watch, ""))  # it was renamed
@@ -103,16 +104,28 @@ class Bell:
         return list(files)
 
     def _read(self) -> list[str]:
-        """The files of the events that wait; folders that are gone are known no more."""
-        files = []
+        """The files of the events that wait. New folders are known from now on, those that are gone no more."""
+        files: list[str] = []
         with suppress(BlockingIOError), self._lock:
             for watch, what, name in _events(os.read(self._inotify, _BYTES)):
                 folder = self._folders.get(watch)
                 if what & _FOLDER_GONE:
                     self._known.discard(self._folders.pop(watch, ""))
                 elif folder is not None and name and not what & _OF_FOLDER:
-                    files.append(f"{folder}/{name}")
+                    files += [f"{folder}/{name}"] if what & ~_CREATED else []
+                elif folder is not None and name and what & (_CREATED | _MOVED_IN):
+                    files += self._files_of_new(f"{folder}/{name}")
         return files
+
+    def _files_of_new(self, folder: str) -> Iterator[str]:
+        """The files that are in a new folder already: the system tells of others from now on."""
+        self._add(folder)
+        with suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    yield from self._files_of_new(entry.path)
+                else:
+                    yield entry.path
 
 
 def _events(content: bytes) -> Iterator[tuple[int, int, str]]:
