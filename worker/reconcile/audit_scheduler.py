@@ -147,7 +147,7 @@ class Auditor:
 
 
 def _told(process: subprocess.Popen[bytes]) -> str:
-    """What an ended process has said. Others may hold its stdout open for longer, such as processes of the definitions."""
+    """The output of an ended process. Others may hold its stdout open for longer, such as processes of the definitions."""
     assert process.stdout is not None
     with process.stdout as stdout:
         os.set_blocking(stdout.fileno(), False)
