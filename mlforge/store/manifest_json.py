@@ -27,12 +27,12 @@ from mlforge.errors import IntegrityError, UnsupportedStore
 from mlforge.store.partial_json import (
     column_to_json,
     decoding,
+    each_partial_from_json,
+    each_source_from_json,
     events_of,
-    partial_from_json,
     partial_to_json,
     safe_name,
     schema_from_json,
-    source_from_json,
     source_to_json,
     times_from_json,
     times_to_json,
@@ -162,8 +162,8 @@ class Lists:
     def of(cls, document: Mapping[str, Any]) -> Self:
         """The lists that are in the document."""
         events = events_of(document)
-        partials = [partial_from_json(entry, events) for entry in document["partials"]]
-        return cls(partials, [source_from_json(entry) for entry in document["sources"]])
+        partials = each_partial_from_json(document["partials"], events)
+        return cls(partials, each_source_from_json(document["sources"]))
 
 
 def _decode(document: Mapping[str, Any], lists: Lists) -> Manifest:

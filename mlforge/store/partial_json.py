@@ -7,12 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import polars as pl
+
 from mlforge.core.manifest import Partial, SourceRecord
 from mlforge.core.schema import Column, Schema, shared
 from mlforge.core.values import TimeRange, from_iso, to_iso
 from mlforge.errors import IntegrityError, MlforgeError
 
 _HASH = re.compile(r"[0-9A-Za-z]+")
+_AS_WRITTEN = "%Y-%m-%dT%H:%M:%S%.6fZ"
+_MANY = 1_000  # texts that take longer one by one than a plan of polars does
 
 
 @contextmanager
@@ -45,15 +49,25 @@ def partial_to_json(partial: Partial, events: Schema = ()) -> dict[str, Any]:
 
 def partial_from_json(document: Mapping[str, Any], events: Schema = ()) -> Partial:
     """Read what `partial_to_json` wrote."""
-    schema = schema_from_json(document["schema"]) if "schema" in document else events
-    return Partial(
-        hash=safe_name(document["hash"], _HASH),
-        rows=document["rows"],
-        times=times_from_json(document),
-        schema=schema,
-        dropped=document["dropped"],
-        digest=int(document["digest"], 16),
-    )
+    [partial] = each_partial_from_json([document], events)
+    return partial
+
+
+def each_partial_from_json(
+    documents: Sequence[Mapping[str, Any]], events: Schema = ()
+) -> list[Partial]:
+    """Read what `partial_to_json` wrote of each of many partials, column by column."""
+    return [
+        *map(
+            Partial,
+            [safe_name(document["hash"], _HASH) for document in documents],
+            [document["rows"] for document in documents],
+            _each_times_from_json(documents),
+            [schema_from_json(d["schema"]) if "schema" in d else events for d in documents],
+            [document["dropped"] for document in documents],
+            [int(document["digest"], 16) for document in documents],
+        )
+    ]
 
 
 def partials_to_json(partials: Sequence[Partial]) -> list[Any]:
@@ -97,7 +111,7 @@ def events_from_json(document: Any, where: str) -> tuple[Schema, tuple[Partial, 
     """Read what `events_to_json` wrote; raises IntegrityError for anything else."""
     with decoding(where):
         events = events_of(document)
-        return events, tuple(partial_from_json(each, events) for each in document["partials"])
+        return events, tuple(each_partial_from_json(document["partials"], events))
 
 
 def events_of(document: Mapping[str, Any]) -> Schema:
@@ -118,17 +132,20 @@ def source_to_json(record: SourceRecord) -> dict[str, Any]:
     }
 
 
-def source_from_json(entry: Mapping[str, Any]) -> SourceRecord:
-    """Read what `source_to_json` wrote."""
-    return SourceRecord(
-        entry["path"],
-        entry["size"],
-        from_iso(entry["mtime"]) or 0,
-        entry["hash"],
-        entry["rows"],
-        times_from_json(entry),
-        entry["partial"],
-    )
+def each_source_from_json(entries: Sequence[Mapping[str, Any]]) -> list[SourceRecord]:
+    """Read what `source_to_json` wrote of each of many files, column by column."""
+    return [
+        *map(
+            SourceRecord,
+            [entry["path"] for entry in entries],
+            [entry["size"] for entry in entries],
+            [us or 0 for us in _each_from_iso([entry["mtime"] for entry in entries])],
+            [entry["hash"] for entry in entries],
+            [entry["rows"] for entry in entries],
+            _each_times_from_json(entries),
+            [entry["partial"] for entry in entries],
+        )
+    ]
 
 
 def column_to_json(column: Column) -> dict[str, str | bool]:
@@ -166,8 +183,27 @@ def times_to_json(times: TimeRange | None) -> dict[str, str | None]:
 
 def times_from_json(document: Mapping[str, Any]) -> TimeRange | None:
     """Read what `times_to_json` wrote."""
-    start, end = from_iso(document["min_time"]), from_iso(document["max_time"])
-    return None if start is None or end is None else TimeRange(start, end)
+    [times] = _each_times_from_json([document])
+    return times
+
+
+def _each_times_from_json(documents: Sequence[Mapping[str, Any]]) -> list[TimeRange | None]:
+    starts = _each_from_iso([document["min_time"] for document in documents])
+    ends = _each_from_iso([document["max_time"] for document in documents])
+    return [
+        None if start is None or end is None else TimeRange(start, end)
+        for start, end in zip(starts, ends, strict=True)
+    ]
+
+
+def _each_from_iso(texts: Sequence[str | None]) -> list[int | None]:
+    """The instants of many texts, as `from_iso` gives each; those that `to_iso` wrote are read together."""
+    if len(texts) >= _MANY:
+        written = pl.Series(texts, dtype=pl.String)
+        read = written.str.to_datetime(_AS_WRITTEN, time_unit="us", time_zone="UTC", strict=False)
+        if read.null_count() == written.null_count():
+            return read.to_physical().to_list()
+    return [*map(from_iso, texts)]
 
 
 def safe_name(name: str, allowed: re.Pattern[str]) -> str:

@@ -264,6 +264,21 @@ def test_a_line_that_a_killed_writer_left_is_passed_over(store):
     assert LocalStore(store.path).file_states("spend") == seen
 
 
+def test_lines_of_an_earlier_release_and_lines_that_are_no_states_lie_among_others(store):
+    path = store.path / "spend" / "_sources.json"
+    seen = {name: FileState(1, 1, 1, 1, "aa", 7, "aa", "user") for name in ("a", "b", "c")}
+    with store.lock("spend"):
+        store.write_file_states("spend", seen)
+    odd = (
+        ["b"], ["c", 2, 2, 2, 2, "cc"], ["d", 3, 3, 3, 3, "dd", 1, "dd"], 7, [], [["e"]],
+        ["a", 9, 9, 9, 9, "zz", 1, "zz", ["user"]], [8, 9, 9, 9, 9, "zz", 1, "zz", "user", 1],
+    )  # fmt: skip
+    path.write_text(path.read_text() + "".join(f"{json.dumps(line)}\n" for line in odd))
+    assert LocalStore(store.path).file_states("spend") == {
+        "a": seen["a"], "c": FileState(2, 2, 2, 2, "cc"), "d": FileState(3, 3, 3, 3, "dd", 1, "dd"),
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("found", [3, 99, 0, "1", None])
 def test_another_format_is_refused_by_name(store, found):
     publish(store, FIRST, 1)

@@ -61,14 +61,19 @@ def _lines(value: Any) -> str:
 
 def read_json(path: Path) -> Any:
     """The document, or None where there is none; IntegrityError if it is not JSON."""
+    content = read_bytes(path)
+    return None if content is None else parsed_json(content, path)
+
+
+def parsed_json(content: bytes, path: Path | str) -> Any:
+    """The document in a file's bytes; IntegrityError if they are not JSON."""
     try:
-        text = read_bytes(path)
-        return None if text is None else json.loads(text.decode())
+        return json.loads(content.decode())
     except (ValueError, RecursionError) as error:
         raise IntegrityError(f"{path} is damaged ({error}); restore it from a backup") from error
 
 
-def read_bytes(path: Path) -> bytes | None:
+def read_bytes(path: Path | str) -> bytes | None:
     """The bytes of a file, or None where there is none."""
     try:
         with open(path, "rb", opener=no_link) as file:

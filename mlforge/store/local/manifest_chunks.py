@@ -12,10 +12,10 @@ import json
 import os
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, islice
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,10 @@ from mlforge.store.local import io
 from mlforge.store.local.paths import no_link, well_formed
 from mlforge.store.manifest_json import Lists, head
 from mlforge.store.partial_json import (
+    each_partial_from_json,
+    each_source_from_json,
     events_of,
-    partial_from_json,
     partial_to_json,
-    source_from_json,
     source_to_json,
 )
 
@@ -39,6 +39,7 @@ LISTS = ("partials", "sources")
 _HASH_OF, _PARTIAL_OF = attrgetter("hash"), attrgetter("partial")
 _INLINE = 100
 _PIECE = 64
+_AT_ONCE = 256  # pieces that are understood together
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 _Piece = tuple[Partial, ...] | tuple[SourceRecord, ...]
@@ -115,22 +116,30 @@ class ManifestChunks:
         events = events_of(document)
         self._understand(events)
 
-        def understood_partial(entry: Mapping[str, Any]) -> Partial:
-            return partial_from_json(entry, events)
+        def partials(entries: Sequence[Mapping[str, Any]]) -> list[Partial]:
+            return each_partial_from_json(entries, events)
 
-        def entries(key: str, understood: Callable[[Mapping[str, Any]], Any]) -> list[Any]:
-            if not isinstance(document[key], dict):
-                return [understood(entry) for entry in document[key]]
-            known = dict(self._cut_before(key).pieces)
-            cut: _Named = [
-                (name, known.get(name) or self._read(name, understood))
-                for name in document[key]["pieces"]
-            ]
-            items = [item for _, piece in cut for item in piece]
-            self._cuts[key] = _Cut(items, cut)
-            return items
+        return Lists(
+            self._entries("partials", document["partials"], partials),
+            self._entries("sources", document["sources"], each_source_from_json),
+        )
 
-        return Lists(entries("partials", understood_partial), entries("sources", source_from_json))
+    def _entries(
+        self, key: str, listed: Any, understood: Callable[[Sequence[Any]], Sequence[Any]]
+    ) -> Sequence[Any]:
+        """The entries of a list, or of the pieces that a document names in its place; those that are new are understood together."""
+        if not isinstance(listed, dict):
+            return understood(listed)
+        known = dict(self._cut_before(key).pieces)
+        names = listed["pieces"]
+        for read in self._read([name for name in dict.fromkeys(names) if name not in known]):
+            with well_formed(self._folder):
+                items = iter(understood([entry for piece in read.values() for entry in piece]))
+            known |= {name: tuple(islice(items, len(piece))) for name, piece in read.items()}
+        cut: _Named = [(name, known[name]) for name in names]
+        entries = [item for _, piece in cut for item in piece]
+        self._cuts[key] = _Cut(entries, cut)
+        return entries
 
     def sweep(self, documents: Iterable[Mapping[str, Any]]) -> None:
         """Delete the pieces that no document names."""
@@ -184,17 +193,27 @@ class ManifestChunks:
             self.folder.mkdir(exist_ok=True)
             io.write_texts({self.folder / f"{name}.json": text for name, text in texts.items()})
 
-    def _read(self, name: str, understood: Callable[[Mapping[str, Any]], Any]) -> _Piece:
-        if _HASH.fullmatch(str(name)) is None:
-            raise IntegrityError(
-                f"{self._folder}: {name!r} is not the name of a piece of a lineage"
-            )
-        path = self.folder / f"{name}.json"
-        entries = io.read_json(path)
-        if entries is None or io.hash_file(path) != name:
-            raise IntegrityError(f"{path} is missing or damaged; restore it from a backup")
-        with well_formed(path):
-            return tuple(understood(entry) for entry in entries)
+    def _read(self, names: Sequence[str]) -> Iterator[dict[str, list[Any]]]:
+        """The entries of pieces, by name, as JSON has them, of some pieces at a time.
+
+        Raises IntegrityError for one that is missing or damaged.
+        """
+        folder = self.folder if names else self._folder
+        for start in range(0, len(names), _AT_ONCE):
+            some = names[start : start + _AT_ONCE]
+            yield {name: _entries_in(folder, name) for name in some}
+
+
+def _entries_in(folder: Path, name: str) -> list[Any]:
+    """The entries of a piece."""
+    if _HASH.fullmatch(str(name)) is None:
+        raise IntegrityError(f"{folder}: {name!r} is not the name of a piece of a lineage")
+    path = f"{folder}/{name}.json"
+    content = io.read_bytes(path)
+    if content is None or hashlib.sha256(content).hexdigest() != name:
+        raise IntegrityError(f"{path} is missing or damaged; restore it from a backup")
+    with well_formed(path):
+        return [*io.parsed_json(content, path)]
 
 
 def named(document: Mapping[str, Any]) -> set[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from itertools import compress
+from itertools import compress, groupby
 from operator import is_not
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +22,7 @@ LATEST, BOOKS, SOURCES, AUDIT = "_latest.json", "_books.json", "_sources.json", 
 T = TypeVar("T")
 _FORMAT = 1
 _FEW = 100  # lines that are not worth a new file
+_WHOLE, _HASH = 1 + len(FileState._fields), FileState._fields.index("hash")
 
 
 def served(folder: Path) -> tuple[Pointer, Version] | None:
@@ -150,16 +151,41 @@ def lines_of(states: FileStateMap) -> list[str]:
 
 def understood(text: str) -> FileStateMap:
     """The states that lines tell, of which a file's last one counts."""
-    states, shapes = FileStateMap(), dict[str, str]()
     with collection_paused():
-        for entry in _entries([line for line in text.splitlines() if line]):
-            with suppress(ValueError, TypeError, AttributeError, KeyError):
-                path, *fields = entry
-                if fields:
-                    states[path] = _shared(FileState(*fields), shapes)
-                else:
-                    states.pop(path, None)
-    return states
+        entries = _entries([line for line in text.splitlines() if line])
+        states = FileStateMap()
+        for is_whole, some in groupby(entries, _is_whole):
+            if is_whole:
+                states.update(_each_state(some))
+            else:
+                _follow(some, states)
+        return states
+
+
+def _is_whole(entry: Any) -> bool:
+    """Whether an entry tells all of a file's state, as all that this release writes do."""
+    is_long = isinstance(entry, list) and len(entry) == _WHOLE
+    return is_long and isinstance(entry[0], str) and isinstance(entry[-1], str)
+
+
+def _each_state(entries: Iterable[list[Any]]) -> Iterator[tuple[str, FileState]]:
+    """The paths and states of whole entries, column by column; texts of states that are equal are one."""
+    paths, *fields, goods, shapes = zip(*entries, strict=True)
+    hashes, one = fields[_HASH], dict[str, str]()
+    goods = tuple(h if good == h else good for h, good in zip(hashes, goods, strict=True))
+    shapes = tuple(one.setdefault(shape, shape) for shape in shapes)
+    return zip(paths, map(FileState._make, zip(*fields, goods, shapes, strict=True)), strict=True)
+
+
+def _follow(entries: Iterable[Any], states: FileStateMap) -> None:
+    """Change states by entries that tell of files that are no more, or that an earlier release wrote."""
+    for entry in entries:
+        with suppress(ValueError, TypeError, AttributeError, KeyError):
+            path, *fields = entry
+            if not fields:
+                states.pop(path, None)
+            elif isinstance((state := FileState(*fields)).shape, str):
+                states[path] = state
 
 
 def _entries(lines: list[str]) -> Iterable[Any]:
@@ -177,13 +203,6 @@ def _each_entry(lines: list[str]) -> Iterator[Any]:
     for line in lines:
         with suppress(ValueError, RecursionError):
             yield json.loads(line)
-
-
-def _shared(state: FileState, shapes: dict[str, str]) -> FileState:
-    """A state whose texts are those of other states, where they are equal: most files have the same columns."""
-    shape = shapes.setdefault(state.shape, state.shape)
-    good = state.hash if state.good == state.hash else state.good
-    return state._replace(shape=shape, good=good)
 
 
 def audit(folder: Path) -> Audit | None:
