@@ -10,8 +10,8 @@ splitmix64 (Steele, Lea, Flood, 2014).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from functools import lru_cache, reduce
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache, partial, reduce
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -44,6 +44,7 @@ _ABSENT, _FLOAT_ZERO = _constant(None), _arrow([0.0], pl.Float64)[0]
 _FEW = 2_000  # texts that take less time one by one than a plan of polars does
 _BLOCK = 16_384  # rows at a time: what is between two steps stays in the processor's cache
 _MANY = 8 * _BLOCK  # rows that are worth waking threads for
+_LONG = _BLOCK // 2  # rows of a run, on average, that are summed sooner run by run
 _Salted = Sequence[tuple[pa.Scalar, Any]]
 
 
@@ -51,17 +52,22 @@ def digest(frame: pl.DataFrame) -> int:
     """The digest of the frame's rows: 128 bits; 0 for no rows."""
     columns, height = _salted(frame), frame.height
     if height < _MANY or CORES == 1:
-        return _joined(*_lane_sums(columns, range(0, height, _BLOCK), height))
-    shares = [range(_BLOCK * n, height, _BLOCK * CORES) for n in range(CORES)]
-    sums = each_of(lambda starts: _lane_sums(columns, starts, height), shares)
+        return _joined(*_lane_sums(columns, _blocks(0, height)))
+    blocks = [*_blocks(0, height)]
+    sums = each_of(partial(_lane_sums, columns), [blocks[n::CORES] for n in range(CORES)])
     return _joined(*map(sum, zip(*sums, strict=True)))
 
 
-def _lane_sums(columns: _Salted, starts: Iterable[int], height: int) -> tuple[int, int]:
-    """The sums of both lanes over the blocks of rows that begin at some places."""
+def _blocks(start: int, end: int) -> Iterator[range]:
+    """The rows from one place to another, some at a time."""
+    return (range(at, min(at + _BLOCK, end)) for at in range(start, end, _BLOCK))
+
+
+def _lane_sums(columns: _Salted, blocks: Iterable[range]) -> tuple[int, int]:
+    """The sums of both lanes over some blocks of rows."""
     lanes = [0, 0]
-    for start in starts:
-        row = _mixed_rows(columns, start, height)
+    for block in blocks:
+        row = _mixed_rows(columns, block)
         for index, lane in enumerate(_LANES):
             lanes[index] += _total(_mixed(pc.bit_wise_xor(row, lane)))
     return lanes[0], lanes[1]
@@ -78,8 +84,12 @@ def hashes(values: pl.Series) -> pl.Series:
 def digests(frame: pl.DataFrame, heights: Sequence[int]) -> list[int]:
     """The digest of each run of so many rows, of which the frame consists; each run has a row."""
     columns, height = _salted(frame), frame.height
-    last = _arrow(end - 1 for end in accumulate(heights))
-    blocks = [_mixed_rows(columns, start, height) for start in range(0, height, _BLOCK)]
+    ends = [*accumulate(heights)]
+    if height > _LONG * len(heights):
+        runs = zip([0, *ends], ends, strict=False)
+        return [_joined(*_lane_sums(columns, _blocks(*run))) for run in runs]
+    last = _arrow(end - 1 for end in ends)
+    blocks = [_mixed_rows(columns, block) for block in _blocks(0, height)]
     lanes = [[_mixed(pc.bit_wise_xor(rows, lane)) for rows in blocks] for lane in _LANES]
     halves = [_sums([*map(half, values)], last) for values in lanes for half in (_high, _low)]
     return [
@@ -99,15 +109,15 @@ def _salted(frame: pl.DataFrame) -> _Salted:
     return [(_salt(name), _cells(frame[name].rechunk())) for name in frame.columns]
 
 
-def _mixed_rows(columns: _Salted, start: int, height: int) -> pa.Array:
+def _mixed_rows(columns: _Salted, block: range) -> pa.Array:
     """The cells of each row of a block, mixed to 64 bits."""
     row = _ZERO
     for salt, cells in columns:
-        cell = _mixed(pc.add(cells.slice(start, _BLOCK), salt))
+        cell = _mixed(pc.add(cells.slice(block.start, len(block)), salt))
         # A null adds nothing, so a column of nulls is as good as none.
         row = pc.add(row, pc.fill_null(cell, _ZERO) if cell.null_count else cell)
     if isinstance(row, pa.Scalar):  # no columns
-        row = pa.repeat(row, min(_BLOCK, height - start))
+        row = pa.repeat(row, len(block))
     return _array(row)
 
 

@@ -87,10 +87,14 @@ class FileStates:
             is_new = state is None or state[:4] != file.stat or decodes(state.hash)
             return is_new and file.path not in but
 
-        is_tight = self._max_bytes is not None and self._max_bytes < _AMPLE_BYTES
-        if self._careful or is_tight:
+        if self._careful or not self.is_ample:
             return nullcontext(files)
         return self._reading.ahead(files, Wishes(reads, decodes, self._max_bytes))
+
+    @property
+    def is_ample(self) -> bool:
+        """Whether files are allowed so much memory that the bound on decoding one leaves enough for work beside it."""
+        return self._max_bytes is None or self._max_bytes >= _AMPLE_BYTES
 
     def learn_shapes(self, files: Iterable[SourceFile]) -> None:
         """Read the files whose columns are not known, as they were last seen by an earlier release."""

@@ -12,6 +12,7 @@ from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.forgotten import is_rewritten, origin
 from mlforge.core.manifest import Manifest, Partial
 from mlforge.core.nested import nested
+from mlforge.core.side_by_side import Behind
 from mlforge.features.feature import Feature
 from mlforge.ingest import partials
 from mlforge.store import Store
@@ -24,7 +25,8 @@ _BATCH_BYTES = 32_000_000
 class PartialCache:
     """The partials of one feature: the stored ones, and new ones waiting to be written.
 
-    tables: the content hashes of its tables. afresh: compute every partial again, whatever is stored.
+    tables: the content hashes of its tables. afresh: compute every partial again, whatever is stored. beside: whether a
+    thread may store some while others are made.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class PartialCache:
         tables: Mapping[str, str],
         *,
         afresh: bool,
+        beside: bool = False,
     ) -> None:
         self._prefix = partials.memo_prefix(feature, tables)
         self._feature, self._store, self._latest = feature, store, latest
@@ -46,6 +49,7 @@ class PartialCache:
         self._new: dict[str, Partial] = {}
         self._unwritten: list[PartialWrite] = []
         self._unwritten_bytes = 0
+        self._beside, self._behind = beside, Behind()
 
     def key(self, content: str) -> str:
         """The memo key of a content under this feature."""
@@ -103,13 +107,28 @@ class PartialCache:
             start += partial.rows
         self._unwritten_bytes += int(stored.estimated_size())
         if self._unwritten_bytes >= _BATCH_BYTES:
-            self.write()
+            batch = self._held_back()
+            if self._beside:
+                self._behind.call(lambda: self._write(batch))
+            else:
+                self._write(batch)
 
-    def write(self) -> None:
-        """Store what is held back."""
+    def finish(self) -> None:
+        """Store what is held back, and return once all is stored."""
+        self._behind.wait()
+        if self._unwritten:
+            self._write(self._held_back())
+
+    def settle(self) -> None:
+        """Return once no thread stores anything any more, whether it could or not."""
+        self._behind.settle()
+
+    def _held_back(self) -> list[PartialWrite]:
         batch, self._unwritten, self._unwritten_bytes = self._unwritten, [], 0
-        if batch:
-            self._store.write_partials(self._feature.name, batch, self._feature.spec.timestamp)
+        return batch
+
+    def _write(self, batch: Sequence[PartialWrite]) -> None:
+        self._store.write_partials(self._feature.name, batch, self._feature.spec.timestamp)
 
     def _described(self, key: str) -> Partial | None:
         return self._of_latest.get(key) or self._store.find_partial(self._feature.name, key)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from operator import attrgetter
 
 from mlforge.core.list_diff import lacking
@@ -52,20 +53,28 @@ def ingest(
     bounded in the memory that it takes; by default its result alone is judged.
     """
     through = reading or SourceReading(keep_bytes=0)
+    with ExitStack() as stack:
 
-    def session() -> Session:
-        return Session.open(
-            feature,
-            listing,
-            store,
-            latest,
-            max_bytes,
-            afresh=afresh,
-            careful=careful,
-            reading=through,
-            apart=apart,
-        )
+        def session() -> Session:
+            opened = Session.open(
+                feature,
+                listing,
+                store,
+                latest,
+                max_bytes,
+                afresh=afresh,
+                careful=careful,
+                reading=through,
+                apart=apart,
+            )
+            stack.callback(opened.cache.settle)
+            return opened
 
+        return _ingested(feature, latest, session)
+
+
+def _ingested(feature: Feature, latest: Manifest | None, session: Callable[[], Session]) -> Intake:
+    """The intake of a pass, by file where that is right; `session` opens one."""
     if feature.incremental is False:
         return ingest_whole_source(session(), "incremental=False")
     if feature.incremental:

@@ -71,12 +71,15 @@ class Session:
         sources = latest.sources if latest else ()
         tables = SideTables.of(feature, listing.tables, max_bytes, reading)
         before = store.file_states(feature.name)
+        states = FileStates(before, sources, max_bytes, careful=careful, reading=reading)
         return cls(
             feature=feature,
             listing=listing,
             latest=latest,
-            states=FileStates(before, sources, max_bytes, careful=careful, reading=reading),
-            cache=PartialCache(feature, store, latest, tables.hashes, afresh=afresh),
+            states=states,
+            cache=PartialCache(
+                feature, store, latest, tables.hashes, afresh=afresh, beside=states.is_ample
+            ),
             transform=Transform(feature, listing.hive, tables, max_bytes, apart, store.forgotten()),
             quarantine=Quarantine(store.books(feature.name).quarantine),
             max_bytes=max_bytes,
@@ -123,13 +126,18 @@ class Session:
         self.warnings.extend(result.warnings)
         return self.cache.add(described_partial, result.events)
 
-    def keep_each(
-        self, keys: Sequence[str], events: pl.DataFrame, heights: Sequence[int]
-    ) -> list[Partial]:
-        """Store the events of several files, which lie one file's behind the other's, as `keep` does for each."""
-        described = partials.describe_each(keys, events, heights, self.feature.spec)
-        self.cache.add_each(described, events)
-        return described
+    def described_together(
+        self, keys: Sequence[str], returned: Sequence[pl.DataFrame]
+    ) -> tuple[list[Partial], pl.DataFrame] | None:
+        """The partials of several files' returned rows, and their events, one file's behind the other's; a thread may ask.
+
+        None where something in a file is to be refused, left out, changed or warned of.
+        """
+        events = self.transform.finish_together(returned)
+        if events is None:
+            return None
+        heights = [frame.height for frame in returned]
+        return partials.describe_each(keys, events, heights, self.feature.spec), events
 
     def key(self, path: str) -> str:
         """The memo key of a file's content, which includes the dtypes that it takes from other files."""
@@ -203,7 +211,7 @@ class Session:
 
         Raises ColumnNotFound for a rule about a column that no file has.
         """
-        self.cache.write()
+        self.cache.finish()
         file_states = self.states.now
         self.states.conclude(lacking(file_states, unchanged_files.stats), self.quarantine.now)
         records, used = joined = unchanged_files.joined(pairs)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, MutableMapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 
 import polars as pl
 
+from mlforge.core.manifest import Partial
+from mlforge.core.side_by_side import begin
 from mlforge.errors import MlforgeError
 from mlforge.ingest.intake import FAULTS
 from mlforge.ingest.session import Session
@@ -18,19 +22,22 @@ from mlforge.sources.source import SourceFile
 
 _SMALL_ROWS, _MOST_ROWS, _MOST_FILES, _FEW_FILES = 65_536, 262_144, 256, 4
 _SMALL_BYTES, _MOST_BYTES = 16_000_000, 64_000_000
+_GROUPS = 2  # whose events threads make at a time
 
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """A file, its memo key, and its rows."""
+    """A file, the plain memo key of its content, the one in use, and its rows."""
 
     file: SourceFile
+    plain_key: str
     key: str
     rows: FileRows
 
 
 _Columns = tuple[list[str], list[pl.DataType]]
 _Returned = tuple[_Waiting, pl.DataFrame | MlforgeError]
+_Described = tuple[list[Partial], pl.DataFrame]
 
 
 class SmallFiles:
@@ -46,6 +53,7 @@ class SmallFiles:
         self._rows = self._bytes = 0
         self._columns: _Columns | None = None
         self._contents: set[str] = set()
+        self._begun: deque[tuple[Sequence[_Returned], Future[_Described | None]]] = deque()
 
     def __contains__(self, key: str) -> bool:
         """Whether a file of the content with this memo key waits."""
@@ -59,21 +67,31 @@ class SmallFiles:
         if not is_small or session.cache.find(key) is not None:
             return False
         if not self._has_room(frame, size):
-            self.finish()
-        self._waiting.append(_Waiting(file, key, FileRows(frame, file.path, content.left_out)))
+            self._begin()
+        plain_key, rows = (
+            session.cache.key(content.hash),
+            FileRows(frame, file.path, content.left_out),
+        )
+        self._waiting.append(_Waiting(file, plain_key, key, rows))
         self._rows, self._bytes = self._rows + frame.height, self._bytes + size
         self._columns = self._columns or _columns_of(frame)
-        self._contents.add(session.cache.key(content.hash))
+        self._contents.add(plain_key)
         return True
 
     def finish(self) -> None:
         """Store the events of all files that wait; a bad one is set aside. Raises NotProvenError."""
+        self._begin()
+        self._store_begun()
+
+    def _begin(self) -> None:
+        """Call the function with the files that wait; threads make events of what it returns. Raises NotProvenError."""
         waiting, self._waiting, self._rows, self._bytes = self._waiting, [], 0, 0
         self._columns = None
-        self._contents.clear()
         if len(waiting) == 1:
             [only] = waiting
+            self._store_begun()
             self._finish_alone(only, partial(self._session.transform.run, only.rows, alone=True))
+            self._contents.discard(only.plain_key)
             return
         returned = self._session.transform.apply_each([each.rows for each in waiting])
         group: list[_Returned] = []
@@ -82,11 +100,29 @@ class SmallFiles:
             rows += _height(one)
             own = _columns_of(one[1]) if _height(one) else None
             if group and (rows > _MOST_ROWS or own is None or own != columns):
-                self._finish(group)
+                self._describe(group)
                 group, rows = [], _height(one)
             columns = own
             group.append(one)
-        self._finish(group)
+        self._describe(group)
+
+    def _describe(self, group: Sequence[_Returned]) -> None:
+        """Begin to make the events of files, together where that can be."""
+        if len(group) < 2:
+            self._store_begun()
+            self._finish(group)
+            self._contents.difference_update(each.plain_key for each, _ in group)
+            return
+        self._store_begun(but=_GROUPS - 1)
+        self._begun.append((group, begin(self._described, group)))
+
+    def _store_begun(self, but: int = 0) -> None:
+        """Store the events of files that were begun with, in their order, but for the last few groups."""
+        while len(self._begun) > but:
+            group, described = self._begun.popleft()
+            if not self._stored(group, described.result()):
+                self._halve(group)
+            self._contents.difference_update(each.plain_key for each, _ in group)
 
     def _has_room(self, frame: pl.DataFrame, size: int) -> bool:
         """Whether there is room for a file's rows, and their columns are those of the others."""
@@ -101,25 +137,32 @@ class SmallFiles:
 
     def _finish(self, group: Sequence[_Returned]) -> None:
         """Store the events of files together where that can be; else of each half, down to few."""
-        if len(group) < 2 or not self._finished_together(group):
-            half = len(group) // 2
-            if half >= _FEW_FILES:
-                self._finish(group[:half])
-                self._finish(group[half:])
-            else:
-                for each, returned in group:
-                    self._finish_alone(each, partial(self._finished, each, returned))
+        if len(group) < 2 or not self._stored(group, self._described(group)):
+            self._halve(group)
 
-    def _finished_together(self, group: Sequence[_Returned]) -> bool:
-        """Whether all were finished as one frame."""
-        session = self._session
+    def _halve(self, group: Sequence[_Returned]) -> None:
+        """Store the events of each half of the files, or of each file where they are few."""
+        half = len(group) // 2
+        if half >= _FEW_FILES:
+            self._finish(group[:half])
+            self._finish(group[half:])
+        else:
+            for each, returned in group:
+                self._finish_alone(each, partial(self._finished, each, returned))
+
+    def _described(self, group: Sequence[_Returned]) -> _Described | None:
+        """The partials and events of files as one frame, if they can be had so."""
+        keys = [each.key for each, _ in group]
         frames = [frame for _, frame in group if isinstance(frame, pl.DataFrame)]
-        events = session.transform.finish_together(frames)
-        if events is None:
+        return self._session.described_together(keys, frames)
+
+    def _stored(self, group: Sequence[_Returned], described: _Described | None) -> bool:
+        """Whether there are partials, which are then stored."""
+        if described is None:
             return False
-        waiting, heights = [each for each, _ in group], [frame.height for frame in frames]
-        kept = session.keep_each([each.key for each in waiting], events, heights)
-        for each, own in zip(waiting, kept, strict=True):
+        session, (partials, events) = self._session, described
+        session.cache.add_each(partials, events)
+        for (each, _), own in zip(group, partials, strict=True):
             record = session.record(each.file, own.rows, own, alone=True)
             self._pairs[each.file.path] = record, own
         return True
