@@ -11,7 +11,8 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, reduce
+from functools import cached_property, partial, reduce
+from itertools import groupby
 from typing import Any
 
 import polars as pl
@@ -20,6 +21,7 @@ from mlforge.compilers.base import TIME
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.metrics import MetricColumn
 from mlforge.core.schema import Schema
+from mlforge.core.side_by_side import each_ahead
 from mlforge.core.values import TimeRange
 from mlforge.engines import timeline
 from mlforge.engines.fixed_point import Extent, Scale
@@ -33,6 +35,8 @@ from mlforge.store.file_tasks import FileScanTask, TileWrite
 from mlforge.store.scan import EventScan
 
 _FORMAT = 1
+_AT_ONCE = 2_000_000
+"""About how many events of a file are held in memory while tiles are built of them."""
 
 
 def kind_of(spec: FeatureSpec, schema: Schema) -> str | None:
@@ -161,9 +165,9 @@ class TileCache:
             tasks,
             lambda file: file in known and CachedTiles.read(store, name, known[file], file),
         )
-        intact = (task for task in without if store.is_whole(name, task.file))
         if without:
-            store.write_tiles(name, kind, _writes(intact, self.spec, self.schema))
+            write_of = partial(_write_of, store=store, spec=self.spec, schema=self.schema)
+            store.write_tiles(name, kind, _writes(without, write_of))
 
     def _split(
         self, scan: EventScan, times: TimeRange | None
@@ -202,20 +206,31 @@ def tasks_without(
 
 
 def _writes(
-    tasks: Iterable[FileScanTask], spec: FeatureSpec, schema: Schema
+    tasks: Iterable[FileScanTask], write_of: Callable[[FileScanTask], TileWrite | None]
 ) -> Iterator[TileWrite]:
+    """What is written for some tasks; of files with few events several are worked on at a time."""
+    for are_few, some in groupby(tasks, lambda task: task.rows <= _AT_ONCE):
+        make = each_ahead if are_few else map
+        yield from filter(None, make(write_of, some))
+
+
+def _write_of(
+    task: FileScanTask, store: Store, spec: FeatureSpec, schema: Schema
+) -> TileWrite | None:
+    """The tiles of a file, or the note that its events are not dense; None for a damaged file."""
+    if not store.is_whole(spec.name, task.file):
+        return None
     needed = tuple(column for column in schema if column.name in spec.needed())
     column_dtypes = spec.value_dtypes(schema)
-    for task in tasks:
-        stored = polars_schema.with_entities(file_tasks.scan([task], needed), spec)
-        events = timeline.of_events(stored, spec)
-        notes: dict[str, Any] = {"events": None}
-        rows = pl.DataFrame()
-        if build.dense(events, spec):
-            tiles = build_tiles(events, spec, column_dtypes)
-            rows = tiles.rows.collect().sort(TIME)
-            notes |= notes_of(tiles.summary, rows, spec, column_dtypes)
-        yield TileWrite(task.file, rows, notes)
+    stored = polars_schema.with_entities(file_tasks.scan([task], needed), spec)
+    events = timeline.of_events(stored, spec)
+    if task.rows <= _AT_ONCE:  # they are looked at several times
+        events = events.collect(engine=polars_schema.engine_for(task.rows)).lazy()
+    if not build.dense(events, spec):
+        return TileWrite(task.file, pl.DataFrame(), {"events": None})
+    tiles = build_tiles(events, spec, column_dtypes)
+    rows = tiles.rows.collect().sort(TIME)
+    return TileWrite(task.file, rows, notes_of(tiles.summary, rows, spec, column_dtypes))
 
 
 def notes_of(
