@@ -32,6 +32,7 @@ from mlforge.engines import timeline
 from mlforge.engines.events import Events
 from mlforge.engines.known_metrics import shared_timeline, with_known_metrics
 from mlforge.engines.plan import Step, line_of, plan, times_of
+from mlforge.engines.tiles.build import DENSE
 from mlforge.engines.tiles.held import WEIGHT
 from mlforge.engines.timeline import ROW_DTYPE
 from mlforge.engines.weighted import Weights, aggregate_weighted
@@ -241,7 +242,10 @@ class Engine(ABC):
         seen = time_model.events_seen(times, windows) if windows else times
         if totals is not None and totals.since <= times.start:
             seen = seen.union(TimeRange(min(totals.until, times.end), times.end))
-        ranges = events.within(seen).ranges(self.gathered, windows)
+        # A tile stands for several events.
+        are_tiled = events.cache.covers(events, seen, events.spec.columns)
+        gathered = self.gathered * (DENSE if are_tiled else 1)
+        ranges = events.within(seen).ranges(gathered, windows)
         if len(ranges) == 1:
             yield points
             return

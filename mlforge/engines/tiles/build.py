@@ -34,6 +34,7 @@ PARTS_OF = {kind.name: kind.parts for kind in KINDS.values() if kind.parts}
 Spread: the sum of squared deviations from a tile's own mean. First, last: values of the least and the greatest
 (time, value) pair, whose times are parts too, for an interval may have several tiles.
 """
+_MARGIN = 2  # entities are counted but roughly
 _NO_SUM = pl.lit(None, dtype=pl.Int128)
 # Polars groups so in half of the time from tens of thousands of events on, and need not hold them.
 _ENGINE: Literal["streaming"] = "streaming"
@@ -71,10 +72,27 @@ class Tiles:
 
 def dense(events: pl.LazyFrame, spec: FeatureSpec) -> bool:
     """Whether events, as in a timeline, are many and dense enough for tiles to pay."""
+    if _are_surely_dense(events, spec):
+        return True
     tile = pl.struct(*spec.entity, interval_start(spec)).hash()
     counts = events.select(pl.len(), tile.approx_n_unique().alias("tiles"))
     count, tiles = counts.collect(engine=_ENGINE).row(0)
     return bool(count >= max(FEWEST, DENSE * tiles))
+
+
+def _are_surely_dense(events: pl.LazyFrame, spec: FeatureSpec) -> bool:
+    """Whether so many events would be dense even if each entity had a tile in each interval: a look at each key, not at each tile."""
+    keys = spec.entity
+    entities = pl.col(keys[0]) if len(keys) == 1 else pl.struct(*keys).hash()
+    start = interval_start(spec)
+    ends = (start.min().alias("first"), start.max().alias("last"))
+    looks = events.select(pl.len(), entities.approx_n_unique().alias("entities"), *ends)
+    count, many, first, last = looks.collect(engine=_ENGINE).row(0)
+    if count < max(FEWEST, 1):
+        return False
+    assert spec.interval is not None
+    most = many * ((last - first) // spec.interval.us + 1)
+    return bool(count >= _MARGIN * DENSE * most)
 
 
 def build_tiles(

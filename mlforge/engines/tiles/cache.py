@@ -208,7 +208,7 @@ def tasks_without(
 def _writes(
     tasks: Iterable[FileScanTask], write_of: Callable[[FileScanTask], TileWrite | None]
 ) -> Iterator[TileWrite]:
-    """What is written for some tasks; of files with few events several are worked on at a time."""
+    """The writes for some tasks; of files with few events several are worked on at a time."""
     for are_few, some in groupby(tasks, lambda task: task.rows <= _AT_ONCE):
         make = each_ahead if are_few else map
         yield from filter(None, make(write_of, some))
