@@ -21,7 +21,7 @@ from mlforge.engines.pairwise import Segments
 
 @dataclass(frozen=True)
 class Slices:
-    """The windows of a column's values. most: of how many of the most frequent values is asked.
+    """The windows of a column's values. most: of how many of the most frequent values is asked, 0 for none.
 
     distinct_weigh: whether a distinct value counts with its weight.
     """
@@ -56,12 +56,18 @@ class Slices:
         return Occurrences(self.values.codes, self.segments.gathered(self.filled))
 
     @cached_property
-    def frequent(self) -> tuple[pl.Series, pl.Series]:
-        """The number of most frequent values of each slice, and these, one slice after another."""
+    def ranked(self) -> tuple[pl.Series, pl.Series]:
+        """The number of distinct values of each slice, and its most frequent ones, one slice after another."""
         if self.filled.is_empty():
             return self.segments.lengths, self.values.values.clear()
         many, codes = self.occurrences.most_frequent(self.most)
         return self.scattered(many), self.values.distinct.gather(codes)
+
+    @property
+    def frequent(self) -> tuple[pl.Series, pl.Series]:
+        """The number of most frequent values of each slice, and these, one slice after another."""
+        many, values = self.ranked
+        return many.clip(upper_bound=self.most), values
 
     def scattered(self, numbers: pl.Series) -> pl.Series:
         """A number for each slice that is not empty, as one for each slice: 0 for an empty one."""
@@ -99,9 +105,8 @@ class Folds:
         key = (aggregate.value, aggregate.window)
         if key not in self._slices:
             values = self._values(aggregate)
-            most = max(
-                map(_most, (a for a in self.context.aggregates if (a.value, a.window) == key))
-            )
+            alike = (a for a in self.context.aggregates if (a.value, a.window) == key)
+            most = max(map(_most, alike))
             self._slices[key] = Slices(values, values.slices(segments), most, self.distinct_weigh)
         return self._slices[key]
 
@@ -114,8 +119,10 @@ class Folds:
 
 
 def _most(aggregate: Aggregate) -> int:
-    aggregation = aggregate.aggregation
-    return aggregation.parameter if aggregation.kind.name == "top_K" else 1
+    name, parameter = aggregate.aggregation.kind.name, aggregate.aggregation.parameter
+    if name == "top_K":
+        return int(parameter or 1)
+    return 1 if name == "mode" else 0
 
 
 def _first_values(slices: Slices, most: int) -> pl.Series:
@@ -130,10 +137,10 @@ def _last_values(slices: Slices, most: int) -> pl.Series:
 
 
 def _distinct(slices: Slices, _: int) -> pl.Series:
-    empty = slices.filled.is_empty()
-    return slices.scattered(
-        slices.filled if empty else slices.occurrences.distinct(weighed=slices.distinct_weigh)
-    )
+    is_weighed = slices.distinct_weigh and slices.values.weights is not None
+    if slices.filled.is_empty() or (slices.most and not is_weighed):
+        return slices.ranked[0]
+    return slices.scattered(slices.occurrences.distinct(weighed=is_weighed))
 
 
 def _mode(slices: Slices, _: int) -> pl.Series:

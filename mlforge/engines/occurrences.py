@@ -99,7 +99,7 @@ class Occurrences:
     def most_frequent(self, most: int) -> tuple[pl.Series, pl.Series]:
         """For each window so many codes at most, from the most frequent on, ties from the least on.
 
-        Returns their number in each window, and the codes of all windows, one window after another (Int64).
+        Returns the number of distinct codes in each window, and the codes of all windows, one window after another (Int64).
         """
         ranked = [part._most_frequent(most) for part in self._batches()]
         return pl.concat([many for many, _ in ranked]), pl.concat([codes for _, codes in ranked])
@@ -123,7 +123,7 @@ class Occurrences:
         place = pl.int_range(len(window), dtype=pl.Int64, eager=True)
         in_each = _counts(window, len(self.windows.starts) - 1)
         before = (in_each.cum_sum() - in_each).gather(window)
-        return in_each.clip(upper_bound=most), code.filter(place - before < most)
+        return in_each, code.filter(place - before < most)
 
     @cached_property
     def _runs(self) -> pl.DataFrame:
@@ -146,9 +146,15 @@ class Occurrences:
 
     def _enumerated(self, start: str, end: str) -> pl.DataFrame:
         """A row for each run and window in it: _RUN and _WINDOW."""
-        numbered = self._runs.select(pl.int_range(pl.len(), dtype=pl.Int64).alias(_RUN), start, end)
-        windows = pl.int_ranges(start, end).alias(_WINDOW)
-        return numbered.filter(pl.col(start) < pl.col(end)).select(_RUN, windows).explode(_WINDOW)
+        starts, lengths = self._runs[start], self._runs[end] - self._runs[start]
+        runs = (lengths > 0).arg_true().cast(pl.Int64)
+        starts, lengths = starts.gather(runs), lengths.gather(runs)
+        if lengths.max() != 1:  # most windows of different entities hold no row in common
+            of = _repeated(lengths)
+            before = lengths.cum_sum() - lengths
+            place = pl.int_range(len(of), dtype=pl.Int64, eager=True)
+            runs, starts = runs.gather(of), (starts - before).gather(of) + place
+        return pl.DataFrame([runs.alias(_RUN), starts.alias(_WINDOW)])
 
     def _batches(self) -> Iterator[Occurrences]:
         """The windows in turn, as many at a time as have few rows together."""
@@ -163,6 +169,13 @@ class Occurrences:
             codes = self.codes.within(start, int((windows.starts + windows.lengths)[-1]))
             yield Occurrences(codes, Segments(windows.starts - start, windows.lengths))
             first += many
+
+
+def _repeated(times: pl.Series) -> pl.Series:
+    """The places of some positive numbers, each so many times (Int64)."""
+    begins = times.cum_sum() - times
+    ones = pl.Series([0], dtype=pl.Int64).new_from_index(0, int(times.sum())).scatter(begins, 1)
+    return ones.cum_sum() - 1
 
 
 def _sums(rows: pl.DataFrame, at: str, greatest: int) -> pl.Series:

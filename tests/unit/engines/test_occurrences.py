@@ -47,8 +47,17 @@ def test_windows_have_the_values_that_a_counter_counts(
     assert within.distinct().to_list() == [len(set(window)) for window in inside]
     many, chosen = within.most_frequent(most)
     expected = [ranked(window)[:most] for window in inside]
-    assert many.to_list() == list(map(len, expected))
+    assert many.to_list() == [len(set(window)) for window in inside]
     assert distinct.gather(chosen).to_list() == [value for window in expected for value in window]
+
+
+def test_windows_that_have_no_row_in_common_are_ranked_each_by_its_own() -> None:
+    codes, distinct = Codes.of(pl.Series([*"abbcabcca"]))
+    many, chosen = Occurrences(
+        codes, Segments(pl.Series([0, 3, 5]), pl.Series([3, 1, 4]))
+    ).most_frequent(2)
+    assert many.to_list() == [2, 1, 3]
+    assert distinct.gather(chosen).to_list() == ["b", "a", "c", "c", "a"]
 
 
 def test_pairs_are_ranked_also_where_64_bits_do_not_hold_their_order() -> None:
