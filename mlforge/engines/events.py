@@ -13,8 +13,9 @@ from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.manifest import Manifest, Partial
 from mlforge.core.time_model import Window
 from mlforge.core.values import FIRST_INSTANT, TimeRange
-from mlforge.engines.tiles.by_entity import write_index
+from mlforge.engines.tiles.by_entity import is_index_due, write_index
 from mlforge.engines.tiles.cache import TileCache
+from mlforge.engines.tiles.held import kept
 from mlforge.engines.tiles.sets import SetCache, needed
 from mlforge.engines.tiles.totals import Totals, write_totals
 from mlforge.frames import polars_schema
@@ -80,6 +81,12 @@ class Events(EventScan):
         others = [metric for metric in self.spec.columns if needed(metric) not in sets]
         return self.cache.covers(self, times, others)
 
+    def reads_all(self, first_point: int) -> bool:
+        """Whether some metric over all time reads all events of an entity at a point or later: no totals stand for them."""
+        by_totals = self.totals.metrics(first_point) if self.totals else ()
+        endless = (m for m in self.spec.columns if m.window.is_endless and kept(m))
+        return any(metric not in by_totals for metric in endless)
+
     def windows_since(self, first_point: int) -> tuple[Window, ...]:
         """The windows that need events before the totals at a point, or at any later one."""
         by_totals = self.totals.metrics(first_point) if self.totals else ()
@@ -140,7 +147,7 @@ def cache_tiles(store: Store, manifest: Manifest, diff: EventDiff | None) -> Non
     """
     spec, times, events = manifest.spec, None, events_of(store, manifest)
     write_totals(events, store, manifest.reached(clock.now()))
-    write_index(events, store)
+    write_index(events, store, overdue=True)
     if spec.interval is None or (diff is not None and diff.times is None):
         return
     if diff is not None and diff.times is not None:
@@ -150,3 +157,17 @@ def cache_tiles(store: Store, manifest: Manifest, diff: EventDiff | None) -> Non
     tasks = events.tasks_within(times)
     events.cache.write(tasks)
     events.sets.write(tasks)
+
+
+def keep_index(store: Store, name: str) -> None:
+    """Bring the index of entities of a feature's served version up to date, behind its push, where windows need it.
+
+    Raises StoreError where it cannot be written.
+    """
+    latest = store.latest(name)
+    if latest is None or not is_index_due(events_of(store, latest), store):
+        return
+    with store.lock(name):
+        served = store.latest(name)
+        if served is not None:
+            write_index(events_of(store, served), store)

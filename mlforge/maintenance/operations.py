@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from mlforge.core import clock
 from mlforge.core.manifest import Manifest, Partial
 from mlforge.core.values import Version
+from mlforge.engines.events import keep_index
 from mlforge.errors import MlforgeError, VersionConflict, VersionNotFound
 from mlforge.frames.digest import digest
 from mlforge.maintenance.manifests import manifests_of, remove
@@ -101,7 +102,7 @@ def prune(
 def tidy(store: Store, name: str, rule: Retention = UNATTENDED) -> Pruned | None:
     """Prune a feature once enough versions can go to pay for reading all the rest.
 
-    Small loose partials are compacted into packs.
+    Small loose partials are compacted into packs, and the index of entities takes in what came.
     """
     versions = dict.fromkeys(store.versions(name), 0)
     pointer, pins = store.pointer(name), map(Version.parse, store.books(name).kept)
@@ -111,6 +112,7 @@ def tidy(store: Store, name: str, rule: Retention = UNATTENDED) -> Pruned | None
     if len(spare) >= _WORTH_IT and len(spare - store.made_from(name)) >= _WORTH_IT:
         pruned = _prune(store, name, rule, above=_MOSTLY)
     compact(store, name)
+    keep_index(store, name)
     return pruned
 
 

@@ -1,7 +1,8 @@
 """The entity index: a version's events once more, by entity, so that what few entities have is read without the history.
 
-Only a cache, beside a file of events as tiles are. A scan says of which partials it is: rows of others are left out, and what is
-not here is read from files.
+It grows by runs, as a log-structured merge tree does: what came since is a run of its own, merged with those before it once they are of
+its size. Only a cache, beside a file of events as tiles are. A scan says of which partials it is: rows of others are left out, and
+what is not here is read from files.
 """
 
 from __future__ import annotations
@@ -30,10 +31,11 @@ FEW = 4
 """Entities are looked up where they have at most one in so many of the events that a scan would go through."""
 LEAST = 50_000
 """For a scan of fewer events nothing is looked up."""
+LEVELS = 6
+"""How many runs an index has at most."""
 _FORMAT = 1
-_KIND_LENGTH = (
-    22  # of another length than those of tiles, sets and totals, which serve other purposes
-)
+_KIND_LENGTH = 22
+"""That of the first level: tiles, sets, totals and each level have another, as each serves a purpose of its own."""
 _PLACE, _LENGTH = "__place", "__length"
 _FAULTS = (OSError, pa.ArrowException)
 
@@ -46,16 +48,16 @@ class Looked(NamedTuple):
 
 
 @dataclass(frozen=True)
-class EntityIndex:
-    """A stored index.
+class Run:
+    """A stored file of an index.
 
-    columns: of the events, those that evaluation needs. marks: of the partials whose rows are here, in the order of their
-    numbers. rows: how many. of: the file of events beside which it is kept.
+    of: the file of events beside which it is kept. level: its place among the runs. marks: of the partials whose rows are here, in
+    the order of their numbers. rows: how many.
     """
 
     file: str
     of: str
-    columns: Schema
+    level: int
     marks: tuple[str, ...]
     rows: int
 
@@ -73,35 +75,9 @@ class EntityIndex:
         others = [p for p in partials if gone.pop(mark_of(p.hash), None) is None]
         return [*gone.values()], others
 
-    def looked_up(
-        self,
-        partials: Sequence[Partial],
-        columns: Schema,
-        times: TimeRange | None,
-        among: pl.DataFrame,
-        time: str,
-    ) -> Looked | None:
-        """The events of some entities; None where columns are missing, or going through all of a range costs less."""
-        if not set(columns) <= set(self.columns):
-            return None
-        gone, others = self.beside(partials)
-        if 2 * len(gone) > len(self.marks):
-            return None
-        scanned = _rows(partials, times) - _rows(others, times)
-        if scanned < LEAST:
-            return None
-        try:
-            rows = self._of_entities(among, scanned)
-        except _FAULTS:  # it went meanwhile
-            return None
-        if rows is None:
-            return None
-        if gone:
-            rows = rows.filter(~pl.col(NUMBER).is_in(gone))
-        if times is not None:
-            start, end = polars_schema.instant(times.start), polars_schema.instant(times.end)
-            rows = rows.filter(pl.col(time).is_between(start, end))
-        return Looked(rows, others)
+    def is_of(self, gone: Sequence[int]) -> bool:
+        """Whether most of its partials count. gone: the numbers of those that do not."""
+        return 2 * len(gone) <= len(self.marks)
 
     @property
     def is_readable(self) -> bool:
@@ -118,9 +94,8 @@ class EntityIndex:
             places = pl.int_range(batch.num_rows, dtype=pl.UInt32, eager=True)
             yield mapped_rows.rows_of(batch, places)
 
-    def _of_entities(self, among: pl.DataFrame, scanned: int) -> pl.DataFrame | None:
-        """The rows of some entities; None where they are not few beside those of a scan."""
-        chosen, many = [], 0
+    def lists_of(self, among: pl.DataFrame, gone: Sequence[int]) -> Iterator[EntityLists]:
+        """The lists of some entities, a batch after another. gone: as in `is_of`. Raises OSError."""
         for batch in mapped_rows.mapped_batches(self.file):
             keys = mapped_rows.keys_of(batch)
             known = keys.with_columns(
@@ -130,11 +105,98 @@ class EntityIndex:
             found = polars_schema.in_memory(
                 polars_schema.of_entities(known.lazy(), among, keys.columns)
             )
-            many += int(found[_LENGTH].sum())
-            if many * FEW > scanned:
-                return None
-            chosen.append((batch, found[_PLACE]))
-        return pl.concat(mapped_rows.rows_of(batch, places) for batch, places in chosen)
+            yield EntityLists(batch, found[_PLACE], int(found[_LENGTH].sum()), gone)
+
+
+@dataclass(frozen=True, slots=True)
+class EntityLists:
+    """Lists of a batch by their places; many: how many rows they have. gone: numbers of partials whose rows do not count."""
+
+    batch: pa.RecordBatch
+    places: pl.Series
+    many: int
+    gone: Sequence[int]
+
+    def rows(self) -> pl.DataFrame:
+        """The rows of the lists, beside their keys."""
+        rows = mapped_rows.rows_of(self.batch, self.places)
+        return rows.filter(~pl.col(NUMBER).is_in(self.gone)) if self.gone else rows
+
+
+class Places(NamedTuple):
+    """Where an index has the rows of some entities; and the partials whose rows it has not."""
+
+    lists: Sequence[EntityLists]
+    others: Sequence[Partial]
+
+    @property
+    def many(self) -> int:
+        """How many rows they are at most."""
+        return sum([each.many for each in self.lists])
+
+
+@dataclass(frozen=True)
+class EntityIndex:
+    """A stored index: runs of other partials each, of which every newer one is smaller than those before it.
+
+    columns: of the events, those that evaluation needs.
+    """
+
+    columns: Schema
+    runs: tuple[Run, ...]
+
+    @property
+    def rows(self) -> int:
+        """How many rows it has."""
+        return sum([run.rows for run in self.runs])
+
+    def looked_up(
+        self,
+        partials: Sequence[Partial],
+        columns: Schema,
+        times: TimeRange | None,
+        among: pl.DataFrame,
+        time: str,
+    ) -> Looked | None:
+        """The events of some entities; None where columns are missing, or going through all of a range costs less."""
+        places = self.places_of(partials, columns, times, among)
+        if places is None:
+            return None
+        names = [column.name for column in self.columns]
+        rows = pl.concat(each.rows().select(names) for each in places.lists)
+        if times is not None:
+            start, end = polars_schema.instant(times.start), polars_schema.instant(times.end)
+            rows = rows.filter(pl.col(time).is_between(start, end))
+        return Looked(rows, places.others)
+
+    def places_of(
+        self,
+        partials: Sequence[Partial],
+        columns: Schema,
+        times: TimeRange | None,
+        among: pl.DataFrame,
+    ) -> Places | None:
+        """Where the rows of some entities are; None as `looked_up`."""
+        others, chosen = partials, []
+        for run in self.runs if set(columns) <= set(self.columns) else ():
+            gone, rest = run.beside(others)
+            if run.is_of(gone):
+                chosen.append((run, gone))
+                others = rest
+        scanned = _rows(partials, times) - _rows(others, times)
+        if not chosen or scanned < LEAST:
+            return None
+        lists, many = [], 0
+        try:
+            for run, gone in chosen:
+                for each in run.lists_of(among, gone):
+                    lists.append(each)
+                    many += each.many
+                    if many * FEW > scanned:
+                        return None
+        except _FAULTS:  # it went meanwhile
+            return None
+        return Places(lists, others)
 
 
 @dataclass(frozen=True)
@@ -147,13 +209,9 @@ class EntityIndexes:
 
     @cached_property
     def stored(self) -> EntityIndex | None:
-        """The stored index; of several the one of the most rows."""
-        spec, columns = self.spec, self.columns
-        if not may_have(spec):
-            return None
-        files = self.store.tiles(spec.name, self.kind).items()
-        known = (self._read(file, of, columns) for of, file in files)
-        return max((e for e in known if e is not None), key=lambda e: e.rows, default=None)
+        """The stored index."""
+        runs = tuple(self._runs()) if may_have(self.spec) else ()
+        return EntityIndex(self.columns, runs) if runs else None
 
     def look_up(self) -> None:
         """Look for the index now: whether a file is whole is found out once in a process, by reading all of it."""
@@ -164,18 +222,29 @@ class EntityIndexes:
         """The event columns that are in the index."""
         return tuple(column for column in self.schema if column.name in self.spec.needed())
 
-    @property
-    def kind(self) -> str:
-        """A hash of all that the index depends on besides events."""
+    def kind(self, level: int) -> str:
+        """A hash of all that the run of a level depends on besides events."""
         columns = [(column.name, column.dtype) for column in self.columns]
         document = [_FORMAT, "by entity", list(self.spec.keys), self.spec.timestamp, columns]
-        return hashlib.sha256(json.dumps(document).encode()).hexdigest()[:_KIND_LENGTH]
+        if level:
+            document.append(level)
+        digits = hashlib.sha256(json.dumps(document).encode()).hexdigest()
+        return digits[: _KIND_LENGTH + 2 * level]
 
-    def _read(self, file: str, of: str, columns: Schema) -> EntityIndex | None:
+    def _runs(self) -> Iterator[Run]:
+        """The runs level by level, up to the first that has none; of several of a level the one of the most rows comes first."""
+        for level in range(LEVELS):
+            files = self.store.tiles(self.spec.name, self.kind(level)).items()
+            known = [run for run in (self._read(of, file, level) for of, file in files) if run]
+            if not known:
+                return
+            yield from sorted(known, key=lambda run: run.rows, reverse=True)
+
+    def _read(self, of: str, file: str, level: int) -> Run | None:
         notes = self.store.tile_notes(self.spec.name, file, of)
         if notes is None:
             return None
-        return EntityIndex(file, of, columns, tuple(notes["covers"]), notes["rows"])
+        return Run(file, of, level, tuple(notes["covers"]), notes["rows"])
 
 
 def _rows(partials: Sequence[Partial], times: TimeRange | None) -> int:

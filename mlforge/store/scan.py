@@ -21,7 +21,7 @@ from mlforge.frames import polars_schema
 from mlforge.frames.entity_times import EntityTimes, entities_and_hull
 from mlforge.store import file_tasks
 from mlforge.store.base import Store
-from mlforge.store.entity_index import EntityIndexes
+from mlforge.store.entity_index import EntityIndex, EntityIndexes
 from mlforge.store.file_tasks import FileScanTask
 from mlforge.store.resident import Resident
 
@@ -94,6 +94,20 @@ class EventScan:
         """Whether the columns that evaluation needs are in memory for a range, but for those of newer files."""
         return self._is_resident(self._columns(self.spec.needed()), times)
 
+    @property
+    def has_index(self) -> bool:
+        """Whether an index of entities is stored."""
+        return self._index is not None
+
+    def looks_up(self, times: TimeRange, among: pl.DataFrame, most: int) -> bool:
+        """Whether the index of entities gives the columns that evaluation needs of some entities, in at most so many events."""
+        index = self._index
+        if index is None:
+            return False
+        columns = self._columns(self.spec.needed())
+        places = index.places_of(self.partials, columns, times, among)
+        return places is not None and places.many <= most
+
     def rows(
         self, columns: Sequence[str] | None, within: TimeRange | EntityTimes | None
     ) -> pl.LazyFrame:
@@ -147,7 +161,7 @@ class EventScan:
         self, columns: Sequence[str] | None, times: TimeRange | None, among: pl.DataFrame | None
     ) -> pl.LazyFrame | None:
         """The events of some entities by the index of entities; None without one, or where it does not pay."""
-        index = self.by_entity.stored if self.by_entity is not None and among is not None else None
+        index = self._index if among is not None else None
         if index is None or among is None or self.spec.timestamp is None:
             return None
         chosen = self._columns(columns)
@@ -158,6 +172,10 @@ class EventScan:
         others = replace(self, partials=tuple(looked.others), by_entity=None)
         tasks = others.within(times).tasks
         return pl.concat([rows, others.scan_tasks(tasks, columns, times, among)]) if tasks else rows
+
+    @property
+    def _index(self) -> EntityIndex | None:
+        return self.by_entity.stored if self.by_entity is not None else None
 
     def _columns(self, names: Sequence[str] | None) -> Schema:
         chosen = tuple(c for c in self.schema if names is None or c.name in names)

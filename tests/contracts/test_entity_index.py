@@ -20,11 +20,11 @@ from mlforge.engines.base import POINT
 from mlforge.engines.events import Events, events_of
 from mlforge.engines.tiles import by_entity, totals
 from mlforge.maintenance.forgetting import publish_without
-from mlforge.maintenance.operations import compact
+from mlforge.maintenance.operations import compact, tidy
 from mlforge.metrics import Rolling, ToDate
 from mlforge.online.batches import AsOfView, EntitySubset, cut
 from mlforge.store import LocalStore, ObjectStore, mapped_rows
-from mlforge.store.entity_index import EntityIndex
+from mlforge.store.entity_index import EntityIndex, Run
 from mlforge.store.local.packs import Packing
 from mlforge.store.scan import EventScan
 from tests.support import kernels
@@ -79,6 +79,14 @@ def index(project: Project) -> EntityIndex | None:
     found = events(project).by_entity
     assert found is not None
     return found.stored
+
+
+def missing(project: Project) -> int:
+    """How many events are in no run of the index."""
+    found, others = index(project), list(events(project).partials)
+    for run in found.runs if found is not None else ():
+        _, others = run.beside(others)
+    return sum(partial.rows for partial in others)
 
 
 def stored(project: Project) -> list[Path]:
@@ -181,21 +189,54 @@ def test_a_drop_and_its_push_read_no_file_of_the_history(
     assert history not in read
 
 
-def test_an_index_is_made_once_and_grows_by_what_came(
+def test_an_index_is_made_once_and_grows_by_runs_of_what_came(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = index(project)
     assert first is not None
-    assert first.rows == 8 * 4 * USERS
-    monkeypatch.setattr(by_entity._Making, "from_scratch", None)
+    history = first.runs[0]
+    assert [run.rows for run in first.runs] == [8 * 4 * USERS]
     monkeypatch.setattr(by_entity, "AT_ONCE", 1_000)
-    for day in range(8, 13):
+    monkeypatch.setattr(by_entity, "OVERDUE", 32)
+    sizes = []
+    for day in range(8, 15):
         project.drop(f"{day}", some(day + 0.5, day + 1.5))
-        project.build(define(project))
+        with monkeypatch.context() as patch:
+            if day == 8:
+                patch.setattr(Run, "frames", None)  # nothing of the history is read
+            project.build(define(project))
         check(project)
-    second = index(project)
-    assert second is not None
-    assert first.rows + 2 * 4 * USERS < second.rows <= first.rows + 5 * 4 * USERS + 2
+        assert missing(project) == 0
+        grown = index(project)
+        assert grown is not None
+        sizes.append([run.rows for run in grown.runs])
+        assert (grown.runs[0] == history) is (len(sizes) < 2), sizes
+    # A drop of 48 events is a run, with the two events before it; two of them come to a quarter of the history.
+    assert sizes[0] == [384, 50]
+    assert all(len(each) <= 3 for each in sizes)
+
+
+def test_what_came_since_is_written_behind_the_push_and_by_a_refresh_where_nothing_did_so(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(by_entity, "AT_ONCE", 1_000)
+    monkeypatch.setattr(by_entity, "STALE", 32)
+    monkeypatch.setattr(by_entity, "OVERDUE", 8)
+
+    assert missing(project) == 2
+    for day, left, then in ((8, 38, 0), (9, 36, 0)):
+        project.drop(f"{day}", some(day + 0.5, day + 1.25))
+        project.build(define(project))
+        assert missing(project) == left
+        tidy(project.store, "spend")
+        assert missing(project) == then
+        check(project)
+    project.drop("20", some(20, 21))
+    project.build(define(project))
+    project.drop("30", some(30, 30.5))
+    project.build(define(project))
+    assert missing(project) == 0
+    check(project)
 
 
 def test_without_windows_that_need_it_there_is_no_index(tmp_path: Path) -> None:
@@ -310,7 +351,7 @@ def test_rows_of_a_forgotten_entity_are_in_no_index(tmp_path: Path, place: str) 
     project.store.scrub("spend", gone)
     files = [path for path in tmp_path.rglob("*.arrow") if path.is_file()]
     for path in files:
-        made = EntityIndex(str(path), "", (), (), 0).frames()
+        made = Run(str(path), "", 0, (), 0).frames()
         assert 1 not in pl.concat(made)["user_id"]
 
 

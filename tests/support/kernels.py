@@ -68,6 +68,7 @@ def forced(
             patch.setattr(held, "GAIN", 1_000_000)
             patch.setattr(by_entity, "AT_ONCE", 7)
             patch.setattr(by_entity, "STALE", 4)
+            patch.setattr(by_entity, "OVERDUE", 4)
             patch.setattr(entity_index, "FEW", 0)
             patch.setattr(entity_index, "LEAST", 0)
         if points:
