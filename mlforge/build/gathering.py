@@ -1,4 +1,4 @@
-"""Gathering events once for a version's new rows and for the push behind it, where both find them in memory."""
+"""Gathering events once for a version's new rows and for the push behind it, where both find them without going through files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def gathered_once(
     """The events of entities whose values may differ once a version takes the served one's place; else None.
 
     That is of each entity whose events differ, or whose windows gain or lose events as the instant moves that values online
-    are as of. None where the events are not in memory, and where the instant of the push is not known, since it
+    are as of. None where the events are neither in memory nor found by an index of entities, and where the instant of the push is not known, since it
     follows the clock. Raises IntegrityError where events are missing or damaged.
     """
     spec, now = candidate.spec, clock.now()
@@ -32,10 +32,15 @@ def gathered_once(
         return None
     views = AsOfView(events_of(store, candidate), after), AsOfView(events_of(store, latest), before)
     events, within = views[0].events, _seen_by_both(*views)
-    if within is None or events.totals is not None or not events.is_resident(within):
+    if within is None or (events.totals is not None and not events.reads_all(after)):
+        return None
+    is_resident = events.is_resident(within)
+    if not is_resident and not events.has_index:
         return None
     by_time = entities_affected_by_time(events, before, after)
     among = distinct([diff.entities, by_time], spec.entity)
+    if not is_resident and not events.looks_up(within, among, MOST):
+        return None
     gathered = gather(views, among, within=within)
     return gathered if gathered.frames.shared.height <= MOST else None
 

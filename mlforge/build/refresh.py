@@ -265,7 +265,7 @@ class _Refresh:
             tasks=table.tasks,
             rows_dropped=manifest.dropped,
             manifest=manifest,
-            diff=VersionsDiff(latest, manifest, diff, gathered) if latest and diff else None,
+            diff=VersionsDiff(latest, manifest, diff, table.gathered) if latest and diff else None,
         )
 
     def _with_evidence(

@@ -10,7 +10,6 @@ import polars as pl
 from mlforge.core.values import Duration, TimeRange
 from mlforge.engines import POINT, Engine, Events
 from mlforge.engines.derived import derived_values
-from mlforge.engines.views import HeldEvents
 from mlforge.errors import DataError
 from mlforge.frames import polars_schema
 from mlforge.frames.entity_times import EntityTimes, entities_and_hull
@@ -36,11 +35,10 @@ def evaluate(
     engine: Engine,
     events: Events,
     within: TimeRange | EntityTimes | None = None,
-    held: HeldEvents | None = None,
 ) -> pl.DataFrame:
     """The table's rows: all of them, those of a range of time, or of some entities within a range of their own.
 
-    held: all of the events that these rows see, where they are in memory. Raises IntegrityError where stored events are missing or damaged.
+    Raises IntegrityError where stored events are missing or damaged.
     """
     spec = events.spec
     # Here, as whoever writes the rows takes a missing file for one of its own.
@@ -49,11 +47,17 @@ def evaluate(
             rows = once(
                 "rows",
                 lambda: (type(engine), events.content, spec.evaluated),
-                lambda: _plain_rows(engine, held or events, within),
+                lambda: _plain_rows(engine, events, within),
                 within.frame,
             )
         else:
             rows = _plain_rows(engine, events, within)
+    return with_derived(rows, events)
+
+
+def with_derived(rows: pl.DataFrame, events: Events) -> pl.DataFrame:
+    """Plain rows with the feature's derived columns behind them."""
+    spec = events.spec
     if not spec.derived:
         return rows
     return rows.hstack(derived_values(spec, events.schema, rows, spec.timestamp))

@@ -10,14 +10,15 @@ import polars as pl
 
 from mlforge.build.distribution import Distribution
 from mlforge.build.full import FullBuild
-from mlforge.build.rows import Layout, check_unique, evaluate, ordered, pieces_of
+from mlforge.build.rows import Layout, check_unique, evaluate, ordered, pieces_of, with_derived
 from mlforge.build.tasks import TaskFigures
 from mlforge.core import time_model
 from mlforge.core.manifest import Part
 from mlforge.core.schema import Schema
-from mlforge.core.values import TimeRange
+from mlforge.core.values import FIRST_INSTANT, TimeRange
 from mlforge.engines import Engine, Events
-from mlforge.engines.views import Gathered, HeldEvents
+from mlforge.engines.one_pass import rows_and_online
+from mlforge.engines.views import Gathered
 from mlforge.frames import polars_schema
 from mlforge.frames.entity_times import FIRST, LAST, EntityTimes
 from mlforge.store import TablePiece, Transaction
@@ -27,12 +28,16 @@ from mlforge.store.transaction import Piece
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A written table: its parts, how many rows had to be evaluated, the tasks of a full build, and what its owner is to be told."""
+    """A written table: its parts, how many rows had to be evaluated, the tasks of a full build, and what its owner is to be told.
+
+    gathered: events for the push behind it, with its rows where these were evaluated, too.
+    """
 
     parts: tuple[Part, ...]
     recomputed: int
     tasks: tuple[TaskFigures, ...] = ()
     warnings: tuple[str, ...] = ()
+    gathered: Gathered | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ class TableWriter:
         touched = own.hull
         if touched is None or spec.timestamp is None:
             return self.full()
-        fresh = evaluate(self.engine, self.events, own, self._seen_by(own))
+        fresh, gathered = self._evaluated(own)
         earlier, dirty, later = _split(before, touched, fresh.height, self.layout.part_rows)
         rows = self._with_fresh(self._read(dirty), fresh, own)
         # A long stretch before the touched rows gets a part of its own: the next drop may touch this
@@ -94,7 +99,16 @@ class TableWriter:
         head = bisect_left(rows[spec.timestamp].to_physical(), touched.start)
         cut = head if head > 2 * (rows.height - head) else 0
         parts = self._write([rows.head(cut), rows.slice(cut)], earlier, later)
-        return Table(parts, fresh.height)
+        return Table(parts, fresh.height, gathered=gathered)
+
+    def _evaluated(self, own: EntityTimes) -> tuple[pl.DataFrame, Gathered | None]:
+        """The rows within some entities' own times; and the gathered events, with the rows to put online if both were evaluated."""
+        gathered = self._seen_by(own)
+        together = rows_and_online(self.engine, gathered, own) if gathered else None
+        if together is None:
+            return evaluate(self.engine, self.events, own), self.gathered
+        rows, with_online = together
+        return with_derived(rows, self.events), with_online
 
     def _with_fresh(self, old: pl.DataFrame, fresh: pl.DataFrame, own: EntityTimes) -> pl.DataFrame:
         """Rows of the served version with fresh ones in the place of those of some entities' own times, in order."""
@@ -109,13 +123,15 @@ class TableWriter:
         within = ordered(pl.concat([kept, fresh]), self.events)
         return pl.concat([old.head(first), within, old.slice(behind)])
 
-    def _seen_by(self, own: EntityTimes) -> HeldEvents | None:
-        """The events that rows see, if all of them are in memory."""
+    def _seen_by(self, own: EntityTimes) -> Gathered | None:
+        """The gathered events, if all that rows see are among them."""
         gathered = self.gathered
         if gathered is None or gathered.times is None or own.hull is None:
             return None
         seen = time_model.events_seen(own.hull, self.events.spec.windows).union(own.hull)
-        return gathered.events if gathered.times.start <= seen.start else None
+        # A window over all time begins so long before each point, and no event lies before the first instant.
+        is_all = gathered.times.start <= max(seen.start, FIRST_INSTANT)
+        return gathered if is_all else None
 
     def _touched(self, events: EntityTimes) -> EntityTimes:
         """The rows that may change, appear or vanish with changed events, for each entity from its own events."""

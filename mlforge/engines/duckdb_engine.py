@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import ClassVar
 
 import duckdb
 import polars as pl
 
 from mlforge.compilers import duckdb_compiler
-from mlforge.compilers.base import ENTITY, ROW, TIME, ComputeContext, result_name
+from mlforge.compilers.base import ENTITY, ROW, TIME, Aggregate, ComputeContext, result_name
 from mlforge.core.time_model import Window
 from mlforge.engines import duckdb_database, overlapping
 from mlforge.engines.base import Engine, SumOverflow
 from mlforge.engines.folds import FOLDS, Folds
-from mlforge.engines.point_windows import PointWindows, TimelineIndex
+from mlforge.engines.point_windows import DistinctPoints, PointWindows, TimelineIndex
 
 _LEAST_MEMORY = 128_000_000
 _OVERLAP = {"min": 2, "max": 2, "median": 8, "pN": 8}
@@ -39,30 +39,40 @@ class DuckDBEngine(Engine):
         points = line.filter(pl.col(ROW).is_not_null()) if points is None else points
         few = are_apart or self.are_few(points, line)
         looked_up = {a.window: None for a in aggregates if few or a.aggregation.kind.name in FOLDS}
-        windows = TimelineIndex.of(line, points).windows(points, list(looked_up))
+        at_points = TimelineIndex.of(line, points).windows(points, list(looked_up))
+        chosen = DistinctPoints.of(points, at_points, all_windows=few)
         folds, wide = Folds(line, context), overlapping.wide_columns(line, context)
         apart: dict[int, pl.Series] = {}
         for position, a in enumerate(aggregates):
             if a.aggregation.kind.name in FOLDS:
-                apart[position] = folds.folded(a, windows[a.window].segments)
-            elif few and overlapping.overlaps(a, windows[a.window], _OVERLAP):
-                apart[position] = overlapping.ranked(a, windows[a.window], wide)
+                apart[position] = folds.folded(a, chosen.windows[a.window].segments)
+            elif few and overlapping.overlaps(a, chosen.windows[a.window], _OVERLAP):
+                apart[position] = overlapping.ranked(a, chosen.windows[a.window], wide)
         in_sql = tuple(a for position, a in enumerate(aggregates) if position not in apart)
-        queried: Iterator[pl.Series] = iter(())
-        if in_sql:
-            by_sql = ComputeContext(in_sql, context.dtypes)
-            try:
-                answers = self._queried(line, points, windows if few else None, by_sql)
-            except duckdb.OutOfRangeException as error:
-                sums = [i for i, a in enumerate(aggregates) if a.aggregation.name == "sum"]
-                raise SumOverflow(sums, "its dtype") from error
-            answers = points.select(ROW).join(answers, on=ROW, how="left", maintain_order="left")
-            queried = iter(answers.drop(ROW))
+        queried = iter(self._answers(line, chosen, in_sql, context, few) if in_sql else ())
         named = (
             (apart[position] if position in apart else next(queried)).alias(result_name(position))
             for position in range(len(aggregates))
         )
-        return pl.DataFrame([points[ROW], *named])
+        return chosen.spread(pl.DataFrame([chosen.points[ROW], *named]))
+
+    def _answers(
+        self,
+        line: pl.DataFrame,
+        chosen: DistinctPoints,
+        in_sql: tuple[Aggregate, ...],
+        context: ComputeContext,
+        few: bool,
+    ) -> pl.DataFrame:
+        """Some of the aggregates at each point by SQL. Raises SumOverflow."""
+        by_sql, windows = ComputeContext(in_sql, context.dtypes), chosen.windows if few else None
+        try:
+            answers = self._queried(line, chosen.points, windows, by_sql)
+        except duckdb.OutOfRangeException as error:
+            sums = [i for i, a in enumerate(context.aggregates) if a.aggregation.name == "sum"]
+            raise SumOverflow(sums, "its dtype") from error
+        numbered = chosen.points.select(ROW)
+        return numbered.join(answers, on=ROW, how="left", maintain_order="left").drop(ROW)
 
     def _queried(
         self,

@@ -53,7 +53,7 @@ def plan(events: Events, points: pl.DataFrame, among: pl.DataFrame, gathered: in
     steps: list[Step] = []
     totals, metrics = events.totals, events.spec.columns
     servable = totals.metrics(times.start) if totals is not None else ()
-    endless = _served(servable, metrics)
+    endless = _served(servable, metrics, events.reads_all(times.start))
     if totals is not None and endless:
         last = time_model.events_seen(times, totals.spec.windows).end
         steps, served = _over_totals(events, totals, endless, last, among)
@@ -62,13 +62,12 @@ def plan(events: Events, points: pl.DataFrame, among: pl.DataFrame, gathered: in
 
 
 def _served(
-    servable: Sequence[MetricColumn], metrics: Sequence[MetricColumn]
+    servable: Sequence[MetricColumn], metrics: Sequence[MetricColumn], are_read: bool
 ) -> tuple[MetricColumn, ...]:
     """The metrics that totals are to give, of those that they can.
 
     Where all events of an entity are read for one metric, they give the others that need values at little cost.
     """
-    are_read = any(m.window.is_endless and kept(m) and m not in servable for m in metrics)
     return tuple(m for m in servable if m in metrics and not (are_read and kept(m)))
 
 

@@ -7,13 +7,13 @@ entity. Here the cost is that of the windows that are asked for.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Self
 
 import polars as pl
 
-from mlforge.compilers.base import ENTITY, TIME
+from mlforge.compilers.base import ENTITY, ROW, TIME
 from mlforge.core.time_model import Window
 from mlforge.engines.pairwise import Segments
 
@@ -99,6 +99,50 @@ class TimelineIndex:
     @cached_property
     def _key_dtype(self) -> pl.DataType:
         return pl.Int64() if self.entities * self._span < 1 << 63 else pl.Int128()
+
+
+@dataclass(frozen=True)
+class DistinctPoints:
+    """Points but for those of which all windows are those of the point before, whose results they have.
+
+    windows: those of `points`. numbers: of all points. places: where among `points` each of all points has its results, None where
+    these are all.
+    """
+
+    points: pl.DataFrame
+    windows: Mapping[Window, PointWindows]
+    numbers: pl.Series
+    places: pl.Series | None = None
+
+    @classmethod
+    def of(
+        cls, points: pl.DataFrame, windows: Mapping[Window, PointWindows], *, all_windows: bool
+    ) -> Self:
+        """The distinct ones of some points in the order of a line; all of them unless these are all windows of theirs."""
+        if not all_windows:
+            return cls(points, windows, points[ROW])
+        segments = [each.segments for each in windows.values()]
+        bounds = pl.DataFrame(
+            [
+                bound.alias(f"{name} {number}")
+                for number, each in enumerate(segments)
+                for name, bound in (("start", each.starts), ("length", each.lengths))
+            ]
+        )
+        differs = (pl.col(name).ne_missing(pl.col(name).shift()) for name in bounds.columns)
+        is_new = bounds.select(pl.any_horizontal(differs)).to_series()
+        if is_new.all():
+            return cls(points, windows, points[ROW])
+        at, places = is_new.arg_true(), is_new.cum_sum() - 1
+        distinct = {
+            window: replace(each, segments=each.segments.gathered(at))
+            for window, each in windows.items()
+        }
+        return cls(points[at], distinct, points[ROW], places)
+
+    def spread(self, results: pl.DataFrame) -> pl.DataFrame:
+        """Results of the distinct points, for all points."""
+        return results if self.places is None else results[self.places].with_columns(self.numbers)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from mlforge.engines import overlapping
 from mlforge.engines.base import Engine, SumOverflow
 from mlforge.engines.folds import FOLDS, Folds
 from mlforge.engines.pairwise import Segments
-from mlforge.engines.point_windows import PointWindows, TimelineIndex
+from mlforge.engines.point_windows import DistinctPoints, PointWindows, TimelineIndex
 from mlforge.engines.prefix_sums import DecimalOverflow, SegmentSums, Sums
 
 _INDEX, _START, _LENGTH, _COUNT = "__index", "__start", "__length", "__count_{}"
@@ -39,45 +39,52 @@ class PolarsEngine(Engine):
         self, line: pl.DataFrame, context: ComputeContext, points: pl.DataFrame | None = None
     ) -> pl.DataFrame:
         """Roll over the line; what rolling would not compute exactly is summed over the windows' segments."""
-        are_apart, by_window = points is not None, context.by_window()
+        are_apart = points is not None
         points = line.filter(pl.col(ROW).is_not_null()) if points is None else points
         few = are_apart or self.are_few(points, line)
-        wide = overlapping.wide_columns(line, context)
+        wide, by_window = overlapping.wide_columns(line, context), context.by_window()
         looked_up = [window for window in by_window if few or window.width is None]
         at_points = TimelineIndex.of(line, points).windows(points, looked_up)
+        chosen = DistinctPoints.of(points, at_points, all_windows=few)
         windows = {
-            window: _at_points(at_points[window], aggregates, wide)
-            if window in at_points
+            window: _at_points(chosen.windows[window], aggregates, wide)
+            if window in chosen.windows
             else _rolled(line, window, aggregates, wide)
             for window, aggregates in by_window.items()
         }
-        longest = max(_greatest(rolled[_LENGTH]) for rolled in windows.values())
-        columns = [
-            Sums(line[value_name(index)], dtype, longest)
-            for index, dtype in enumerate(context.dtypes)
-        ]
-        segments = {
-            window: Segments(rolled[_START], rolled[_LENGTH]) for window, rolled in windows.items()
-        }
-        sums = {
-            (a.value, a.window): columns[a.value].over(segments[a.window])
-            for a in context.aggregates
-        }
-        folds = Folds(line, context)
-        results = []
-        for index, aggregate in enumerate(context.aggregates):
-            window = aggregate.window
-            try:
-                if aggregate.aggregation.kind.name in FOLDS:
-                    result = folds.folded(aggregate, segments[window])
-                else:
-                    result = _result(
-                        index, aggregate, windows[window], sums[aggregate.value, window]
-                    )
-            except DecimalOverflow as error:
-                raise SumOverflow([index], error.dtype) from None
-            results.append(result.alias(result_name(index)))
-        return pl.DataFrame([points[ROW], *results])
+        return chosen.spread(_results(line, context, windows, chosen.points[ROW]))
+
+
+def _results(
+    line: pl.DataFrame,
+    context: ComputeContext,
+    windows: Mapping[Window, pl.DataFrame],
+    numbers: pl.Series,
+) -> pl.DataFrame:
+    """The result of each aggregate in windows as `_rolled` gives them, beside the numbers of their points. Raises SumOverflow."""
+    longest = max(_greatest(rolled[_LENGTH]) for rolled in windows.values())
+    columns = [
+        Sums(line[value_name(index)], dtype, longest) for index, dtype in enumerate(context.dtypes)
+    ]
+    segments = {
+        window: Segments(rolled[_START], rolled[_LENGTH]) for window, rolled in windows.items()
+    }
+    sums = {
+        (a.value, a.window): columns[a.value].over(segments[a.window]) for a in context.aggregates
+    }
+    folds = Folds(line, context)
+    results = []
+    for index, aggregate in enumerate(context.aggregates):
+        window = aggregate.window
+        try:
+            if aggregate.aggregation.kind.name in FOLDS:
+                result = folds.folded(aggregate, segments[window])
+            else:
+                result = _result(index, aggregate, windows[window], sums[aggregate.value, window])
+        except DecimalOverflow as error:
+            raise SumOverflow([index], error.dtype) from None
+        results.append(result.alias(result_name(index)))
+    return pl.DataFrame([numbers, *results])
 
 
 def _at_points(

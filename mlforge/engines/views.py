@@ -104,18 +104,28 @@ class _Frames:
     seen: pl.DataFrame
 
 
+@dataclass(frozen=True, slots=True)
+class OnlineRows:
+    """Keys and values of the entities that have a value, by an engine; and how many of these and others had one before."""
+
+    engine: str
+    rows: pl.DataFrame
+    had: int
+
+
 @dataclass(frozen=True)
 class Gathered:
     """Events in memory of one view or two: of files that both have, and of files that each has alone.
 
     among: keys of the entities that they are of, None for all. times: a range in which all events of theirs are here, None where only
-    those are that the views see.
+    those are that the views see. online: the rows of the first view, where they were evaluated beside others.
     """
 
     views: Sequence[AsOfView]
     among: pl.DataFrame | None
     times: TimeRange | None
     frames: _Frames
+    online: OnlineRows | None = None
 
     @property
     def events(self) -> HeldEvents:

@@ -10,14 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 from redis import Redis
 
 from mlforge import Definitions
-from mlforge.build import gathering
+from mlforge.build import gathering, refresh
 from mlforge.build.result import Options
 from mlforge.core import clock
 from mlforge.core.values import PRECISION
+from mlforge.errors import DataError
 from mlforge.metrics import Rolling
 from mlforge.online import RedisStore, batches
 from mlforge.online.prefetch import read_ahead
@@ -191,12 +194,20 @@ def assert_alike(one: dict[str, str], other: dict[str, str]) -> None:
     """The same rows, and the same values but for the last bits, which depend on the order in which floats were added."""
     assert one.keys() == other.keys()
     for key in one:
-        values, others = (
-            {name: value for name, value in json.loads(rows[key]).items() if value is not None}
-            for rows in (one, other)
-        )
+        values, others = (_numbers(json.loads(rows[key])) for rows in (one, other))
         magnitude = max(map(abs, values.values()), default=0)
         assert values == pytest.approx(others, rel=PRECISION, abs=PRECISION * magnitude), key
+
+
+def _numbers(row: dict[str, Any]) -> dict[str, float]:
+    """The values that are there, those of lists one by one."""
+    listed = {name: value if isinstance(value, list) else [value] for name, value in row.items()}
+    return {
+        f"{name} {place}": value
+        for name, values in listed.items()
+        for place, value in enumerate(values)
+        if value is not None
+    }
 
 
 @pytest.mark.parametrize(
@@ -234,6 +245,53 @@ def test_windows_over_all_time_share_their_events_where_no_totals_stand_for_them
             assert (built.diff.gathered is not None) is (side is sides[0] and not is_tiled)
             side.definitions.push("spend", diff=built.diff)
     assert sides[0].rows_online(client) == sides[1].rows_online(client)
+
+
+@pytest.mark.parametrize("drop", DROPS)
+def test_what_windows_over_all_time_see_is_looked_up_once_in_the_index_of_entities(
+    sides: tuple[Side, Side], client: Redis, drop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aggregations = ["count_distinct", "mode", "top_3", "p90", "last_3", "count"]
+    results = []
+    with kernels.forced(tiled=True, indexed=True), clock.fixed(_us(DAYS + 60)):
+        for side, is_shared in zip(sides, (True, False), strict=True):
+            side.reads_ahead = False
+            side.begin(metrics=[Rolling(["all", "2d"], {"amount": aggregations})])
+            DROPS[drop](side.project)
+            with monkeypatch.context() as patch:
+                if not is_shared:
+                    patch.setattr(refresh, "gathered_once", lambda *_: None)
+                built = side.refresh()
+            gathered = built.diff.gathered
+            assert (gathered is not None and gathered.online is not None) is is_shared
+            results.append((built, side.definitions.push("spend", diff=built.diff)))
+    (first, pushed), (second, other) = results
+    assert first.mode == second.mode == "incremental"
+    tables = (side.project.store.read("spend") for side in sides)
+    assert_frame_equal(*tables, rel_tol=PRECISION)
+    assert (pushed.written, pushed.deleted) == (other.written, other.deleted)
+    assert_alike(*(side.rows_online(client) for side in sides))
+
+
+def test_a_sum_that_fits_no_dtype_at_the_instant_of_the_push_alone_ends_only_that(
+    sides: tuple[Side, Side],
+) -> None:
+    large = 4 * 10**18
+    with clock.fixed(_us(DAYS + 60)):
+        for side in sides:
+            for day, amount in ((11.1, -large), (11.5, large), (12, large)):
+                side.project.drop(f"n{day}", rows((50, day, amount)))
+            metrics = [Rolling("1d", {"amount": "sum"})]
+            whole = side.project.define(
+                lambda df: df.with_columns(pl.col("amount").cast(pl.Int64)), metrics=metrics
+            )
+            side.definitions = side.project.definitions(whole, online_store=side.online)
+            side.definitions.build(online=True)
+            side.project.drop("n", rows((50, 12.05, large), (51, 12.3, 1.0)))
+            built = side.refresh()
+            assert built.mode == "incremental"
+            with pytest.raises(DataError, match="amount__sum__1d does not fit into Int64"):
+                side.definitions.push("spend", diff=built.diff)
 
 
 def test_a_drop_far_ahead_of_all_others_is_gathered_twice(
