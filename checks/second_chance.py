@@ -1,7 +1,7 @@
 """`python -m checks.second_chance [pytest's arguments]`: the tests, and once more, alone, those of real processes that failed.
 
-Tests in `tests/process` and `tests/faults`, and those of clusters, start real processes and servers, and the test run
-shares its cores among three of them and whatever else the machine does. A few that fail there may have failed for the
+Tests in `tests/process` and `tests/faults`, and some files elsewhere, start real processes or servers of other makers, and
+the test run shares its cores among three of its own and whatever else the machine does. A few that fail there may have failed for the
 machine's sake, so their whole files are run once more with nothing beside them. Failing twice fails. A failure anywhere
 else, failures in many files, a file that cannot be collected or a run that was cut short fail at once.
 
@@ -17,7 +17,18 @@ from dataclasses import dataclass, field
 
 import pytest
 
-PLACES = ("tests/process/", "tests/faults/", "tests/contracts/test_runners.py")
+PLACES = (
+    "tests/process/",
+    "tests/faults/",
+    "tests/contracts/test_lakehouse_servers.py",
+    "tests/contracts/test_object_servers.py",
+    "tests/contracts/test_online_cluster.py",
+    "tests/contracts/test_online_dynamodb.py",
+    "tests/contracts/test_online_postgres.py",
+    "tests/contracts/test_runners.py",
+    "tests/property/test_online_retail.py",
+)
+"""Folders, and files elsewhere, whose tests start processes or servers that they wait for."""
 MOST_FILES = 3
 
 

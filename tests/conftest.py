@@ -19,7 +19,11 @@ from tests.support.covering import beyond
 from tests.support.order import longest_first
 
 if TYPE_CHECKING:
+    from redis import Redis
+
     from tests.support.clusters import Cluster
+    from tests.support.workers import Shop
+    from worker.service.embedded_redis import EmbeddedServer
 
 # Modules are compiled once, also where the environment says to keep nothing: the processes that tests start would
 # compile all of mlforge each time, and both processes of the run all tests.
@@ -112,3 +116,32 @@ def empty_cluster(cluster_server: Cluster) -> Cluster:
     """The cluster, empty."""
     cluster_server.flush()
     return cluster_server
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """The server that `mlforge up` brings along, for the tests of one module."""
+    from worker.service.embedded_redis import EmbeddedServer
+
+    with EmbeddedServer(tmp_path_factory.mktemp("redis")) as running:
+        yield running
+
+
+@pytest.fixture
+def redis(server: EmbeddedServer) -> Iterator[Redis]:
+    """A client of that server, which holds nothing."""
+    from redis import Redis
+
+    client = Redis.from_url(server.url)
+    client.flushall()
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="module")
+def shop(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    """A shop on that server, with its watcher and one worker running."""
+    from tests.support.workers import running_shop
+
+    with running_shop(server, tmp_path_factory.mktemp("shop")) as made:
+        yield made

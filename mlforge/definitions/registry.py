@@ -38,7 +38,6 @@ from mlforge.definitions.places import (
     parsed_root,
 )
 from mlforge.definitions.planned_keys import with_keys
-from mlforge.definitions.pushing import pushed
 from mlforge.definitions.runners import check_runner, distribution_of
 from mlforge.definitions.services import services_by_name
 from mlforge.definitions.settings import DISTRIBUTE_ABOVE, GONE_AFTER, LOCAL, RESIDENT, Settings
@@ -54,7 +53,7 @@ from mlforge.maintenance.audit import audit
 from mlforge.maintenance.operations import rollback
 from mlforge.maintenance.sampling import SOME, Share
 from mlforge.online import OnlineStore
-from mlforge.online.push import PushResult
+from mlforge.online.push import PushResult, owner_of, push
 from mlforge.retrieval.training import stored_values
 from mlforge.services.service import Service
 from mlforge.sources.row_source import RowSource
@@ -358,7 +357,10 @@ class Definitions:
         return self._push(name, adopt=True)
 
     def _push(self, name: str, engine: str | None = None, **how: Any) -> PushResult:
-        return pushed(self, name, self._online(), self._engine(name, engine), **how)
+        online, by = self._online(), self._engine(name, engine)
+        owner = owner_of(self.store, self.name, str(self.root))
+        sharing = distribution_of(self)
+        return push(name, self.store, online, by, owner, sharing=sharing, **how)
 
     def audit(self, name: str, share: Share = SOME) -> Audit:
         """Hold a feature's served version against the raw files; the result is kept in the store."""

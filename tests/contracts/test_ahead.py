@@ -96,9 +96,8 @@ def test_a_drop_is_computed_from_memory_as_from_files(
     project.build()
     partials = str(project.store.path / "spend" / "_p")
     assert not [path for paths in files_read for path in paths if str(path).startswith(partials)]
-    rebuilt = project.on(LocalStore(project.root / "rebuilt"))
-    rebuilt.build()
-    assert project.store.read("spend").equals(rebuilt.store.read("spend"))
+    rebuilt = project.rebuilt(project.root / "rebuilt")
+    assert project.store.read("spend").equals(rebuilt.read("spend"))
 
 
 def test_only_what_is_new_is_read_for_the_next_version(
@@ -133,10 +132,9 @@ def test_what_lasts_in_memory_is_read_beside_what_came_and_without_what_went(
             served = project.store.read_metadata("spend")
             read_ahead(project.store, served)
             assert project.store.resident(served) is resident
-            rebuilt = project.on(LocalStore(project.root / f"rebuilt{number}"))
-            rebuilt.build()
-            assert project.store.read("spend").equals(rebuilt.store.read("spend"))
-            assert values(project).equals(values(rebuilt))
+            rebuilt = project.rebuilt(project.root / f"rebuilt{number}")
+            assert project.store.read("spend").equals(rebuilt.read("spend"))
+            assert values(project).equals(values(project.on(rebuilt)))
 
 
 def test_rows_of_a_forgotten_entity_leave_memory_with_the_next_version(project: Project) -> None:

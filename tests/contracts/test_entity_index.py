@@ -22,14 +22,13 @@ from mlforge.engines.tiles import by_entity, totals
 from mlforge.maintenance.forgetting import publish_without
 from mlforge.maintenance.operations import compact, tidy
 from mlforge.metrics import Rolling, ToDate
-from mlforge.online.batches import AsOfView, EntitySubset, cut
 from mlforge.store import LocalStore, ObjectStore, mapped_rows
 from mlforge.store.entity_index import EntityIndex, Run
 from mlforge.store.local.packs import Packing
 from mlforge.store.scan import EventScan
 from tests.support import kernels
 from tests.support.objects import MemoryObjects
-from tests.support.projects import Project, at, rows
+from tests.support.projects import Project, at, rows, rows_to_push
 
 VALUES = ["count_distinct", "mode", "top_3", "p90", "last_3"]
 METRICS = [
@@ -151,11 +150,13 @@ def test_any_sequence_of_drops_gives_the_rows_of_a_rebuild(
     project, used = Project(tmp_path / "p", engine), 0
     for number, step in enumerate(drops(project)):
         project.build(define(project, **SHAPES[shape]))
-        other = project.on(LocalStore(tmp_path / f"{number}"))
-        other.build(define(other, **SHAPES[shape]))
-        first, second = (each.store.resolve("spend").rows_hash for each in (project, other))
+        stores = (
+            project.store,
+            project.rebuilt(tmp_path / f"{number}", define(project, **SHAPES[shape])),
+        )
+        first, second = (store.resolve("spend").rows_hash for store in stores)
         assert first == second, step
-        known, fresh = (each.store.read("spend") for each in (project, other))
+        known, fresh = (store.read("spend") for store in stores)
         sums = cs.contains("__sum__")  # whose last bits depend on what is evaluated together
         assert known.drop(sums).equals(fresh.drop(sums)), step
         assert_frame_equal(known.select(sums), fresh.select(sums), rel_tol=1e-9)
@@ -180,11 +181,7 @@ def test_a_drop_and_its_push_read_no_file_of_the_history(
     monkeypatch.setattr(EventScan, "scan_tasks", watched)
     project.drop("c", rows((1, 8.3, 3.0), (5, 8.4, 1.0)))
     project.build(define(project))
-    manifest = project.store.resolve("spend")
-    view = AsOfView(events_of(project.store, manifest), manifest.as_of(10**18))
-    among = pl.DataFrame({"user_id": [1, 5, 99]})
-    pushed = pl.concat(b.rows for b in cut(engine_named("polars"), view, EntitySubset(among)))
-    assert sorted(pushed["user_id"]) == [1, 5]
+    assert sorted(rows_to_push(project, 1, 5, 99)["user_id"]) == [1, 5]
     assert read
     assert history not in read
 

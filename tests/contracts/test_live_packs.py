@@ -53,9 +53,7 @@ def check(project: Project) -> None:
     assert verify(store, ["spend"]) == []
     project.drop("more", rows((9, 9, 1.0)))
     project.on(store).build()
-    fresh = project.on(LocalStore(project.root / "fresh"))
-    fresh.build()
-    assert store.read("spend").equals(fresh.store.read("spend"))
+    assert store.read("spend").equals(project.rebuilt(project.root / "fresh").read("spend"))
     assert verify(store, ["spend"]) == []
     prune(store, ["spend"], Retention(newest=1))
     tidy(store, "spend")

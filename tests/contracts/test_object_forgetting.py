@@ -20,7 +20,7 @@ from mlforge.maintenance.operations import pin, prune, verify
 from mlforge.maintenance.retention import Retention
 from mlforge.online import RedisStore
 from mlforge.registry.forgetting import entities_of, forget
-from mlforge.store import LocalStore, ObjectStore
+from mlforge.store import ObjectStore
 from mlforge.store.objects.bucket import Bucket
 from mlforge.store.objects.objects import Objects
 from tests.support.object_servers import BUCKET, moto, seaweed
@@ -122,10 +122,9 @@ def judged(shop: Shop) -> None:
     assert verify(store, ["spend"]) == []
     for path in shop.project.events.glob("*.parquet"):
         pl.read_parquet(path).filter(pl.col("user_id") != ANN).write_parquet(path)
-    fresh = shop.project.on(LocalStore(shop.root / f"fresh-{shop.files}"))
-    fresh.build()
-    assert store.read("spend").equals(fresh.store.read("spend"))
-    assert store.resolve("spend").rows_hash == fresh.store.resolve("spend").rows_hash
+    fresh = shop.project.rebuilt(shop.root / f"fresh-{shop.files}")
+    assert store.read("spend").equals(fresh.read("spend"))
+    assert store.resolve("spend").rows_hash == fresh.resolve("spend").rows_hash
 
 
 def test_every_byte_of_an_entity_leaves_the_bucket_all_caches_and_redis(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import polars as pl
@@ -10,11 +9,11 @@ import pytest
 
 from mlforge.build.result import BuildResult
 from mlforge.errors import BuildError, DefinitionError, SourceError, StoreError
-from mlforge.store import bucket_place
 from mlforge.store.object_source import ObjectSource
 from mlforge.store.objects import refusals
 from mlforge.store.objects.objects import NotReadable
-from tests.support.objects import MemoryObjects
+from tests.support.contents import as_parquet
+from tests.support.objects import MemoryObjects, only_bucket
 from tests.support.projects import Project, column, rows
 
 DROPS = "s3://shop/drops/"
@@ -22,16 +21,11 @@ DROPS = "s3://shop/drops/"
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> MemoryObjects:
-    """The only bucket that there is."""
-    objects = MemoryObjects()
-    monkeypatch.setattr(bucket_place, "_bucket", lambda url: objects)
-    return objects
+    return only_bucket(monkeypatch, MemoryObjects())
 
 
 def put(bucket: MemoryObjects, key: str, frame: pl.DataFrame) -> None:
-    data = io.BytesIO()
-    frame.write_parquet(data)
-    bucket.put(key, data.getvalue())
+    bucket.put(key, as_parquet(frame))
 
 
 def listed(*texts: str) -> list[str]:

@@ -225,7 +225,7 @@ def test_a_store_of_another_place_or_host_does_not_take_over(
     _, other = make("b", 1.0)
     other.build()
     monkeypatch.setattr(
-        "mlforge.definitions.pushing.owner_of", lambda *args: replace(owner_of(*args), **change)
+        "mlforge.definitions.registry.owner_of", lambda *args: replace(owner_of(*args), **change)
     )
     first.build(online=True)
     monkeypatch.undo()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,8 +13,8 @@ from mlforge.errors import DefinitionError, StoreError
 from mlforge.maintenance.operations import list_anew
 from mlforge.sources.listing import Listing
 from mlforge.sources.time_partitions import period_of
-from mlforge.store import bucket_place
-from tests.support.objects import MemoryObjects
+from tests.support.contents import as_parquet
+from tests.support.objects import MemoryObjects, only_bucket
 from tests.support.projects import Project, rows
 from worker.watch.file_tracker import FileTracker
 from worker.watch.polls import Polls
@@ -27,9 +26,7 @@ START = datetime(2026, 11, 1, tzinfo=UTC)
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> MemoryObjects:
-    objects = MemoryObjects()
-    monkeypatch.setattr(bucket_place, "_bucket", lambda url: objects)
-    return objects
+    return only_bucket(monkeypatch, MemoryObjects())
 
 
 class Days:
@@ -45,13 +42,12 @@ class Days:
     def put(self, day: int, name: str = "a", written: float | None = None) -> str:
         """A further object with a further user in the folder of a day, written by its end, or then; returns its key."""
         self.users += 1
-        data = io.BytesIO()
-        rows((self.users, float(day), 1.0)).write_parquet(data)
+        data = as_parquet(rows((self.users, float(day), 1.0)))
         key = f"drops/{self.folders.format(START + day * DAY)}/{name}.parquet"
-        tag = self.bucket.put(key, data.getvalue())
+        tag = self.bucket.put(key, data)
         at = START + (day + 1 if written is None else written) * DAY
         modified = int(at.timestamp() * 1_000_000)
-        self.bucket.stored[key] = data.getvalue(), int(tag.e_tag or 0), modified
+        self.bucket.stored[key] = data, int(tag.e_tag or 0), modified
         return key
 
     def build(self, day: float, **options: object):
@@ -61,6 +57,17 @@ class Days:
             result = self.project.build(self.spend, **options)
         listed = sorted(key for deed, key, *_ in self.bucket.requests if deed == "list")
         return result, listed
+
+    def seal(self, *days: int) -> None:
+        """Put an object into the folder of each day, and build long after, twice: all of them are sealed."""
+        for day in days:
+            self.put(day)
+        for instant in (20, 20.1):
+            self.build(instant)
+
+    def tracker(self) -> FileTracker:
+        """What a watcher sees of the source."""
+        return FileTracker(self.project.definitions(self.spend).source("spend"), ("spend",))
 
     @property
     def counted(self) -> list[int]:
@@ -106,10 +113,7 @@ def test_a_folder_is_sealed_by_a_listing_after_its_time_and_not_by_an_earlier_on
 
 def test_what_comes_into_a_sealed_folder_waits_for_a_full_build_which_tells(bucket, tmp_path):
     days = Days(bucket, tmp_path)
-    for day in range(4):
-        days.put(day)
-    days.build(20)
-    days.build(20.1)
+    days.seal(*range(4))
     late = days.put(1, "late").removeprefix("drops/")
     assert not days.build(20.2)[0].changed
     result, listed = days.build(20.3, full=True)
@@ -125,9 +129,7 @@ def test_what_comes_into_a_sealed_folder_waits_for_a_full_build_which_tells(buck
 
 def test_a_folder_of_which_nothing_is_known_is_listed_however_old_its_time_is(bucket, tmp_path):
     days = Days(bucket, tmp_path)
-    days.put(5)
-    days.build(20)
-    days.build(20.1)
+    days.seal(5)
     days.put(2)
     assert days.build(20.2)[0].changed
     assert days.counted == [1, 2]
@@ -135,9 +137,7 @@ def test_a_folder_of_which_nothing_is_known_is_listed_however_old_its_time_is(bu
 
 def test_a_folder_that_comes_late_is_sealed_once_a_listing_finds_it_as_it_was(bucket, tmp_path):
     days = Days(bucket, tmp_path)
-    days.put(5)
-    days.build(20)
-    days.build(20.1)
+    days.seal(5)
     for name in ("a", "b", "c"):  # as it is filled, object by object
         days.put(2, name)
         assert days.build(20.2)[0].changed
@@ -148,9 +148,7 @@ def test_a_folder_that_comes_late_is_sealed_once_a_listing_finds_it_as_it_was(bu
 
 def test_a_folder_that_is_filled_late_is_not_sealed_in_a_pause_of_less_than_a_day(bucket, tmp_path):
     days = Days(bucket, tmp_path)
-    days.put(5)
-    days.build(20)
-    days.build(20.1)
+    days.seal(5)
     days.put(2, "a", written=20.2)
     for instant in (20.21, 20.5, 21.1):
         days.build(instant)
@@ -177,10 +175,7 @@ def test_a_shorter_time_seals_nothing_that_was_not_listed_since(bucket, tmp_path
 
 def test_a_hint_has_all_listed_once_more(bucket, tmp_path):
     days = Days(bucket, tmp_path)
-    days.put(1)
-    days.put(2)
-    days.build(20)
-    days.build(20.1)
+    days.seal(1, 2)
     days.put(1, "late")
     list_anew(days.project.store, "spend")
     assert days.build(20.2)[0].changed
@@ -190,10 +185,7 @@ def test_a_hint_has_all_listed_once_more(bucket, tmp_path):
 
 def test_lost_states_and_another_source_seal_nothing(bucket, tmp_path):
     days = Days(bucket, tmp_path)
-    for day in range(3):
-        days.put(day)
-    days.build(20)
-    days.build(20.1)
+    days.seal(*range(3))
     days.spend = days.project.define(source="s3://shop/drops/date=*/", sealed_after="2d")
     assert days.build(20.2)[1] == ["drops"]
     days.build(20.3)
@@ -207,7 +199,7 @@ def test_the_watcher_lists_no_sealed_folder_either_and_knows_what_a_hint_means(b
     days = Days(bucket, tmp_path)
     for day in range(6):
         days.put(day)
-    tracker = FileTracker(days.project.definitions(days.spend).source("spend"), ("spend",))
+    tracker = days.tracker()
     now = int((START + 20 * DAY).timestamp() * 1_000_000)
 
     def look(after: int) -> tuple[object, int]:
@@ -232,11 +224,9 @@ def test_a_hint_of_what_came_while_nothing_ran_is_kept_until_all_is_listed(
     bucket, tmp_path, monkeypatch
 ):
     days = Days(bucket, tmp_path)
-    days.put(1)
-    days.build(20)
-    days.build(20.1)
+    days.seal(1)
     late = days.put(1, "late")
-    tracker = FileTracker(days.project.definitions(days.spend).source("spend"), ("spend",))
+    tracker = days.tracker()
     scan, faults = FileTracker.scan, ["list", "unseal"]
 
     def faulty(deed: str) -> None:
@@ -267,10 +257,8 @@ def test_a_hint_of_what_came_while_nothing_ran_is_kept_until_all_is_listed(
 
 def test_what_a_watcher_sees_in_a_partition_that_a_refresh_has_sealed_is_listed(bucket, tmp_path):
     days = Days(bucket, tmp_path)
-    days.put(1)
-    days.build(20)
-    days.build(20.1)
-    tracker = FileTracker(days.project.definitions(days.spend).source("spend"), ("spend",))
+    days.seal(1)
+    tracker = days.tracker()
     unsealed = []
     polled = Polls([tracker], unseal=lambda *late: unsealed.append(late))
     with clock.fixed(START + 20.2 * DAY):

@@ -29,6 +29,7 @@ from mlforge.serve.keys_file import keys_in
 from mlforge.serve.limits import Limits
 from mlforge.serve.problems import Refused
 from mlforge.serve.read_request import ARROW
+from tests.support.contents import as_parquet
 from tests.support.projects import Project, at, rows
 
 NDJSON, PARQUET = "application/x-ndjson", "application/vnd.apache.parquet"
@@ -105,13 +106,12 @@ def test_rows_of_each_form_become_drops_that_are_readable_in_the_end(
     assert len(urls) == 1, "small requests that come at once are one drop"
     assert len(drops(definitions)) == 1
     frame = rows((8, 1, 3.0))
-    arrow, parquet = io.BytesIO(), io.BytesIO()
+    arrow = io.BytesIO()
     frame.write_ipc_stream(arrow, compat_level=pl.CompatLevel.oldest())
-    frame.write_parquet(parquet)
     listed = json.dumps([{"user_id": 9, "at": "2026-01-01", "amount": 1, "shop": "x"}]).encode()
     for body, kind in (
         (arrow.getvalue(), ARROW),
-        (parquet.getvalue(), PARQUET),
+        (as_parquet(frame), PARQUET),
         (listed, "application/json"),
     ):
         [answer] = send(body, headers={"content-type": kind})
@@ -158,11 +158,9 @@ def test_other_rows_under_a_key_that_was_used_are_refused_and_never_swallowed(
     taken = 7 if answers[0].status_code == 202 else 8
     [drop] = drops(definitions)
     assert pl.read_parquet(definitions.root / "events" / drop)["user_id"].to_list() == [taken]
-    files = [io.BytesIO(), io.BytesIO()]
-    for number, file in enumerate(files):
-        rows((number, 1, 3.0)).write_parquet(file)
+    files = [as_parquet(rows((number, 1, 3.0))) for number in range(2)]
     whole = {"idempotency-key": "order 20", "content-type": PARQUET}
-    bodies = [files[0].getvalue(), files[0].getvalue(), files[1].getvalue()]
+    bodies = [files[0], files[0], files[1]]
     statuses = [send(body, headers=whole)[0].status_code for body in bodies]
     assert statuses == [202, 202, 409]
 
@@ -187,9 +185,8 @@ def test_rows_of_two_senders_share_no_drop(send: Sender, definitions: Definition
 
 
 def test_a_file_in_quarantine_decides_no_dtypes(send: Sender, definitions: Definitions) -> None:
-    body = io.BytesIO()
-    rows((1, 2, 3.0)).with_columns(amount=pl.lit("much")).write_parquet(body)
-    assert send(body.getvalue(), headers={"content-type": PARQUET})[0].status_code == 202
+    body = as_parquet(rows((1, 2, 3.0)).with_columns(amount=pl.lit("much")))
+    assert send(body, headers={"content-type": PARQUET})[0].status_code == 202
     with clock.fixed(to_us(at(5))):
         definitions.build()
     assert definitions.store.books("spend").quarantine
@@ -320,14 +317,13 @@ def test_a_folder_that_is_not_flushed_loses_no_rows_and_doubles_none(
         raise OSError(5, "Input/output error")
 
     once = {"idempotency-key": "order 21"}
-    parquet = io.BytesIO()
-    rows((8, 1, 3.0)).write_parquet(parquet)
+    body = as_parquet(rows((8, 1, 3.0)))
     whole = {"content-type": PARQUET}
     failpoints.arm("drop.renamed", fail)
     try:
         refused = [
             *send(LINE),
-            *send(parquet.getvalue(), headers=whole),
+            *send(body, headers=whole),
             *send(LINE, headers=once),
         ]
     finally:

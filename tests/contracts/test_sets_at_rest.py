@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,15 @@ from mlforge.store import LocalStore
 from mlforge.store.local.packs import Packing
 from tests.support.projects import Project, at, rows
 from tests.support.tiled import (  # noqa: F401 - fixtures
+    DAMAGE,
     DAYS,
-    ENGINES,
     USERS,
+    built,
     daily,
     files_read,
     flipped,
     of_events,
+    own_copy,
     tiled,
     training,
 )
@@ -43,18 +44,6 @@ METRICS = [
     Rolling("3d", {"amount": ["mode", "p90", "last_2"], "city": "count_distinct"}, offset="1d", where="ok"),
     ToDate("1w", {"amount": ["count_distinct", "median"]}),
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module", params=ENGINES)
-def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A version of one file a day."""
-    return daily(tmp_path_factory.mktemp("built") / "p", events, aligned, request.param)
-
-
-@pytest.fixture
-def project(built: Project, tmp_path: Path) -> Project:
-    """The same in a folder of the test's own."""
-    return built.copied(tmp_path / "p")
 
 
 def events(day: int, seed: int = 0) -> pl.DataFrame:
@@ -117,9 +106,8 @@ def test_a_drop_reads_no_event_but_its_own_and_makes_its_own_sets(
     assert before.items() <= after.items()
     assert own.stem in "".join(after.keys() - before.keys())
     check(project)
-    other = project.on(LocalStore(project.root / "afresh"))
-    other.build(aligned(other))
-    assert_frame_equal(project.store.read("spend"), other.store.read("spend"), rel_tol=1e-12)
+    afresh = project.rebuilt(project.root / "afresh", aligned(project))
+    assert_frame_equal(project.store.read("spend"), afresh.read("spend"), rel_tol=1e-12)
 
 
 @pytest.mark.parametrize("at_once", [1, 50_000])
@@ -160,14 +148,6 @@ def test_a_feature_of_sets_alone_reads_no_events_either(
     assert read == []
     check(project)
     definitions.close()
-
-
-DAMAGE: dict[str, Callable[[Path], object]] = {
-    "flipped": lambda path: path.write_bytes(flipped(path.read_bytes())),
-    "empty": lambda path: path.write_bytes(b""),
-    "gone": Path.unlink,
-    "another's": lambda path: pl.DataFrame({"x": [1]}).write_parquet(path),
-}
 
 
 @pytest.mark.parametrize("damage", DAMAGE)

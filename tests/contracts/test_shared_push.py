@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -15,25 +14,10 @@ import redis
 from mlforge import Definitions, get_online_features
 from mlforge.core import clock
 from mlforge.errors import NotServed, RunnerUnavailable, StalePush, TaskRefused
-from mlforge.metrics import Rolling, ToDate
+from mlforge.metrics import Rolling
 from mlforge.online import RedisStore, batches, shared_push
 from tests.support.projects import Project, at, rows
-from tests.support.scattered import Scattered, TaskKilledError
-
-USERS = 12
-SHAPES: dict[str, dict[str, Any]] = {
-    "continuous": {
-        "metrics": [Rolling(["12h", "9d"], {"amount": ["sum", "mean", "std", "p90", "last"]})]
-    },
-    "over all time": {"metrics": [Rolling("all", {"amount": ["sum", "count", "mean", "std"]})]},
-    "aligned": {
-        "metrics": [Rolling("9d", {"amount": "sum"}), ToDate("1w", {"amount": "mean"})],
-        "interval": "6h",
-    },
-    "without metrics": {"metrics": []},
-    "without keys": {"metrics": [Rolling("9d", {"amount": ["sum", "last"]})], "keys": []},
-    "without a time": {"metrics": [], "timestamp": None, "source": "users"},
-}
+from tests.support.scattered import SHAPES, USERS, Scattered, TaskKilledError, uneven
 
 WALL = {"online_clock": "wall"}
 
@@ -53,16 +37,7 @@ def client(redis_url: str) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    """Uneven amounts of twelve users over nine days, so that sums round."""
-    made = Project(tmp_path)
-    for number in range(3):
-        events = [
-            (n % USERS, number * 3 + n / 20, math.exp(math.sin(n * number + 1) * 9) / 7)
-            for n in range(60)
-        ]
-        made.drop(f"days{number}", rows(*events))
-    made.drop("../users/all", rows(*((n, n / 2, n**3 / 7) for n in range(20))))
-    return made
+    return uneven(tmp_path)
 
 
 @pytest.fixture(autouse=True)

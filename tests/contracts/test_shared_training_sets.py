@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,25 +13,11 @@ import pytest
 from mlforge import Service, TrainingSet, ahead, events_of, training_set
 from mlforge.build.distribution import Distribution
 from mlforge.errors import IntegrityError, RetrievalError, RunnerUnavailable, TaskRefused
-from mlforge.metrics import Rolling, ToDate
 from mlforge.store import LocalStore
 from mlforge.training_sets import shared_writing
-from tests.support.projects import Project, at, rows
-from tests.support.scattered import Scattered, TaskKilledError
+from tests.support.projects import Project, at
+from tests.support.scattered import SHAPES, Scattered, TaskKilledError, uneven
 
-SHAPES: dict[str, dict[str, Any]] = {
-    "continuous": {
-        "metrics": [Rolling(["12h", "9d"], {"amount": ["sum", "mean", "std", "p90", "last"]})]
-    },
-    "over all time": {"metrics": [Rolling("all", {"amount": ["sum", "count", "mean", "std"]})]},
-    "aligned": {
-        "metrics": [Rolling("9d", {"amount": "sum"}), ToDate("1w", {"amount": "mean"})],
-        "interval": "6h",
-    },
-    "without metrics": {"metrics": []},
-    "without keys": {"metrics": [Rolling("9d", {"amount": ["sum", "last"]})], "keys": []},
-    "without a time": {"metrics": [], "timestamp": None, "source": "users"},
-}
 PART = 40
 
 
@@ -60,16 +45,7 @@ def small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    """Uneven amounts of twelve users over nine days, so that sums round."""
-    made = Project(tmp_path)
-    for number in range(3):
-        events = [
-            (n % 12, number * 3 + n / 20, math.exp(math.sin(n * number + 1) * 9) / 7)
-            for n in range(60)
-        ]
-        made.drop(f"days{number}", rows(*events))
-    made.drop("../users/all", rows(*((n, n / 2, n**3 / 7) for n in range(20))))
-    return made
+    return uneven(tmp_path)
 
 
 def spine(project: Project, files: int = 3, seed: int = 5) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Iterator
 
@@ -10,12 +9,12 @@ import polars as pl
 import pytest
 
 from mlforge import Feature
-from mlforge.store import bucket_place
 from mlforge.store.objects import bucket as buckets
 from mlforge.store.objects.bucket import Bucket
 from mlforge.store.objects.objects import Entry, Objects
+from tests.support.contents import as_parquet
 from tests.support.gcs_server import google
-from tests.support.objects import MemoryObjects
+from tests.support.objects import MemoryObjects, only_bucket
 from tests.support.projects import Project, column, rows
 
 DROPS = "s3://shop/drops/"
@@ -38,9 +37,7 @@ class LateObjects(MemoryObjects):
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> LateObjects:
-    objects = LateObjects()
-    monkeypatch.setattr(bucket_place, "_bucket", lambda url: objects)
-    return objects
+    return only_bucket(monkeypatch, LateObjects())
 
 
 @pytest.fixture(params=[True, False], ids=["by file", "whole"])
@@ -51,9 +48,7 @@ def project(request: pytest.FixtureRequest, tmp_path) -> Project:
 
 
 def put(bucket: Objects, name: str, frame: pl.DataFrame, folder: str = "drops") -> None:
-    data = io.BytesIO()
-    frame.write_parquet(data)
-    bucket.put(f"{folder}/{name}.parquet", data.getvalue())
+    bucket.put(f"{folder}/{name}.parquet", as_parquet(frame))
 
 
 def spent(project: Project) -> dict[int, float]:
@@ -179,10 +174,8 @@ def slow_listings(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
                 time.sleep(2)
 
     with google() as server:
-        shop = Bucket("gs://shop", server.options)
-        monkeypatch.setattr(bucket_place, "_bucket", lambda url: shop)
         server.refuse = wait
-        yield shop
+        yield only_bucket(monkeypatch, Bucket("gs://shop", server.options))
 
 
 @pytest.mark.slow

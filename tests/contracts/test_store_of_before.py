@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tarfile
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import Any
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
+from redis import Redis
 
 from mlforge import Definitions, get_online_features, get_training_data
 from mlforge.core import clock
@@ -180,22 +182,75 @@ def test_what_is_lost_of_it_is_made_anew(
         check_same(store_of(defs).read(name), store_of(fresh).read(name))
 
 
-def test_it_is_pushed(defs: Definitions, redis_url: str) -> None:
-    online = RedisStore.from_url(redis_url)
-    pushed = Definitions(
+@pytest.fixture
+def pushing(defs: Definitions, redis_url: str) -> Iterator[Definitions]:
+    """The definitions with an empty online store, half a day after the last event."""
+    pushing = Definitions(
         store=defs.store,
         features=[defs.feature(name) for name in NAMES],
         root=defs.root,
-        online_store=online,
+        online_store=RedisStore.from_url(redis_url),
     )
     with clock.fixed(to_us(at(13.5))):
-        for name in NAMES:
-            pushed.push(name)
-        for name in ("spend", "daily"):
-            served = pl.DataFrame(get_online_features([name], KEYS, online))
-            target = online.books(name).target
-            assert target is not None
-            spine = pl.DataFrame(KEYS).with_columns(pl.lit(target.as_of).cast(INSTANT).alias("at"))
-            given = get_training_data(spine, [name], defs.store, timestamp="at").drop("at")
-            check_same(served.select(given.columns).cast(dict(given.schema)), given)
-    pushed.close()
+        yield pushing
+    pushing.close()
+
+
+def check_online(defs: Definitions) -> None:
+    """Answers from rows online must be those of training at their instant."""
+    online = defs.online_store
+    assert online is not None
+    for name in ("spend", "daily"):
+        served = pl.DataFrame(get_online_features([name], KEYS, online))
+        books = online.books(name)
+        assert books is not None
+        assert books.target is not None
+        now = pl.lit(books.target.as_of).cast(INSTANT).alias("at")
+        spine = pl.DataFrame(KEYS).with_columns(now)
+        expected = get_training_data(spine, [name], defs.store, timestamp="at").drop("at")
+        check_same(served.select(expected.columns).cast(dict(expected.schema)), expected)
+
+
+def test_it_is_pushed(pushing: Definitions) -> None:
+    for name in NAMES:
+        pushing.push(name)
+    check_online(pushing)
+
+
+def take_over(client: Redis, keys: dict[str, Any]) -> None:
+    """Have a server hold what the one held that it pushed to, as if it were that one."""
+    for key, value in keys.items():
+        if isinstance(value, str):
+            client.set(key, value)
+        elif isinstance(value, list):
+            client.sadd(key, *value)
+        else:
+            client.hset(key, mapping=value)
+    told = client.info()
+    for name in NAMES:
+        evidence = f"{told['evicted_keys']} {told['run_id']}"
+        assert client.hset(f"mlforge:{name}", "losses", evidence) == 0, "a field that was there"
+
+
+def test_rows_that_it_pushed_are_read_and_pushed_on(
+    pushing: Definitions, root: Path, redis_url: str
+) -> None:
+    before = json.loads((root / "online.json").read_text())
+    with Redis.from_url(redis_url) as client:
+        take_over(client, before["keys"])
+    for name in NAMES:
+        answers = get_online_features([name], KEYS, pushing.online_store)
+        assert json.loads(json.dumps(answers, default=str)) == before["answers"][name]
+
+    assert {name: pushing.push(name).written for name in NAMES} == dict.fromkeys(NAMES, 0)
+    for name in NAMES:
+        answers = get_online_features([name], KEYS, pushing.online_store)
+        assert json.loads(json.dumps(answers, default=str)) == before["answers"][name]
+
+    events((1, 12.75, 3.0)).write_parquet(root / "events" / "new.parquet")
+    pushing.build()
+    pushed = pushing.push("spend")
+    assert not pushed.full
+    assert 0 < pushed.written <= len(KEYS)
+    pushing.push("daily")
+    check_online(pushing)

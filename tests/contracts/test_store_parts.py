@@ -52,9 +52,7 @@ def inodes(store: LocalStore, version: str) -> dict[str, int]:
 
 
 def rebuilt(project: Project, root: Path) -> pl.DataFrame:
-    fresh = project.on(LocalStore(root / "rebuilt"))
-    fresh.build()
-    return fresh.store.read("spend")
+    return project.rebuilt(root / "rebuilt").read("spend")
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import os
 import shutil
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,30 +29,20 @@ from mlforge.store.file_tasks import TileWrite
 from mlforge.store.local.packs import Packing
 from tests.support.projects import Project, at, rows
 from tests.support.tiled import (  # noqa: F401 - fixtures
+    DAMAGE,
     DAYS,
-    ENGINES,
     USERS,
+    built,
     daily,
     files_read,
     flipped,
     of_events,
+    own_copy,
     tiled,
     training,
 )
 
 AGGREGATIONS = [name for name, kind in KINDS.items() if kind.parts]
-
-
-@pytest.fixture(scope="module", params=ENGINES)
-def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A version of one file a day."""
-    return daily(tmp_path_factory.mktemp("built") / "p", events, aligned, request.param)
-
-
-@pytest.fixture
-def project(built: Project, tmp_path: Path) -> Project:
-    """The same in a folder of the test's own."""
-    return built.copied(tmp_path / "p")
 
 
 def events(day: int, amount: float = 0.125) -> pl.DataFrame:
@@ -140,15 +130,6 @@ def test_a_push_is_made_of_tiles_alone_whatever_fits_into_memory(
     spine = pl.DataFrame({"user_id": range(5), "at": [at(DAYS + 1)] * 5})
     expected = get_training_data(spine, ["spend"], project.store).drop("at")
     assert pl.DataFrame(answers, schema=expected.schema).equals(expected)
-
-
-DAMAGE: dict[str, Callable[[Path], object]] = {
-    "flipped": lambda path: path.write_bytes(flipped(path.read_bytes())),
-    "cut short": lambda path: path.write_bytes(path.read_bytes()[:-20]),
-    "empty": lambda path: path.write_bytes(b""),
-    "gone": Path.unlink,
-    "another's": lambda path: pl.DataFrame({"x": [1]}).write_parquet(path),
-}
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -320,9 +301,8 @@ def test_tiles_of_keys_of_another_width_are_not_used(
     (mixed.events / "d3.parquet").unlink()
     first.unlink()
     mixed.build(aligned(mixed))
-    found, store = mixed.store.read("spend"), LocalStore(tmp_path / "afresh")
-    mixed.on(store).build(aligned(mixed))
-    assert_frame_equal(found, store.read("spend"), rel_tol=1e-12, abs_tol=1e-9)
+    table, afresh = mixed.store.read("spend"), mixed.rebuilt(tmp_path / "afresh", aligned(mixed))
+    assert_frame_equal(table, afresh.read("spend"), rel_tol=1e-12, abs_tol=1e-9)
     check(mixed)
 
 
@@ -350,8 +330,10 @@ def test_the_order_of_columns_and_metrics_does_not_matter_to_tiles(
     other.build(define("amount", "fee"))
     other.drop("d3", of(3).reverse().select("shop", "amount", "user_id", "at", "fee"))
     other.build(define("fee", "amount"))
-    found, store = other.store.read("spend"), LocalStore(tmp_path / "afresh")
-    other.on(store).build(define("fee", "amount"))
+    found, store = (
+        other.store.read("spend"),
+        other.rebuilt(tmp_path / "afresh", define("fee", "amount")),
+    )
     assert_frame_equal(found, store.read("spend"), rel_tol=1e-12, abs_tol=1e-9)
 
 

@@ -25,13 +25,12 @@ from mlforge.engines.views import AsOfView
 from mlforge.maintenance.forgetting import publish_without
 from mlforge.maintenance.operations import compact
 from mlforge.metrics import Rolling
-from mlforge.online.batches import EntitySubset, cut
 from mlforge.store import LocalStore, ObjectStore
 from mlforge.store.local.packs import Packing
 from mlforge.store.scan import EventScan
 from tests.support import kernels
 from tests.support.objects import MemoryObjects
-from tests.support.projects import Project, at, rows
+from tests.support.projects import Project, at, rows, rows_to_push
 
 NAMES = list(AGGREGATIONS)
 BESIDE = Rolling("2d", {"amount": ["sum", "var", "median", "last"]})
@@ -108,14 +107,11 @@ def test_any_sequence_of_drops_gives_the_rows_of_a_rebuild(
     used = 0
     for number, step in enumerate(drops(project)):
         project.build(project.define(with_ok, **SHAPES[shape]))
-        other = Project.__new__(Project)
-        other.__dict__ |= {**project.__dict__, "store": type(project.store)(tmp_path / f"{number}")}
-        other.build(other.define(with_ok, **SHAPES[shape]))
+        fresh = project.rebuilt(tmp_path / f"{number}", project.define(with_ok, **SHAPES[shape]))
         manifest = project.store.resolve("spend")
-        assert manifest.rows_hash == other.store.resolve("spend").rows_hash
-        fresh, known = (each.store.read("spend") for each in (other, project))
-        assert_near(known, fresh, step)
-        answers = [get_training_data(spine, ["spend"], each.store) for each in (project, other)]
+        assert manifest.rows_hash == fresh.resolve("spend").rows_hash
+        assert_near(project.store.read("spend"), fresh.read("spend"), step)
+        answers = [get_training_data(spine, ["spend"], store) for store in (project.store, fresh)]
         assert_near(*answers, step)
         events = events_of(project.store, manifest)
         used += events.totals is not None and bool(events.totals.serve(manifest.as_of(10**18) or 0))
@@ -151,11 +147,7 @@ def test_a_new_drop_and_its_push_read_no_event_before_the_totals(
 
     monkeypatch.setattr(EventScan, "scan", watched)
     project.build(feature)
-    manifest = project.store.resolve("spend")
-    view = AsOfView(events_of(project.store, manifest), manifest.as_of(10**18))
-    among = pl.DataFrame({"user_id": [1, 3, 77]})
-    pushed = pl.concat(b.rows for b in cut(engine_named("polars"), view, EntitySubset(among)))
-    assert sorted(pushed["user_id"]) == [1, 3]
+    assert sorted(rows_to_push(project, 1, 3, 77)["user_id"]) == [1, 3]
     assert before
     assert min(before) >= int(at(77).timestamp() * 1_000_000)
 

@@ -11,13 +11,13 @@ from redis import Redis
 
 from tests.support.faults import ASKED, Plant, running
 from tests.support.invariant import Witness, assert_invariant
-from tests.support.workers import eventually, redis, server  # noqa: F401 - fixtures
+from tests.support.workers import eventually
 from worker.project import Project
 from worker.service.embedded_redis import EmbeddedServer
 
 
 @pytest.fixture
-def plant(redis: Redis, server: EmbeddedServer, tmp_path: Path) -> Iterator[Plant]:  # noqa: F811
+def plant(redis: Redis, server: EmbeddedServer, tmp_path: Path) -> Iterator[Plant]:
     """A plant at work, with two versions of each feature online."""
     folder = tmp_path / "plant"
     folder.mkdir()

@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.support import contents
+from tests.support.contents import as_parquet
 from tests.support.invariant import Witness, assert_invariant
-from tests.support.workers import Shop, eventually, purchases, running_shop, server, several, write  # noqa: F401
+from tests.support.workers import Shop, eventually, purchases, running_shop, several, write
 from tests.unit.sources.test_reading import odd_files  # noqa: F401 - a fixture
 from worker.service.embedded_redis import EmbeddedServer
 
@@ -31,7 +32,7 @@ MAX_FILE_MEMORY = 64 << 20
 
 
 @pytest.fixture(scope="module")
-def shop(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:  # noqa: F811
+def shop(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     """A shop of one feature for each test."""
     definitions = several(
         {name: f"{name}/" for name in SCENES}, settings={"max_file_memory": MAX_FILE_MEMORY}
@@ -86,10 +87,8 @@ def test_a_big_file_is_copied_without_a_step_between(shop):
     frame = pl.DataFrame(
         {"user_id": range(600_000), "noise": pl.Series(range(600_000)).hash().cast(pl.String)}
     ).with_columns(user_id=pl.col("user_id") % 6, at=pl.lit("2024-01-01"), amount=1.0)
-    buffer = io.BytesIO()
-    frame.with_columns(pl.col("at").str.to_datetime("%Y-%m-%d")).write_parquet(buffer)
     big = shop.folder / "big"
-    big.write_bytes(buffer.getvalue())
+    big.write_bytes(as_parquet(frame.with_columns(pl.col("at").str.to_datetime("%Y-%m-%d"))))
     assert big.stat().st_size > 5 << 20
     copies = [shop.folder / "copied" / f"{number}.parquet" for number in range(3)]
     for copy in copies:
@@ -226,30 +225,24 @@ def test_two_files_one_behind_the_other_are_not_taken_for_one(shop):
     assert "one behind the other" in shop.store.books("pair").quarantine["both.parquet"].reason
 
 
-def parquet(frame: pl.DataFrame) -> bytes:
-    buffer = io.BytesIO()
-    frame.write_parquet(buffer)
-    return buffer.getvalue()
-
-
 def test_a_schema_may_grow_but_not_lose_a_column_nor_change_its_type(shop):
-    usual = pl.read_parquet(io.BytesIO(purchases((1, 0, 2.0), (2, 60, 3.0))))
+    usual = pl.read_parquet(purchases((1, 0, 2.0), (2, 60, 3.0)))
     folder = shop.folder / "drift"
     for number in range(2):
-        write(folder / f"{number}.parquet", parquet(usual.with_columns(amount=number + 0.5)))
+        write(folder / f"{number}.parquet", as_parquet(usual.with_columns(amount=number + 0.5)))
     assert_invariant(shop.project, features=["drift"])
     with Witness(shop.project, {"drift": USERS}, always=True):
-        write(folder / "more.parquet", parquet(usual.with_columns(channel=pl.lit("web"))))
-        write(folder / "less.parquet", parquet(usual.drop("amount")))
+        write(folder / "more.parquet", as_parquet(usual.with_columns(channel=pl.lit("web"))))
+        write(folder / "less.parquet", as_parquet(usual.drop("amount")))
         retyped = usual.with_columns(pl.col("amount").cast(pl.String))
-        write(folder / "other.parquet", parquet(retyped))
+        write(folder / "other.parquet", as_parquet(retyped))
         bad = ["less.parquet", "other.parquet"]
         assert_invariant(shop.project, features=["drift"], bad={"drift": bad})
         reasons = shop.store.books("drift").quarantine
         assert "amount" in reasons["less.parquet"].reason
         assert all(word in reasons["other.parquet"].reason for word in ("amount", "String"))
         for name in bad:
-            write(folder / name, parquet(usual))
+            write(folder / name, as_parquet(usual))
         assert_invariant(shop.project, features=["drift"])
 
 

@@ -14,7 +14,7 @@ from redis import Redis
 
 from mlforge.core import clock
 from tests.support.invariant import Witness, assert_invariant
-from tests.support.workers import Shop, eventually, purchases, redis, server, several, write  # noqa: F401
+from tests.support.workers import Shop, eventually, purchases, several, write
 from worker.service.embedded_redis import EmbeddedServer
 
 CLOCKS = ("slept", "back", "silent")
@@ -58,7 +58,7 @@ def pair(name: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def shop(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:  # noqa: F811
+def shop(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     """A shop on a host whose clock, and the server's, can be set."""
     Redis.from_url(server.url).flushall()
     names = [each for name in CLOCKS for each in pair(name)]
@@ -69,7 +69,7 @@ def shop(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 @pytest.fixture
-def own_shop(redis: Redis, server: EmbeddedServer, tmp_path: Path) -> Iterator[Shop]:  # noqa: F811
+def own_shop(redis: Redis, server: EmbeddedServer, tmp_path: Path) -> Iterator[Shop]:
     """A shop of one test, without processes so far."""
     own = server.url.rpartition("/")[0] + "/1"
     Redis.from_url(own).flushdb()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.invariant import Witness, assert_invariant
-from tests.support.workers import Shop, eventually, purchases, running_shop, server, several, write  # noqa: F401
+from tests.support.workers import Shop, eventually, purchases, running_shop, several, write
 from worker.service.embedded_redis import EmbeddedServer
 
 SCENES = ("unmounted", "emptied", "replaced")
@@ -17,7 +17,7 @@ USERS = [{"user_id": user} for user in range(4)]
 
 
 @pytest.fixture(scope="module")
-def shop(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:  # noqa: F811
+def shop(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     """A shop of one feature for each test."""
     definitions = several({name: f"{name}/" for name in SCENES})
     folder = tmp_path_factory.mktemp("shop")

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support import contents
 from tests.support.invariant import Witness, assert_invariant
-from tests.support.workers import Shop, eventually, purchases, running_shop, server, several, write  # noqa: F401
+from tests.support.workers import Shop, eventually, purchases, running_shop, several, write
 from worker.service.embedded_redis import EmbeddedServer
 
 SCENES = ("killed", "remade", "renamed", "late", "deep", "bytes", "polled", "limited", "flooded")
@@ -23,7 +23,7 @@ LIMIT = "/proc/sys/user"
 
 
 @pytest.fixture(scope="module")
-def shop(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:  # noqa: F811
+def shop(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     """A shop of one feature for each test; the source of `late` is not there at the start."""
     with running_shop(
         server,

@@ -14,7 +14,7 @@ import mlforge
 import worker
 from tests.support.faults import ASKED, HEAD, Plant, places, running, usual_with
 from tests.support.invariant import Witness, assert_invariant
-from tests.support.workers import eventually, redis, server  # noqa: F401 - fixtures
+from tests.support.workers import eventually
 from worker.service.embedded_redis import EmbeddedServer
 from worker.state.work_queue import DEATHS, LEASE_MS, Ticket
 
@@ -44,7 +44,7 @@ def one_feature_a_place(steps: set[str]) -> str:
 
 
 @pytest.fixture
-def plant(redis: Redis, server: EmbeddedServer, tmp_path: Path) -> Iterator[Plant]:  # noqa: F811
+def plant(redis: Redis, server: EmbeddedServer, tmp_path: Path) -> Iterator[Plant]:
     """A plant for which nothing runs yet."""
     yield from running(Plant(tmp_path, server.url))
 
@@ -54,7 +54,7 @@ def test_every_place_in_the_worker_is_tried_here() -> None:
     assert places(mlforge) >= MADE
 
 
-def every_step(redis: Redis, server: EmbeddedServer, folder: Path, steps: set[str]) -> Plant:  # noqa: F811
+def every_step(redis: Redis, server: EmbeddedServer, folder: Path, steps: set[str]) -> Plant:
     """A plant with a feature for each step, each with a version online."""
     made = Plant(folder, server.url, text=one_feature_a_place(steps)).run_all()
     for _ in range(3):
@@ -64,7 +64,7 @@ def every_step(redis: Redis, server: EmbeddedServer, folder: Path, steps: set[st
 
 
 @pytest.mark.slow
-def test_a_job_killed_at_any_step_is_done_again(redis, server, tmp_path) -> None:  # noqa: F811
+def test_a_job_killed_at_any_step_is_done_again(redis, server, tmp_path) -> None:
     """The fork alone dies: its worker says so, and each feature comes up to date."""
     steps = (MADE | AT_WORK) - {"job.taken"}
     plant = every_step(redis, server, tmp_path, steps)
@@ -82,7 +82,7 @@ def test_a_job_killed_at_any_step_is_done_again(redis, server, tmp_path) -> None
 
 
 @pytest.mark.slow
-def test_a_worker_killed_at_any_step_of_its_fork_is_replaced(redis, server, tmp_path) -> None:  # noqa: F811
+def test_a_worker_killed_at_any_step_of_its_fork_is_replaced(redis, server, tmp_path) -> None:
     """The parent alone is killed: the fork does not go on beside whoever takes its work up."""
     steps = (MADE | AT_WORK) - {"job.taken"}
     plant = every_step(redis, server, tmp_path, steps)
@@ -175,8 +175,8 @@ def hungry(df: pl.DataFrame) -> pl.DataFrame:
 
 @pytest.mark.slow
 def test_a_function_that_takes_more_memory_than_there_is_sets_no_file_aside(
-    redis,  # noqa: F811
-    server,  # noqa: F811
+    redis,
+    server,
     tmp_path,
 ) -> None:
     plant = Plant(tmp_path, server.url, text=HUNGRY).run_all()
@@ -212,8 +212,8 @@ def hung(df: pl.DataFrame) -> pl.DataFrame:
 
 @pytest.mark.slow
 def test_a_function_stuck_in_native_code_is_killed_and_nobody_else_waits(
-    redis,  # noqa: F811
-    server,  # noqa: F811
+    redis,
+    server,
     tmp_path,
 ) -> None:
     """It holds the interpreter, so that neither an alarm nor the lease's thread gets to run."""
@@ -263,7 +263,7 @@ def deadly(df: pl.DataFrame) -> pl.DataFrame:
 )
 
 
-def hurried(redis: Redis, plant: Plant, feature: str) -> Ticket:  # noqa: F811
+def hurried(redis: Redis, plant: Plant, feature: str) -> Ticket:
     """The ticket, whose pause after a death is over."""
     found = plant.ticket(feature)
     if found.deaths and not found.leased and not found.queued:
@@ -273,8 +273,8 @@ def hurried(redis: Redis, plant: Plant, feature: str) -> Ticket:  # noqa: F811
 
 @pytest.mark.slow
 def test_a_function_that_ends_every_process_is_parked_and_nobody_else_waits(
-    redis,  # noqa: F811
-    server,  # noqa: F811
+    redis,
+    server,
     tmp_path,
 ) -> None:
     plant = Plant(tmp_path, server.url, text=DEADLY)
@@ -319,8 +319,8 @@ def by_code(plant: Plant) -> None:
 
 @pytest.mark.slow
 def test_a_poison_feature_is_parked_seen_and_tried_again_when_something_changes(
-    redis,  # noqa: F811
-    server,  # noqa: F811
+    redis,
+    server,
     tmp_path,
 ) -> None:
     plant = Plant(tmp_path, server.url, text=POISON)

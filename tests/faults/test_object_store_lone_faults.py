@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,11 +12,13 @@ import pytest
 
 from mlforge.errors import BuildError
 from mlforge.maintenance.operations import verify
-from mlforge.store import ObjectStore, bucket_place
+from mlforge.store import ObjectStore
 from mlforge.store.objects import bucket as buckets
 from mlforge.store.objects import refusals
 from mlforge.store.objects.bucket import Bucket
+from tests.support.contents import as_parquet
 from tests.support.gcs_server import GoogleServer, google
+from tests.support.objects import only_bucket
 from tests.support.projects import Project, column, rows
 
 DROPS = "gs://shop/drops/"
@@ -33,15 +34,12 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[GoogleServer]:
     """A bucket of drops and of a store, whose client asks but once again by itself."""
     monkeypatch.setattr(buckets, "_RETRIES", {**buckets._RETRIES, "max_retries": 1})
     with google() as server:
-        shop = Bucket("gs://shop", server.options)
-        monkeypatch.setattr(bucket_place, "_bucket", lambda url: shop)
+        only_bucket(monkeypatch, Bucket("gs://shop", server.options))
         yield server
 
 
 def put(server: GoogleServer, name: str, frame: pl.DataFrame) -> None:
-    data = io.BytesIO()
-    frame.write_parquet(data)
-    Bucket("gs://shop", server.options).put(f"drops/{name}.parquet", data.getvalue())
+    Bucket("gs://shop", server.options).put(f"drops/{name}.parquet", as_parquet(frame))
 
 
 def failing(

@@ -21,7 +21,7 @@ from mlforge.errors import DefinitionError
 from mlforge.online import RedisStore
 from tests.support.paths import ROOT
 from tests.support.tls_proxy import tls_before
-from tests.support.workers import Shop, ask, eventually, purchases, redis, server, write  # noqa: F401
+from tests.support.workers import Shop, ask, eventually, purchases, write
 from worker.queue import JobQueue, queue_of
 from worker.service.embedded_redis import EmbeddedServer
 
@@ -29,7 +29,7 @@ SECRET = "s3cret-of-the-queue"
 
 
 @pytest.fixture
-def shop(server: EmbeddedServer, redis: Redis, tmp_path: Path) -> Iterator[Shop]:  # noqa: F811
+def shop(server: EmbeddedServer, redis: Redis, tmp_path: Path) -> Iterator[Shop]:
     (tmp_path / "shop").mkdir()
     made = Shop(tmp_path / "shop", server.url)
     yield made
@@ -144,7 +144,7 @@ def test_no_password_is_in_a_command_line_or_in_a_log(tmp_path: Path) -> None:
 @pytest.mark.slow
 @linux
 def test_a_url_in_a_file_is_in_no_environment_and_no_command_line(
-    server: EmbeddedServer,  # noqa: F811
+    server: EmbeddedServer,
     shop: Shop,
 ) -> None:
     secret = shop.folder / "redis-url"
@@ -208,7 +208,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def secured(server: EmbeddedServer, redis: Redis, certificate: Path) -> Iterator[int]:  # noqa: F811
+def secured(server: EmbeddedServer, redis: Redis, certificate: Path) -> Iterator[int]:
     """The port of a TLS proxy before the server, which knows a user with a password and no more rights than needed."""
     redis.acl_setuser(
         "forge",
@@ -252,7 +252,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(secured: int, tmp_path
     store.close()
 
 
-def test_a_password_may_lie_in_a_file(server: EmbeddedServer, tmp_path: Path) -> None:  # noqa: F811
+def test_a_password_may_lie_in_a_file(server: EmbeddedServer, tmp_path: Path) -> None:
     password, place = server.url.removeprefix("redis://:").split("@")
     file = tmp_path / "password"
     file.write_text(f"{password}\n")

@@ -18,7 +18,7 @@ from mlforge.errors import StoreBusy, StoreError
 from mlforge.store import LocalStore
 from mlforge.store.local import lock
 from mlforge.store.local.lock import exclusive
-from tests.support.workers import Shop, eventually, purchases, server, write  # noqa: F401
+from tests.support.workers import Shop, eventually, purchases, write
 from worker.service.embedded_redis import EmbeddedServer
 
 libc = ctypes.CDLL(None)
@@ -164,7 +164,7 @@ FORKING = feature(keys=["user_id"], source="drops/", timestamp="at", name="spend
 
 @pytest.mark.slow
 def test_a_function_that_forks_stops_no_later_refresh(
-    server: EmbeddedServer,  # noqa: F811
+    server: EmbeddedServer,
     tmp_path: Path,
 ) -> None:
     text = f"""

@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from tests.support.paths import ROOT
-from tests.support.workers import Shop, eventually, purchases, running_shop, server, write  # noqa: F401
+from tests.support.workers import Shop, eventually, purchases, running_shop, write
 from worker.monitor.metrics import Collector
 from worker.service.embedded_redis import EmbeddedServer
 
@@ -28,7 +28,7 @@ UNITS = sorted((DEPLOY / "systemd").iterdir())
 
 
 @pytest.fixture
-def shop(server: EmbeddedServer, tmp_path: Path) -> Iterator[Shop]:  # noqa: F811
+def shop(server: EmbeddedServer, tmp_path: Path) -> Iterator[Shop]:
     with running_shop(server, tmp_path, ()) as made:
         yield made
 

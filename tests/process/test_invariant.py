@@ -10,14 +10,14 @@ import pytest
 from redis import Redis
 
 from tests.support.invariant import Witness, assert_invariant
-from tests.support.workers import Shop, eventually, purchases, redis, server, write  # noqa: F401 - fixtures
+from tests.support.workers import Shop, eventually, purchases, write
 
 SPEND = {"spend": [{"user_id": user} for user in range(1, 5)]}
 ASKED = {"amount__sum__7d": 5.0, "amount__count__7d": 2}
 
 
 @pytest.fixture
-def shop(redis: Redis, tmp_path: Path, server) -> Shop:  # noqa: F811
+def shop(redis: Redis, tmp_path: Path, server) -> Shop:
     """A shop of two drops, refreshed and pushed without any process."""
     made = Shop(tmp_path, server.url)
     write(tmp_path / "drops" / "a.parquet", purchases((1, 0, 2.0), (1, 60, 3.0), (2, 5, 1.0)))

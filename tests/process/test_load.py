@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.invariant import Witness, assert_invariant
-from tests.support.workers import Shop, eventually, purchases, running_shop, server, several, write  # noqa: F401
+from tests.support.workers import Shop, eventually, purchases, running_shop, several, write
 from worker.service.embedded_redis import EmbeddedServer
 
 FEATURES = [f"f{number}" for number in range(5)]
@@ -18,7 +18,7 @@ DROPS_A_SECOND = 20
 
 
 @pytest.fixture
-def shop(server: EmbeddedServer, tmp_path: Path) -> Iterator[Shop]:  # noqa: F811
+def shop(server: EmbeddedServer, tmp_path: Path) -> Iterator[Shop]:
     """Five features, each with a source; a watcher and two workers."""
     definitions = several({name: f"{name}/" for name in FEATURES})
     commands = (["watch"], ["worker"], ["worker"])

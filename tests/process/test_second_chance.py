@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from checks.second_chance import deserves_another
+from checks.second_chance import PLACES, deserves_another
 from tests.support.paths import ROOT
 
 PASSES = "def test_it(): pass\n"
@@ -135,3 +135,8 @@ def test_few_files_of_real_processes_deserve_another_run() -> None:
     assert not deserves_another([*few, "tests/process/test_d.py"])
     assert not deserves_another([*few[:2], "tests/contracts/test_online.py"])
     assert not deserves_another(["elsewhere/tests/process/test_b.py"])
+
+
+def test_each_place_of_a_second_chance_is_there() -> None:
+    assert [place for place in PLACES if not (ROOT / place).exists()] == []
+    assert deserves_another([PLACES[-1]])

@@ -13,7 +13,7 @@ import pytest
 from redis import Redis
 
 from mlforge.frames.encoding import key_hash
-from tests.support.workers import Shop, eventually, purchases, redis, server, write  # noqa: F401
+from tests.support.workers import Shop, eventually, purchases, write
 from worker.reconcile.audit_scheduler import Auditor
 from worker.service.embedded_redis import EmbeddedServer
 from worker.state.work_queue import Ticket
@@ -22,7 +22,7 @@ CALM = [Ticket("spend")]
 
 
 @pytest.fixture
-def shop(server: EmbeddedServer, redis: Redis, tmp_path: Path) -> Iterator[Shop]:  # noqa: F811
+def shop(server: EmbeddedServer, redis: Redis, tmp_path: Path) -> Iterator[Shop]:
     """A shop whose feature is built and pushed; nothing runs."""
     made = Shop(tmp_path, server.url)
     write(made.folder / "drops/a.parquet", purchases((1, 0, 2.0), (2, 5, 3.0)))
@@ -140,7 +140,7 @@ def test_an_audit_that_takes_too_long_or_too_much_memory_is_ended(
 def test_a_wrong_row_is_an_alarm_until_it_is_right(
     shop: Shop,
     auditor: Auditor,
-    redis: Redis,  # noqa: F811
+    redis: Redis,
 ) -> None:
     key = f"mlforge:spend:{key_hash({'user_id': 1})}"
     honest = redis.get(key)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.workers import Shop, eventually, purchases, running_shop, server, write  # noqa: F401 - fixtures
+from tests.support.workers import Shop, eventually, purchases, running_shop, write
 from worker.reconcile.reconciler import MOVED
 
 DEFINITIONS = """
@@ -59,7 +59,7 @@ CHAIN = ("spend", "peak", "activity")
 
 
 @pytest.fixture(scope="module")
-def shop(server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:  # noqa: F811
+def shop(server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     """A shop of a chain of three with its watcher and one worker running, and a version of two purchases of user 1."""
     folder = tmp_path_factory.mktemp("shop")
     with running_shop(server, folder, definitions=DEFINITIONS, sources=("drops",)) as shop:

@@ -15,15 +15,7 @@ from tests.process.test_worker_up import Terminal, folder, terminal  # noqa: F40
 from tests.support.certificates import Authority
 from tests.support.clusters import Cluster, cluster
 from tests.support.tls_proxy import tls_before
-from tests.support.workers import (  # noqa: F401 - fixtures
-    DEFINITIONS,
-    Shop,
-    eventually,
-    purchases,
-    running_shop,
-    server,
-    write,
-)
+from tests.support.workers import DEFINITIONS, Shop, eventually, purchases, running_shop, write
 from worker.connection import connect
 from worker.service.embedded_redis import EmbeddedServer
 
@@ -32,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def shop(
-    server: EmbeddedServer,  # noqa: F811
+    server: EmbeddedServer,
     cluster_server: Cluster,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Shop]:

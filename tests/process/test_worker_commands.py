@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.workers import DEFINITIONS, ask, server  # noqa: F401 - a fixture
+from tests.support.workers import DEFINITIONS, ask
 
 NO_SERVER = "redis://:secret@127.0.0.1:1/0"
 
@@ -55,18 +55,18 @@ def test_a_server_that_does_not_answer_is_named_without_its_password(folder):
     assert "secret" not in run.stderr
 
 
-def test_definitions_that_do_not_import_end_a_process_at_its_start(folder, server):  # noqa: F811
+def test_definitions_that_do_not_import_end_a_process_at_its_start(folder, server):
     (folder / "definitions.py").write_text("import no_such_module")
     for command in ("watch", "worker"):
         refused(mlforge(folder, command, REDIS_URL=server.url), "no_such_module")
 
 
-def test_what_no_feature_reads_cannot_be_waited_for(folder, server):  # noqa: F811
+def test_what_no_feature_reads_cannot_be_waited_for(folder, server):
     run = ask(folder, "wait", "elsewhere.parquet", REDIS_URL=server.url)
     refused(run, "neither a feature nor a file of one", f"spend reads {folder / 'drops'}")
 
 
-def test_waiting_without_a_worker_says_what_is_missing(folder, server):  # noqa: F811
+def test_waiting_without_a_worker_says_what_is_missing(folder, server):
     run = ask(folder, "wait", "spend", "--timeout", "0.2", REDIS_URL=server.url)
     refused(run, "not refreshed in time: spend", "no worker listens")
 

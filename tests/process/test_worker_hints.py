@@ -17,13 +17,7 @@ from mlforge.store.bucket_place import _bucket
 from mlforge.store.object_source import ObjectSource
 from mlforge.store.objects.bucket import Bucket
 from tests.support.object_servers import BUCKET, Server, moto
-from tests.support.workers import (  # noqa: F401 - a fixture
-    DEFINITIONS,
-    eventually,
-    purchases,
-    running_shop,
-    server,
-)
+from tests.support.workers import DEFINITIONS, eventually, purchases, running_shop
 from worker.project import Settings
 from worker.service.embedded_redis import EmbeddedServer
 from worker.watch import hints, polls
@@ -197,7 +191,7 @@ def test_while_the_queue_cannot_be_asked_sources_are_listed_as_without_it(shop):
 @pytest.mark.slow
 def test_an_object_that_a_queue_tells_of_is_online_long_before_the_next_listing(
     shop: Shop,
-    server: EmbeddedServer,  # noqa: F811
+    server: EmbeddedServer,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     record_property: Callable[[str, object], None],

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from tests.support.workers import Shop, eventually, purchases, server, shop, write  # noqa: F401
+from tests.support.workers import Shop, eventually, purchases, write
 from worker.monitor.feature_status import FeatureStatus
 from worker.monitor.screen import render
 from worker.monitor.status import gather
@@ -56,18 +56,18 @@ HASHES: dict[str, dict[str, Any]] = {
 }
 
 
-def serves_on(shop: Shop, user: int) -> None:  # noqa: F811
+def serves_on(shop: Shop, user: int) -> None:
     """A drop is served by the worker that there is."""
     write(shop.folder / f"drops/{user}.parquet", purchases((user, 0, 1.0)))
     eventually(lambda: shop.online("spend", user))
     assert all(process.poll() is None for process in shop.processes)
 
 
-def queue_key(shop: Shop) -> str:  # noqa: F811
+def queue_key(shop: Shop) -> str:
     return f"rq:queue:{queue_of(shop.project.scope)}"
 
 
-def test_a_worker_goes_on_after_jobs_that_are_none(shop: Shop) -> None:  # noqa: F811
+def test_a_worker_goes_on_after_jobs_that_are_none(shop: Shop) -> None:
     client, key = shop.project.redis, queue_key(shop)
     for name, change in HASHES.items():
         whole = {"data": DATA, "created_at": NOW, "origin": key.removeprefix("rq:queue:"), **change}
@@ -83,7 +83,7 @@ def test_a_worker_goes_on_after_jobs_that_are_none(shop: Shop) -> None:  # noqa:
 @pytest.mark.parametrize(
     "entry", [b"\xff\xfe", b"", b"a:b", b"../x", b"a b", b"x" * 5_000, b"a\x1b[2Jb", b"*"]
 )
-def test_an_entry_of_the_queue_that_is_no_id_is_taken_away(shop: Shop, entry: bytes) -> None:  # noqa: F811
+def test_an_entry_of_the_queue_that_is_no_id_is_taken_away(shop: Shop, entry: bytes) -> None:
     client, key = shop.project.redis, queue_key(shop)
     client.rpush(key, entry)
     eventually(lambda: not client.llen(key))
@@ -91,7 +91,7 @@ def test_an_entry_of_the_queue_that_is_no_id_is_taken_away(shop: Shop, entry: by
     serves_on(shop, 12)
 
 
-def test_a_job_whose_key_is_of_another_type_is_refused(shop: Shop) -> None:  # noqa: F811
+def test_a_job_whose_key_is_of_another_type_is_refused(shop: Shop) -> None:
     client, key = shop.project.redis, queue_key(shop)
     client.set("rq:job:text", "x")
     client.rpush(key, "text", "nothing-there")
@@ -99,7 +99,7 @@ def test_a_job_whose_key_is_of_another_type_is_refused(shop: Shop) -> None:  # n
     serves_on(shop, 13)
 
 
-def test_what_cannot_be_read_in_the_registries_ends_no_worker(shop: Shop) -> None:  # noqa: F811
+def test_what_cannot_be_read_in_the_registries_ends_no_worker(shop: Shop) -> None:
     client, name = shop.project.redis, queue_of(shop.project.scope)
     client.lpush(f"rq:queue:{name}:intermediate", b"\xff")
     client.zadd(f"rq:wip:{name}", {b"\xff\xff": 1})
@@ -125,7 +125,7 @@ TICKETS: dict[str, Callable[[Redis, str], object]] = {
 
 @pytest.mark.parametrize("what", TICKETS)
 def test_a_ticket_that_cannot_be_read_is_made_anew_and_drops_are_served(
-    shop: Shop,  # noqa: F811
+    shop: Shop,
     what: str,
 ) -> None:
     client = shop.project.redis
@@ -136,7 +136,7 @@ def test_a_ticket_that_cannot_be_read_is_made_anew_and_drops_are_served(
 
 
 @pytest.mark.parametrize("forged", ["without expiry", "for ten years", "of another type"])
-def test_a_lease_that_never_ends_is_overdue_like_any_other(shop: Shop, forged: str) -> None:  # noqa: F811
+def test_a_lease_that_never_ends_is_overdue_like_any_other(shop: Shop, forged: str) -> None:
     client = shop.project.redis
     key = f"mlforge-work:{shop.project.scope}:ticket:spend"
     client.hset(key, "working", "forged")
@@ -151,12 +151,12 @@ def test_a_lease_that_never_ends_is_overdue_like_any_other(shop: Shop, forged: s
     eventually(lambda: shop.ticket("spend").working is None)
 
 
-def feature_of(shop: Shop, name: str) -> FeatureStatus:  # noqa: F811
+def feature_of(shop: Shop, name: str) -> FeatureStatus:
     [feature] = [each for each in gather(shop.project).features if each.feature == name]
     return feature
 
 
-def test_status_shows_a_worker_that_it_cannot_read_and_goes_on(shop: Shop) -> None:  # noqa: F811
+def test_status_shows_a_worker_that_it_cannot_read_and_goes_on(shop: Shop) -> None:
     client, name = shop.project.redis, queue_of(shop.project.scope)
     forged = {
         "a": {"birth": NOW, "pid": "x"},
@@ -182,7 +182,7 @@ def test_status_shows_a_worker_that_it_cannot_read_and_goes_on(shop: Shop) -> No
 
 
 def test_status_shows_a_ticket_that_it_cannot_read_and_goes_on(
-    shop: Shop,  # noqa: F811
+    shop: Shop,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     read = WorkQueue.read
@@ -213,7 +213,7 @@ BOOKS: dict[str, Callable[[Redis, str], object]] = {
 
 @pytest.mark.parametrize("what", BOOKS)
 def test_books_that_cannot_be_read_stop_neither_status_nor_other_features_and_are_made_anew(
-    shop: Shop,  # noqa: F811
+    shop: Shop,
     what: str,
 ) -> None:
     client = shop.project.redis
@@ -228,7 +228,7 @@ def test_books_that_cannot_be_read_stop_neither_status_nor_other_features_and_ar
     eventually(lambda: feature_of(shop, "spend").state != "unreadable" and shop.online("spend", 50))
 
 
-def test_figures_and_entries_that_nobody_of_us_wrote_are_left_out(shop: Shop) -> None:  # noqa: F811
+def test_figures_and_entries_that_nobody_of_us_wrote_are_left_out(shop: Shop) -> None:
     client, journal, counts = shop.project.redis, shop.project.event_log, shop.project.counts
     client.rpush(
         f"mlforge-work:{shop.project.scope}:freshness:nobody", "abc", "nan", "7.5", b"\xff"
@@ -251,7 +251,7 @@ def test_figures_and_entries_that_nobody_of_us_wrote_are_left_out(shop: Shop) ->
 
 
 def test_the_watcher_reports_and_status_says_when_it_does_not(
-    shop: Shop,  # noqa: F811
+    shop: Shop,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     watcher = eventually(shop.project.presence.read)
@@ -262,7 +262,7 @@ def test_the_watcher_reports_and_status_says_when_it_does_not(
     assert f"{watcher.where}) has not reported for 60" in render(gather(shop.project))
 
 
-def test_a_report_that_no_watcher_wrote_is_none(shop: Shop) -> None:  # noqa: F811
+def test_a_report_that_no_watcher_wrote_is_none(shop: Shop) -> None:
     watcher = eventually(shop.project.presence.read)
     for report in ("no json", DEEP, "[]", '{"parts": 1}', b"\xff"):
         shop.project.redis.set(f"mlforge-work:{shop.project.scope}:watcher", report)
@@ -274,7 +274,7 @@ def test_a_report_that_no_watcher_wrote_is_none(shop: Shop) -> None:  # noqa: F8
 
 
 @pytest.mark.slow
-def test_a_worker_that_ends_without_being_asked_says_so_by_its_exit_code(shop: Shop) -> None:  # noqa: F811
+def test_a_worker_that_ends_without_being_asked_says_so_by_its_exit_code(shop: Shop) -> None:
     broken = (
         "from worker.queue import ForgeSimpleWorker as Kind\n"
         "from worker.connection import connect\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import polars as pl
@@ -11,28 +10,20 @@ import pytest
 from mlforge import Service, get_online_features
 from mlforge.build.broken_locks import FOR_A_LOCK
 from mlforge.errors import LockMismatch
-from tests.support.workers import (
-    eventually,
-    purchases,
-    running_shop,
-    server,  # noqa: F401 - a fixture
-    several,
-    write,
-)
+from tests.support.contents import as_parquet
+from tests.support.workers import eventually, purchases, running_shop, several, write
 
 SUM = "spend__amount__sum__7d"
 
 
 def in_whole_numbers(content: bytes) -> bytes:
     """The same rows with amounts of a narrow integer type, so that amounts with decimals widen it."""
-    buffer = io.BytesIO()
-    pl.read_parquet(content).cast({"amount": pl.Int32}).write_parquet(buffer)
-    return buffer.getvalue()
+    return as_parquet(pl.read_parquet(content).cast({"amount": pl.Int32}))
 
 
 @pytest.mark.slow
 def test_a_drop_that_would_break_a_models_lock_is_held_until_somebody_approves(
-    server,  # noqa: F811
+    server,
     tmp_path: Path,
 ) -> None:
     about = {"definitions": several({"spend": "drops/"}), "sources": ["drops"]}

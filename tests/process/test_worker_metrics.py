@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.workers import Shop, eventually, purchases, running_shop, server, write  # noqa: F401
+from tests.support.workers import Shop, eventually, purchases, running_shop, write
 from worker.monitor.metrics import Exporter, Health
 from worker.service.embedded_redis import EmbeddedServer
 from worker.state.drop_steps import STEPS
@@ -20,7 +20,7 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
 @pytest.fixture(scope="module")
-def shop(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:  # noqa: F811
+def shop(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     """A shop whose watcher serves metrics at a free port."""
     commands = (["watch", "--metrics-port", "0"], ["worker"])
     with running_shop(server, tmp_path_factory.mktemp("shop"), commands) as made:

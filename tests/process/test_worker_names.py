@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from tests.support.workers import Shop, eventually, purchases, server, write  # noqa: F401
+from tests.support.workers import Shop, eventually, purchases, write
 from worker.service.embedded_redis import EmbeddedServer
 
 
 @pytest.fixture(params=["worker.py", pytest.param("worker/__init__.py", marks=pytest.mark.slow)])
 def shop(
     request: pytest.FixtureRequest,
-    server: EmbeddedServer,  # noqa: F811
+    server: EmbeddedServer,
     tmp_path: Path,
 ) -> Iterator[Shop]:
     """A project with a module of a name that ours need."""

@@ -9,15 +9,7 @@ import pytest
 from mlforge.store import ObjectStore
 from mlforge.store.objects.bucket import Bucket
 from tests.support.object_servers import BUCKET, seaweed
-from tests.support.workers import (  # noqa: F401 - fixtures
-    DEFINITIONS,
-    Shop,
-    eventually,
-    purchases,
-    running_shop,
-    server,
-    write,
-)
+from tests.support.workers import DEFINITIONS, Shop, eventually, purchases, running_shop, write
 from worker.service.embedded_redis import EmbeddedServer
 
 URL = f"s3://{BUCKET}/shop"
@@ -31,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def shop(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:  # noqa: F811
+def shop(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     """A shop whose store is in a bucket, with its watcher and one worker running."""
     with (
         seaweed(tmp_path_factory.mktemp("seaweed")) as bucket,

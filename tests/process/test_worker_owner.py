@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 from redis import Redis
 
 from mlforge.errors import OwnedElsewhere
-from tests.support.workers import Shop, eventually, purchases, redis, server, several, write  # noqa: F401
+from tests.support.workers import RQ_WORKER, Shop, eventually, purchases, several, write
 from worker.monitor.status import gather
 from worker.project import Project
 from worker.queue import JobQueue, enqueue, queue_of
@@ -32,7 +31,7 @@ def shop_in(folder: Path, url: str, prefix: str, features: dict[str, str]) -> Sh
 
 
 @pytest.fixture
-def pair(server: EmbeddedServer, redis: Redis, tmp_path: Path) -> Iterator[tuple[Shop, Shop]]:  # noqa: F811
+def pair(server: EmbeddedServer, redis: Redis, tmp_path: Path) -> Iterator[tuple[Shop, Shop]]:
     """Two projects of one name, in folders of one name, with a feature of one name."""
     made = (
         shop_in(tmp_path / "a/project", server.url, "first", {"spend": "drops", "mine": "drops"}),
@@ -87,20 +86,7 @@ def test_a_worker_that_rq_starts_listens_on_the_queue_of_its_project(
     pair: tuple[Shop, Shop],
 ) -> None:
     first = pair[0]
-    rq = str(Path(sys.executable).with_name("rq"))
-    first.run(
-        [
-            rq,
-            "worker",
-            "--url",
-            first.url,
-            "-w",
-            "worker.queue.ForgeWorker",
-            "-S",
-            "json",
-            "mlforge",
-        ]
-    )
+    first.run([*RQ_WORKER, "--url", first.url])
     queues = [JobQueue(shop.project.redis, shop.project.scope) for shop in pair]
     eventually(queues[0].workers, within=60)
     assert queues[1].workers() == []

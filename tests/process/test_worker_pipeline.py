@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from tests.support.workers import Shop, eventually, purchases, server, shop, write  # noqa: F401 - fixtures
+from tests.support.workers import Shop, eventually, purchases, write
 from worker.queue import JobQueue, queue_of
 from worker.state.drop_steps import STEPS
 from worker.state.event_log import Entry
@@ -39,7 +39,7 @@ class Slow:
 
 
 @pytest.fixture
-def slow(shop: Shop) -> Iterator[Slow]:  # noqa: F811
+def slow(shop: Shop) -> Iterator[Slow]:
     """The slow feature, stopped; it goes on after the test in any case."""
     feature = Slow(shop.folder)
     feature.stop()
@@ -58,7 +58,7 @@ def horse_of(worker: int) -> int:
     return horse
 
 
-def test_a_drop_becomes_a_version_and_rows_online(shop):  # noqa: F811
+def test_a_drop_becomes_a_version_and_rows_online(shop):
     file = write(shop.folder / "drops" / "a.parquet", purchases((1, 0, 2.0), (1, 60, 3.0)))
     waited = shop.ask("wait", str(file), "--timeout", "60")
     assert (waited.returncode, waited.stdout) == (0, "spend 1.0.0: readable\n"), waited.stderr
@@ -66,7 +66,7 @@ def test_a_drop_becomes_a_version_and_rows_online(shop):  # noqa: F811
     assert shop.online("spend", 1) == {"amount__sum__7d": 5.0, "amount__count__7d": 2}
 
 
-def test_how_long_a_drop_took_is_recorded(shop):  # noqa: F811
+def test_how_long_a_drop_took_is_recorded(shop):
     # What the watcher's first scan finds was there before it: nobody knows for how long.
     journal = shop.project.event_log
     eventually(lambda: any(entry.kind == "watching" for entry in journal.read("0")))
@@ -91,7 +91,7 @@ def test_how_long_a_drop_took_is_recorded(shop):  # noqa: F811
     assert "readable at" in shop.ask("status", "--slow").stdout
 
 
-def test_a_drop_that_changes_nothing_is_told_and_is_no_freshness(shop):  # noqa: F811
+def test_a_drop_that_changes_nothing_is_told_and_is_no_freshness(shop):
     journal = shop.project.event_log
     file = shop.folder / "drops" / "b.parquet"
     eventually(lambda: shop.online("spend", 2) and not shop.ticket("spend").behind)
@@ -107,7 +107,7 @@ def test_a_drop_that_changes_nothing_is_told_and_is_no_freshness(shop):  # noqa:
     assert journal.freshness("spend") == before
 
 
-def test_a_corrupt_file_is_set_aside_and_everything_goes_on(shop):  # noqa: F811
+def test_a_corrupt_file_is_set_aside_and_everything_goes_on(shop):
     write(shop.folder / "drops" / "bad.parquet", b"PAR1" + b"\0" * 200 + b"PAR1")
     eventually(lambda: "bad.parquet" in shop.store.books("spend").quarantine)
     write(shop.folder / "drops" / "c.parquet", purchases((3, 0, 7.0)))
@@ -121,7 +121,7 @@ def test_a_corrupt_file_is_set_aside_and_everything_goes_on(shop):  # noqa: F811
     eventually(lambda: not shop.store.books("spend").quarantine)
 
 
-def test_drops_while_a_refresh_runs_lead_to_exactly_one_more(shop, slow):  # noqa: F811
+def test_drops_while_a_refresh_runs_lead_to_exactly_one_more(shop, slow):
     write(shop.folder / "slow" / "0.parquet", purchases((1, 0, 1.0)))
     eventually(slow.is_at_work)
     begun = shop.ticket("slow")
@@ -136,7 +136,7 @@ def test_drops_while_a_refresh_runs_lead_to_exactly_one_more(shop, slow):  # noq
     assert shop.store.read("slow").height == 6
 
 
-def test_a_job_runs_in_a_process_that_was_forked_before_it_came_as_does_the_next(shop, slow):  # noqa: F811
+def test_a_job_runs_in_a_process_that_was_forked_before_it_came_as_does_the_next(shop, slow):
     worker = shop.processes[1].pid
     at_work = []
     for second, name in enumerate(("ahead", "next")):
@@ -150,7 +150,7 @@ def test_a_job_runs_in_a_process_that_was_forked_before_it_came_as_does_the_next
     assert at_work[0] == at_work[1], "none was forked for the second job"
 
 
-def test_a_killed_fork_is_replaced_at_once(shop, slow):  # noqa: F811
+def test_a_killed_fork_is_replaced_at_once(shop, slow):
     write(shop.folder / "slow" / "killed.parquet", purchases((9, 0, 1.0)))
     eventually(slow.is_at_work)
     os.kill(horse_of(shop.processes[1].pid), signal.SIGKILL)
@@ -162,7 +162,7 @@ def test_a_killed_fork_is_replaced_at_once(shop, slow):  # noqa: F811
 
 
 @pytest.mark.slow
-def test_the_work_of_a_killed_worker_is_done_by_the_next(shop, slow):  # noqa: F811
+def test_the_work_of_a_killed_worker_is_done_by_the_next(shop, slow):
     write(shop.folder / "slow" / "late.parquet", purchases((10, 0, 1.0)))
     eventually(slow.is_at_work)
     killed = shop.processes.pop(1)
@@ -173,7 +173,7 @@ def test_the_work_of_a_killed_worker_is_done_by_the_next(shop, slow):  # noqa: F
     eventually(lambda: shop.online("slow", 10))
 
 
-def test_a_feature_that_always_fails_is_reported_and_does_not_starve_others(shop):  # noqa: F811
+def test_a_feature_that_always_fails_is_reported_and_does_not_starve_others(shop):
     write(shop.folder / "poison" / "a.parquet", purchases((1, 0, 1.0)))
     failing = eventually(lambda: found if (found := shop.ticket("poison")).failures else None)
     assert "no_such_column" in failing.error
@@ -184,7 +184,7 @@ def test_a_feature_that_always_fails_is_reported_and_does_not_starve_others(shop
     assert "no_such_column" in status.stdout
 
 
-def test_sigterm_lets_the_job_in_hand_finish(shop, slow):  # noqa: F811
+def test_sigterm_lets_the_job_in_hand_finish(shop, slow):
     write(shop.folder / "slow" / "term.parquet", purchases((11, 0, 1.0)))
     eventually(slow.is_at_work)
     worker = shop.processes.pop()
@@ -208,13 +208,13 @@ sys.exit(main(["worker"]))
 
 
 @pytest.mark.slow
-def test_sigterm_is_heard_while_a_process_is_forked(shop):  # noqa: F811
+def test_sigterm_is_heard_while_a_process_is_forked(shop):
     worker = shop.run([sys.executable, "-c", STOPPED_WHILE_IT_FORKS])
     assert worker.wait(60) == 0
     shop.processes.remove(worker)
 
 
-def test_a_pickled_job_is_refused_not_run(shop):  # noqa: F811
+def test_a_pickled_job_is_refused_not_run(shop):
     redis, queue = Redis.from_url(shop.url), queue_of(shop.project.scope)
     touched = shop.folder / "pwned"
 
@@ -233,7 +233,7 @@ def test_a_pickled_job_is_refused_not_run(shop):  # noqa: F811
 
 
 @pytest.mark.slow
-def test_a_plain_rq_worker_on_the_queue_is_reported(shop):  # noqa: F811
+def test_a_plain_rq_worker_on_the_queue_is_reported(shop):
     plain = shop.run(
         [
             str(Path(sys.executable).with_name("rq")),
@@ -254,7 +254,7 @@ def test_a_plain_rq_worker_on_the_queue_is_reported(shop):  # noqa: F811
 
 
 @pytest.mark.slow
-def test_edited_definitions_are_taken_up_and_a_broken_edit_keeps_the_old_ones(shop):  # noqa: F811
+def test_edited_definitions_are_taken_up_and_a_broken_edit_keeps_the_old_ones(shop):
     for source in ("drops", "slow"):  # what edits are told from is what the processes began with
         write(shop.folder / source / "e.parquet", purchases((1, 0, 1.0)))
     eventually(lambda: shop.online("spend", 1) and shop.online("slow", 1))

@@ -22,7 +22,7 @@ from mlforge.online.staleness import behind
 from mlforge.sources.source_reading import SourceReading
 from mlforge.store import Books
 from mlforge.store.records import FeatureKeeper
-from tests.support.workers import Shop, eventually, purchases, redis, server, write  # noqa: F401 - fixtures
+from tests.support.workers import Shop, eventually, purchases, write
 from worker.monitor.status import gather
 from worker.project import Project, Settings
 from worker.queue import JobQueue, enqueue, queue_of, refresh_job
@@ -60,13 +60,13 @@ defs = Definitions(store=LocalStore(Path(__file__).parent / "feature_store"), fe
 
 
 @pytest.fixture
-def shop(redis: Redis, server, tmp_path: Path) -> Shop:  # noqa: F811
+def shop(redis: Redis, server, tmp_path: Path) -> Shop:
     """A shop for which no process runs."""
     return Shop(tmp_path, server.url)
 
 
 @pytest.fixture
-def chain(redis: Redis, server, tmp_path: Path) -> Shop:  # noqa: F811
+def chain(redis: Redis, server, tmp_path: Path) -> Shop:
     """The same of a feature and its reader."""
     return Shop(tmp_path, server.url, definitions=CHAIN, sources=("drops",))
 
@@ -210,8 +210,8 @@ def test_a_hold_that_is_lifted_leads_to_a_refresh(shop, project):
 
 
 def test_a_feature_that_other_definitions_let_go_of_is_tried_again(
-    redis,  # noqa: F811
-    server,  # noqa: F811
+    redis,
+    server,
     tmp_path,
     monkeypatch,
 ):
@@ -577,8 +577,8 @@ defs = Definitions(""",
 
 
 def test_a_feature_says_which_one_that_it_is_made_from_was_given_up_and_what_is_read_of_it(
-    redis,  # noqa: F811
-    server,  # noqa: F811
+    redis,
+    server,
     tmp_path,
 ):
     shop = Shop(tmp_path, server.url, definitions=WHOLE_AMOUNTS, sources=("drops",))

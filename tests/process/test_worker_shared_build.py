@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,16 +12,7 @@ import pytest
 
 from mlforge.store import ObjectStore, Store
 from tests.support.object_servers import BUCKET, seaweed
-from tests.support.workers import (
-    Shop,
-    eventually,
-    purchases,
-    redis,  # noqa: F401 - fixtures
-    running_shop,
-    server,  # noqa: F401 - fixtures
-    several,
-    write,
-)
+from tests.support.workers import Shop, eventually, purchases, running_shop, several, write
 from worker.service.embedded_redis import EmbeddedServer
 
 pytestmark = pytest.mark.slow
@@ -60,15 +50,6 @@ failpoints.arm("task.claimed", hold_claimed)
 failpoints.arm("task.written", hold_written)
 """
 SETTINGS = {"runner": "rq", "distribute_above": 0}
-WORKER = [
-    str(Path(sys.executable).with_name("rq")),
-    "worker",
-    "-w",
-    "worker.queue.ForgeWorker",
-    "-S",
-    "json",
-    "mlforge",
-]
 
 
 def history(shop: Shop) -> None:
@@ -81,7 +62,7 @@ def history(shop: Shop) -> None:
 
 
 @pytest.fixture
-def shop(server, tmp_path: Path) -> Iterator[Shop]:  # noqa: F811
+def shop(server, tmp_path: Path) -> Iterator[Shop]:
     about = {
         "definitions": several({"spend": "drops/"}, settings=SETTINGS) + SHARED,
         "sources": ["drops"],
@@ -89,12 +70,6 @@ def shop(server, tmp_path: Path) -> Iterator[Shop]:  # noqa: F811
     with running_shop(server, tmp_path, (), **about) as made:
         history(made)
         yield made
-
-
-def start_workers(shop: Shop, count: int) -> None:
-    for _ in range(count):
-        shop.run(WORKER)
-    eventually(lambda: len(shop.log("worker ready")) == count)
 
 
 def results(shop: Shop) -> int:
@@ -126,7 +101,7 @@ def is_as_at_home(shop: Shop, root: Path, store: Store | None = None) -> None:
 def test_a_worker_that_is_killed_at_a_task_costs_no_more_than_the_task(
     shop: Shop, tmp_path: Path
 ) -> None:
-    start_workers(shop, 2)
+    shop.start_rq_workers(2)
     write(shop.folder / "drops" / "bad.parquet", b"PAR1 no parquet PAR1")
     (shop.folder / "hold_claimed").touch()
     shop.start("watch")
@@ -147,7 +122,7 @@ def test_a_worker_on_a_full_disk_takes_no_part_any_more_and_its_task_goes_to_ano
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setenv("DISK", "full")
-        start_workers(shop, 1)
+        shop.start_rq_workers(1)
     (shop.folder / "hold_written").touch()
     build = shop.start("build")
     [failure] = eventually(lambda: shop.log("another worker is asked"))
@@ -170,7 +145,7 @@ def test_a_build_whose_redis_goes_away_keeps_what_workers_did_and_ends_alone(
         }
         with running_shop(own, tmp_path / "shop", (), **about) as shop:
             history(shop)
-            start_workers(shop, 1)
+            shop.start_rq_workers(1)
             (shop.folder / "hold_written").touch()
             build = shop.start("build")
             eventually(lambda: results(shop) >= 2)
@@ -194,7 +169,7 @@ IN_A_BUCKET = (
 
 @pytest.mark.slow
 def test_workers_that_share_nothing_but_a_bucket_share_a_build(
-    server,  # noqa: F811
+    server,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -205,7 +180,7 @@ def test_workers_that_share_nothing_but_a_bucket_share_a_build(
         about = {"definitions": "import os\n" + IN_A_BUCKET + SHARED, "sources": ["drops"]}
         with running_shop(server, tmp_path / "shop", (), **about) as shop:
             history(shop)
-            start_workers(shop, 2)
+            shop.start_rq_workers(2)
             (shop.folder / "hold_claimed").touch()
             shop.start("watch")
             eventually(lambda: list(shop.folder.glob("claimed-*")))
@@ -222,7 +197,7 @@ def test_workers_that_share_nothing_but_a_bucket_share_a_build(
 def test_a_build_that_is_killed_takes_up_what_workers_went_on_with(
     shop: Shop, tmp_path: Path
 ) -> None:
-    start_workers(shop, 1)
+    shop.start_rq_workers(1)
     (shop.folder / "hold_written").touch()
     build = shop.start("build")
     eventually(lambda: results(shop) >= 2)
@@ -239,7 +214,7 @@ def test_a_build_that_is_killed_takes_up_what_workers_went_on_with(
 def test_a_worker_with_other_definitions_takes_no_part_and_says_why(
     shop: Shop, tmp_path: Path
 ) -> None:
-    start_workers(shop, 1)
+    shop.start_rq_workers(1)
     changed = several({"spend": "drops/"}, {"spend": {"description": "another"}}, SETTINGS) + SHARED
     (shop.folder / "definitions.py").write_text(changed)
 

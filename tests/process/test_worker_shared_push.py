@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,16 +12,7 @@ from redis import Redis
 
 from mlforge import get_online_features
 from mlforge.errors import NotServed
-from tests.support.workers import (
-    Shop,
-    eventually,
-    purchases,
-    redis,  # noqa: F401 - fixtures
-    running_shop,
-    server,  # noqa: F401 - fixtures
-    several,
-    write,
-)
+from tests.support.workers import Shop, eventually, purchases, running_shop, several, write
 
 pytestmark = pytest.mark.slow
 USERS = 40
@@ -46,20 +36,11 @@ def hold_put():
 
 failpoints.arm("task.put", hold_put)
 """
-WORKER = [
-    str(Path(sys.executable).with_name("rq")),
-    "worker",
-    "-w",
-    "worker.queue.ForgeWorker",
-    "-S",
-    "json",
-    "mlforge",
-]
 SETTINGS = {"runner": "rq", "distribute_above": 100}
 
 
 @pytest.fixture
-def shop(server, tmp_path: Path) -> Iterator[Shop]:  # noqa: F811
+def shop(server, tmp_path: Path) -> Iterator[Shop]:
     """Forty users' amounts over two days: the build is smaller than what is shared, the push is not."""
     about = {
         "definitions": several({"spend": "drops/"}, settings=SETTINGS) + SHARED,
@@ -92,17 +73,11 @@ def pushed_alone(shop: Shop) -> dict[bytes, bytes]:
     return online_rows(shop)
 
 
-def start_workers(shop: Shop, count: int) -> None:
-    for _ in range(count):
-        shop.run(WORKER)
-    eventually(lambda: len(shop.log("worker ready")) == count)
-
-
 @pytest.mark.slow
 def test_a_worker_that_is_killed_at_a_task_of_a_push_costs_no_more_than_the_task(
     shop: Shop,
 ) -> None:
-    start_workers(shop, 2)
+    shop.start_rq_workers(2)
     (shop.folder / "hold_put").touch()
     build = shop.start("build", "--online")
     eventually(lambda: len(list(shop.folder.glob("put-*"))) == 3)
@@ -122,7 +97,7 @@ def test_a_worker_that_is_killed_at_a_task_of_a_push_costs_no_more_than_the_task
 def test_a_push_that_is_killed_midway_is_not_served_until_the_next_one_has_ended(
     shop: Shop,
 ) -> None:
-    start_workers(shop, 1)
+    shop.start_rq_workers(1)
     (shop.folder / "hold_put").touch()
     build = shop.start("build", "--online")
     eventually(lambda: len(list(shop.folder.glob("put-*"))) == 2)

@@ -18,11 +18,7 @@ from mlforge import Definitions
 from mlforge.build.tasks import BuildTask, TaskResult
 from mlforge.errors import DataError, RunnerUnavailable, TaskFailed, VersionConflict
 from mlforge.store import LocalStore
-from tests.support.workers import (
-    eventually,
-    redis,  # noqa: F401 - fixtures
-    server,  # noqa: F401 - fixtures
-)
+from tests.support.workers import eventually
 from worker.queue import task_job, task_sharing
 from worker.queue.intake import queue_named
 from worker.queue.rq_queue import queue_of
@@ -36,7 +32,7 @@ IDS = ["a", "b", "c"]
 
 
 @pytest.fixture
-def shared(redis: Redis) -> SharedBuild:  # noqa: F811
+def shared(redis: Redis) -> SharedBuild:
     made = SharedBuild.of(redis, "shop", IDS)
     made.offer({id: f"task {id}" for id in IDS})
     return made
@@ -77,7 +73,7 @@ def test_a_task_whose_claim_is_no_longer_renewed_waits_again(
 
 
 def test_a_build_that_is_begun_again_passes_over_what_somebody_is_at_work_on(
-    redis: Redis,  # noqa: F811
+    redis: Redis,
     shared: SharedBuild,
 ) -> None:
     assert shared.take("at work") == ("a", "task a")
@@ -94,7 +90,7 @@ def test_a_build_that_is_begun_again_passes_over_what_somebody_is_at_work_on(
 
 
 def test_a_task_that_is_refused_waits_for_another_worker_and_all_is_forgotten_at_the_end(
-    redis: Redis,  # noqa: F811
+    redis: Redis,
     shared: SharedBuild,
 ) -> None:
     assert shared.take("old") == ("a", "task a")
@@ -111,7 +107,7 @@ def test_a_task_that_is_refused_waits_for_another_worker_and_all_is_forgotten_at
 
 @pytest.mark.parametrize("ends", ["fails", "refuses"])
 def test_a_worker_whose_claim_has_expired_leaves_the_task_to_whoever_has_it_now(
-    redis: Redis,  # noqa: F811
+    redis: Redis,
     shared: SharedBuild,
     ends: str,
 ) -> None:
@@ -153,7 +149,7 @@ def see_through(sharing: TaskSharing, tasks: Iterable[str]) -> None:
 
 @pytest.mark.timeout(30)
 def test_a_result_is_there_as_soon_as_its_task_has_ended_while_others_wait(
-    redis: Redis,  # noqa: F811
+    redis: Redis,
 ) -> None:
     by_id = three_tasks()
     shared = SharedBuild.of(redis, "shop", [*by_id])
@@ -182,7 +178,7 @@ def test_a_result_is_there_as_soon_as_its_task_has_ended_while_others_wait(
 
 @pytest.mark.timeout(30)
 def test_a_build_that_the_server_knows_nothing_of_any_more_is_offered_again(
-    redis: Redis,  # noqa: F811
+    redis: Redis,
 ) -> None:
     by_id = three_tasks()
     shared = SharedBuild.of(redis, "shop", [*by_id])
@@ -202,7 +198,7 @@ def test_a_build_that_the_server_knows_nothing_of_any_more_is_offered_again(
 
 
 def test_a_worker_that_takes_no_part_says_so_and_leaves_asking_another_to_the_build(
-    redis: Redis,  # noqa: F811
+    redis: Redis,
     shared: SharedBuild,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -228,7 +224,7 @@ def test_a_worker_that_takes_no_part_says_so_and_leaves_asking_another_to_the_bu
 
 @pytest.mark.timeout(30)
 def test_workers_that_take_no_part_are_asked_again_more_and_more_seldom(
-    redis: Redis,  # noqa: F811
+    redis: Redis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     by_id = three_tasks()
@@ -293,8 +289,8 @@ def test_a_build_whose_server_is_gone_before_it_is_offered_says_that_nobody_is_t
 
 @pytest.mark.timeout(30)
 def test_a_build_leaves_no_connection_to_the_workers_server(
-    redis: Redis,  # noqa: F811
-    server: EmbeddedServer,  # noqa: F811
+    redis: Redis,
+    server: EmbeddedServer,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -310,7 +306,7 @@ def test_a_build_leaves_no_connection_to_the_workers_server(
 
 
 def test_a_task_that_ends_each_process_that_runs_it_is_named_after_three(
-    redis: Redis,  # noqa: F811
+    redis: Redis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(shared_build, "CLAIM_MS", 20)
@@ -337,7 +333,7 @@ def test_a_task_that_ends_each_process_that_runs_it_is_named_after_three(
 
 @pytest.mark.timeout(30)
 def test_a_task_that_fails_on_three_workers_is_left_to_the_process_that_builds(
-    redis: Redis,  # noqa: F811
+    redis: Redis,
 ) -> None:
     by_id = three_tasks()
     shared, workers = (SharedBuild.of(redis, "shop", [*by_id]) for _ in "ab")
@@ -365,7 +361,7 @@ def test_a_task_that_fails_on_three_workers_is_left_to_the_process_that_builds(
 
 
 def test_an_error_of_the_data_ends_a_build_and_one_of_the_worker_ends_only_its_part(
-    redis: Redis,  # noqa: F811
+    redis: Redis,
     shared: SharedBuild,
 ) -> None:
     raised: list[BaseException] = [OSError(28, "No space left on device"), DataError("too large")]
@@ -385,7 +381,7 @@ def test_an_error_of_the_data_ends_a_build_and_one_of_the_worker_ends_only_its_p
 
 
 def test_a_task_whose_build_ends_meanwhile_asks_nobody_else(
-    redis: Redis,  # noqa: F811
+    redis: Redis,
     shared: SharedBuild,
 ) -> None:
     def run_task(task: str) -> str:

@@ -10,17 +10,7 @@ from pathlib import Path
 import pytest
 
 from mlforge import TrainingSet, training_set
-from tests.process.test_worker_shared_push import start_workers
-from tests.support.workers import (
-    Shop,
-    eventually,
-    purchases,
-    redis,  # noqa: F401 - fixtures
-    running_shop,
-    server,  # noqa: F401 - fixtures
-    several,
-    write,
-)
+from tests.support.workers import Shop, eventually, purchases, running_shop, several, write
 
 pytestmark = pytest.mark.slow
 SHARED = """
@@ -50,7 +40,7 @@ TRAIN = ("train", "checkout", "--spine", "spine", "--out", "sets/made", "--part-
 
 
 @pytest.fixture
-def shop(server, tmp_path: Path) -> Iterator[Shop]:  # noqa: F811
+def shop(server, tmp_path: Path) -> Iterator[Shop]:
     """A built feature, which is too small to be shared, and a spine of 400 rows, which is not."""
     settings = {"runner": "rq", "distribute_above": 200}
     about = {
@@ -79,7 +69,7 @@ def is_as_by_one_process(shop: Shop) -> None:
 
 @pytest.mark.slow
 def test_a_worker_that_is_killed_at_a_task_costs_no_more_than_the_task(shop: Shop) -> None:
-    start_workers(shop, 2)
+    shop.start_rq_workers(2)
     (shop.folder / "hold_set").touch()
     train = shop.start(*TRAIN)
     eventually(lambda: len(list(shop.folder.glob("set-*"))) == 3)
@@ -93,7 +83,7 @@ def test_a_worker_that_is_killed_at_a_task_costs_no_more_than_the_task(shop: Sho
 
 
 def test_a_set_whose_process_is_killed_is_not_there_and_is_made_anew(shop: Shop) -> None:
-    start_workers(shop, 1)
+    shop.start_rq_workers(1)
     (shop.folder / "hold_set").touch()
     train = shop.start(*TRAIN)
     eventually(lambda: len(list(shop.folder.glob("set-*"))) == 2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from tests.support.contents import as_parquet
 from tests.support.workers import Shop, eventually, purchases, running_shop, server, write
 
 __all__ = ["server"]
@@ -59,10 +59,8 @@ defs = Definitions(store=store, features=[third], name="shop", partial=False)
 
 
 def weights(**by_user: float) -> bytes:
-    buffer = io.BytesIO()
     users = [int(name[1:]) for name in by_user]
-    pl.DataFrame({"user_id": users, "weight": list(by_user.values())}).write_parquet(buffer)
-    return buffer.getvalue()
+    return as_parquet(pl.DataFrame({"user_id": users, "weight": list(by_user.values())}))
 
 
 @pytest.fixture(scope="module")

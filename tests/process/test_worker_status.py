@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from tests.support.workers import Shop, eventually, purchases, redis, server, write  # noqa: F401
+from tests.support.workers import Shop, eventually, purchases, write
 from worker.monitor.screen import render
 from worker.monitor.status import gather
 from worker.service.embedded_redis import EmbeddedServer
 
 
 @pytest.fixture
-def shop(server: EmbeddedServer, redis: Redis, tmp_path: Path) -> Iterator[Shop]:  # noqa: F811
+def shop(server: EmbeddedServer, redis: Redis, tmp_path: Path) -> Iterator[Shop]:
     """Two files, built; then both went, and an unattended refresh held the feature."""
     made = Shop(tmp_path, server.url)
     for name in "ab":

@@ -10,16 +10,7 @@ import pytest
 
 from mlforge.core import failpoints
 from mlforge.sources.source_reading import SourceReading
-from tests.support.workers import (
-    Shop,
-    eventually,
-    purchases,
-    redis,  # noqa: F401 - fixtures
-    running_shop,
-    server,  # noqa: F401 - fixtures
-    several,
-    write,
-)
+from tests.support.workers import Shop, eventually, purchases, running_shop, several, write
 from worker import project as projects
 from worker.child_process import GROWTH_BYTES
 from worker.queue import JobQueue, enqueue, refresh_job, together
@@ -58,14 +49,14 @@ defs = Definitions(store=LocalStore(HERE / "feature_store"), features=[*FEATURES
 
 
 @pytest.fixture
-def idle(server, tmp_path) -> Iterator[Shop]:  # noqa: F811
+def idle(server, tmp_path) -> Iterator[Shop]:
     """A shop of eight features on one source, for which nothing runs yet."""
     with running_shop(server, tmp_path, (), definitions=ALIKE, sources=["drops"]) as made:
         yield made
 
 
 @pytest.fixture
-def one_is_bad(server, tmp_path) -> Iterator[Shop]:  # noqa: F811
+def one_is_bad(server, tmp_path) -> Iterator[Shop]:
     """The same, one feature of which can be told to fail or to die."""
     with running_shop(server, tmp_path, (), definitions=ALIKE + BAD, sources=["drops"]) as made:
         yield made

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 import threading
@@ -14,15 +13,14 @@ import pytest
 
 from mlforge.core import clock
 from mlforge.sources.source import Source
+from tests.support.contents import as_parquet
 from tests.support.workers import eventually, write
 from worker.watch import file_tracker
 from worker.watch.watcher import Timing, Watcher
 
 
 def parquet(rows: int = 3) -> bytes:
-    buffer = io.BytesIO()
-    pl.DataFrame({"n": range(rows)}).write_parquet(buffer)
-    return buffer.getvalue()
+    return as_parquet(pl.DataFrame({"n": range(rows)}))
 
 
 class Requested(list[tuple[str, str, int | None]]):

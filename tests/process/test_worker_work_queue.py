@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 from redis import Redis
 
-from tests.support.workers import eventually, redis, server  # noqa: F401 - fixtures
+from tests.support.workers import eventually
 from worker.state import work_queue as module
 from worker.state.event_log import Distribution, EventLog
 from worker.state.work_queue import DEATHS, RETRY_AFTER_S, Ticket, WorkQueue, orphaned, overdue
 
 
 @pytest.fixture
-def tickets(redis: Redis) -> WorkQueue:  # noqa: F811
+def tickets(redis: Redis) -> WorkQueue:
     return WorkQueue(redis, "shop")
 
 
@@ -201,7 +201,7 @@ def test_a_job_that_came_twice_is_begun_once(tickets):
 
 def test_what_was_served_before_the_server_forgot_does_not_pass_for_what_is_wanted_since(
     tickets,
-    redis,  # noqa: F811
+    redis,
 ):
     for number in range(5):
         tickets.request("spend", f"{number} came")
@@ -220,7 +220,7 @@ def test_a_ticket_at_rest_is_not_overdue():
     assert not overdue(replace(at_rest, wanted=4, leased=True), 0, lost=False)
 
 
-def test_the_journal_tells_what_came_after(redis):  # noqa: F811
+def test_the_journal_tells_what_came_after(redis):
     journal = EventLog(redis, "shop")
     journal.write("refreshed", "spend", version="1.0.0")
     since = journal.last_id()
@@ -231,7 +231,7 @@ def test_the_journal_tells_what_came_after(redis):  # noqa: F811
     assert entry.details == {"version": "1.0.1", "quarantined": {"bad.parquet": "damaged"}}
 
 
-def test_freshness_is_a_distribution(redis):  # noqa: F811
+def test_freshness_is_a_distribution(redis):
     journal = EventLog(redis, "shop")
     assert journal.freshness("spend") is None
     for milliseconds in range(1, 101):

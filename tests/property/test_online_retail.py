@@ -26,7 +26,7 @@ from mlforge.store import LocalStore
 from tests.support import oracle
 from tests.support.judged import metrics_of
 from tests.support.paths import DATA
-from tests.support.workers import Shop, eventually, server, write  # noqa: F401 - a fixture
+from tests.support.workers import Shop, eventually, write
 from worker.service.embedded_redis import EmbeddedServer
 
 RETAIL = DATA / "online_retail"
@@ -202,7 +202,7 @@ DROPS = {"by the quarter": (1, 3, 4, 4, 1), "by the month": (1,) * 13}
 @pytest.fixture(scope="module", params=DROPS)
 def retail(
     request: pytest.FixtureRequest,
-    server: EmbeddedServer,  # noqa: F811
+    server: EmbeddedServer,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Retail]:
     """All months, dropped into the folder that a real watcher and real workers serve."""

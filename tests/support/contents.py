@@ -1,4 +1,4 @@
-"""What was ever written into a source, by the SHA-256 of its bytes, and the rows that it holds.
+"""Parquet files as bytes; what was ever written into a source, by the SHA-256 of its bytes, and the rows that it holds.
 
 A version names the hashes of the contents that it was made of. So whatever it names can be looked up
 here, and a content that nobody wrote, such as half of one, is found out.
@@ -11,6 +11,7 @@ import io
 from functools import lru_cache
 from typing import Any
 
+import polars as pl
 import pyarrow.parquet as pq
 
 from tests.support.agreement import plain
@@ -18,6 +19,13 @@ from tests.support.agreement import plain
 Row = dict[str, Any]
 
 _written: dict[str, bytes] = {}
+
+
+def as_parquet(frame: pl.DataFrame) -> bytes:
+    """A parquet file that holds the frame."""
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer)
+    return buffer.getvalue()
 
 
 def note(content: bytes) -> str:

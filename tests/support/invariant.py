@@ -7,7 +7,6 @@ judges at the end whatever it was ever answered.
 
 from __future__ import annotations
 
-import io
 import tempfile
 import threading
 import time
@@ -259,9 +258,7 @@ def _merged(hashes: Sequence[str], most: int = 200) -> Iterator[bytes]:
         if len(some) == 1:
             yield some[0]
             continue
-        buffer = io.BytesIO()
-        pl.concat([pl.read_parquet(io.BytesIO(one)) for one in some]).write_parquet(buffer)
-        yield buffer.getvalue()
+        yield contents.as_parquet(pl.concat([pl.read_parquet(one) for one in some]))
 
 
 # -- what a version means, by the oracle

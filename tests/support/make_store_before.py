@@ -5,12 +5,13 @@
 
 It runs with the code of that commit, whose modules have other places than today's, and needs nothing else of
 this checkout. The archive holds the definitions, the source files, the store and, in `expected/`, what that
-code answered.
+code answered; in `online.json` all keys of a server that it pushed to, and what it answered from there.
 """
 
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 import tarfile
 import tempfile
@@ -141,6 +142,36 @@ def answers(root: Path) -> None:
             found.write_parquet(root / "expected" / f"{name}-{version}-training.parquet")
 
 
+def push(root: Path) -> None:
+    """Push what is served to a server of its own; keep all that it then holds, and what is answered for each user."""
+    clock: Any = importlib.import_module("mlforge.clock")
+    loading: Any = importlib.import_module("mlforge.loading")
+    servers: Any = importlib.import_module("tests.servers")
+    from redis import Redis
+
+    from mlforge import get_online_features
+    from mlforge.online import RedisStore
+
+    with servers.running() as server, clock.fixed(at(13.5)):
+        url = f"redis://127.0.0.1:{server.port}/0"
+        made = loading.load(None, here=root)
+        made.online_store = RedisStore.from_url(url)
+        entities = [{"user_id": user} for user in range(6)]
+        answers = {}
+        for name in ("daily", "profile", "spend"):
+            made.push(name)
+            answers[name] = get_online_features([name], entities, made.online_store)
+        client = Redis.from_url(url, decode_responses=True)
+        readers = {
+            "string": client.get,
+            "hash": client.hgetall,
+            "set": lambda key: sorted(client.smembers(key)),
+        }
+        keys = {key: readers[client.type(key)](key) for key in sorted(client.scan_iter("*"))}
+    document = {"keys": keys, "answers": answers}
+    (root / "online.json").write_text(json.dumps(document, default=str, indent=1))
+
+
 def make(root: Path) -> None:
     """The history of the project: packs, loose partials, tiles, a hold on a bad file, several versions."""
     tiles: Any = importlib.import_module("mlforge.engines.tiles")
@@ -171,6 +202,7 @@ def make(root: Path) -> None:
         maker.drop(f"d{day:02d}", (day % 5, day + 0.5, 2.0))
     maker.build()
     answers(root)
+    push(root)
 
 
 def main(archive: Path) -> None:

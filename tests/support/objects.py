@@ -8,7 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+import pytest
+
 from mlforge.errors import StoreError
+from mlforge.store import bucket_place
 from mlforge.store.objects.objects import (
     Blob,
     ConditionFailed,
@@ -123,6 +126,15 @@ class MemoryObjects(Objects):
             return None
         data, state, modified = self.stored[key]
         return Entry(key, len(data), modified, Tag(str(state), None))
+
+
+_Any = TypeVar("_Any", bound=Objects)
+
+
+def only_bucket(patch: pytest.MonkeyPatch, objects: _Any) -> _Any:
+    """The objects, which sources find under whatever bucket's address they name."""
+    patch.setattr(bucket_place, "_bucket", lambda url: objects)
+    return objects
 
 
 def lost_answer(deed: str, key: str) -> Callable[[str, str], None]:

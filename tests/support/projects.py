@@ -13,7 +13,10 @@ import polars as pl
 
 from mlforge import Definitions, Feature, feature
 from mlforge.build.result import BuildResult
+from mlforge.engines import engine_named
+from mlforge.engines.events import events_of
 from mlforge.metrics import Rolling
+from mlforge.online.batches import AsOfView, EntitySubset, cut
 from mlforge.store import LocalStore, Store
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -77,6 +80,12 @@ class Project:
         other.store = store
         return other
 
+    def rebuilt(self, root: Path, *features: Feature) -> Store:
+        """A new store, into which what is in the folder now was built in one go."""
+        fresh = self.on(LocalStore(root))
+        fresh.build(*features)
+        return fresh.store
+
     def copied(self, root: Path) -> Project:
         """The project with its store as they are now, in a new folder."""
         assert isinstance(self.store, LocalStore)
@@ -108,6 +117,14 @@ class Project:
         """Build one feature, by default the usual one."""
         [result] = self.definitions(*features).build(**options).values()
         return result
+
+
+def rows_to_push(project: Project, *users: int) -> pl.DataFrame:
+    """Keys and values that a push would write of these users, those who have a value."""
+    manifest = project.store.resolve("spend")
+    view = AsOfView(events_of(project.store, manifest), manifest.as_of(10**18))
+    among = EntitySubset(pl.DataFrame({"user_id": users}))
+    return pl.concat(batch.rows for batch in cut(engine_named(project.engine), view, among))
 
 
 def column(frame: pl.DataFrame, name: str, **keys: Any) -> list[Any]:

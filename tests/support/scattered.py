@@ -3,12 +3,45 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from mlforge.build.runner import RunHere, Runner, Task
 from mlforge.core import failpoints
+from mlforge.metrics import Rolling, ToDate
+from tests.support.projects import Project, rows
+
+USERS = 12
+SHAPES: dict[str, dict[str, Any]] = {
+    "continuous": {
+        "metrics": [Rolling(["12h", "9d"], {"amount": ["sum", "mean", "std", "p90", "last"]})]
+    },
+    "over all time": {"metrics": [Rolling("all", {"amount": ["sum", "count", "mean", "std"]})]},
+    "aligned": {
+        "metrics": [Rolling("9d", {"amount": "sum"}), ToDate("1w", {"amount": "mean"})],
+        "interval": "6h",
+    },
+    "without metrics": {"metrics": []},
+    "without keys": {"metrics": [Rolling("9d", {"amount": ["sum", "last"]})], "keys": []},
+    "without a time": {"metrics": [], "timestamp": None, "source": "users"},
+}
+"""Features of every kind whose rows are made by tasks."""
+
+
+def uneven(root: Path) -> Project:
+    """Amounts of twelve users over nine days whose sums round, and a table of users, not built yet."""
+    project = Project(root)
+    for number in range(3):
+        events = [
+            (n % USERS, number * 3 + n / 20, math.exp(math.sin(n * number + 1) * 9) / 7)
+            for n in range(60)
+        ]
+        project.drop(f"days{number}", rows(*events))
+    project.drop("../users/all", rows(*((n, n / 2, n**3 / 7) for n in range(20))))
+    return project
 
 
 class TaskKilledError(BaseException):

@@ -47,6 +47,19 @@ def daily(
     return project
 
 
+@pytest.fixture(scope="module", params=ENGINES)
+def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A version of one file a day: of the `events` and the feature `aligned` of the test's module."""
+    module, root = request.module, tmp_path_factory.mktemp("built") / "p"
+    return daily(root, module.events, module.aligned, request.param)
+
+
+@pytest.fixture(name="project")
+def own_copy(built: Project, tmp_path: Path) -> Project:
+    """The same in a folder of the test's own."""
+    return built.copied(tmp_path / "p")
+
+
 @pytest.fixture(name="read")
 def files_read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files of events that were read."""
@@ -78,3 +91,13 @@ def of_events(project: Project) -> pl.DataFrame:
 def flipped(content: bytes) -> bytes:
     """Bytes of which one bit is another."""
     return content[:40] + bytes([content[40] ^ 1]) + content[41:]
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "flipped": lambda path: path.write_bytes(flipped(path.read_bytes())),
+    "cut short": lambda path: path.write_bytes(path.read_bytes()[:-20]),
+    "empty": lambda path: path.write_bytes(b""),
+    "gone": Path.unlink,
+    "another's": lambda path: pl.DataFrame({"x": [1]}).write_parquet(path),
+}
+"""Ways in which a file may be lost, by name."""

@@ -27,6 +27,11 @@ from worker.project import Project, Settings
 from worker.service.embedded_redis import EmbeddedServer
 from worker.state.work_queue import Ticket
 
+RQ_WORKER = [
+    str(Path(sys.executable).with_name("rq")),
+    *("worker", "-w", "worker.queue.ForgeWorker", "-S", "json", "mlforge"),
+]
+
 
 def eventually(condition: Callable[[], Any], within: float = 60.0, every: float = 0.02) -> Any:
     """Wait until the condition gives something true, and return that."""
@@ -37,22 +42,6 @@ def eventually(condition: Callable[[], Any], within: float = 60.0, every: float 
             return found
         assert time.monotonic() < deadline, f"not within {within} s: {condition}"
         time.sleep(every)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
-    """An embedded server for the tests of one module."""
-    with EmbeddedServer(tmp_path_factory.mktemp("redis")) as running:
-        yield running
-
-
-@pytest.fixture
-def redis(server: EmbeddedServer) -> Iterator[Redis]:
-    """A client of the server, which holds nothing."""
-    client = Redis.from_url(server.url)
-    client.flushall()
-    yield client
-    client.close()
 
 
 def write(path: Path, content: bytes) -> Path:
@@ -180,9 +169,7 @@ def purchases(*rows: tuple[int, int, float]) -> bytes:
         },
         schema={"user_id": pl.Int64, "at": pl.Datetime("us", "UTC"), "amount": pl.Float64},
     )
-    buffer = io.BytesIO()
-    frame.write_parquet(buffer)
-    return buffer.getvalue()
+    return contents.as_parquet(frame)
 
 
 def ask(folder: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -241,6 +228,12 @@ class Shop:
             )
         self.processes.append(process)
         return process
+
+    def start_rq_workers(self, count: int) -> None:
+        """Start so many workers as rq's own command does, and wait until they are ready: the first of this shop."""
+        for _ in range(count):
+            self.run(RQ_WORKER)
+        eventually(lambda: len(self.log("worker ready")) == count)
 
     def ask(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run `mlforge ...` to its end, in the test's own process."""
@@ -308,10 +301,3 @@ def running_shop(
         yield made
     finally:
         made.stop()
-
-
-@pytest.fixture(scope="module")
-def shop(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    """A shop with its watcher and one worker running."""
-    with running_shop(server, tmp_path_factory.mktemp("shop")) as made:
-        yield made

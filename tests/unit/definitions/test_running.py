@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -40,7 +39,7 @@ def test_the_server_of_an_up_of_another_profile_is_not_taken(tmp_path: Path) -> 
 
 
 def test_the_note_of_an_up_that_ended_counts_for_nothing(tmp_path: Path) -> None:
-    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended = subprocess.Popen(["true"])
     ended.wait()
     note(tmp_path, {"pid": ended.pid, "url": URL})
     assert running_url(None, tmp_path) is None
