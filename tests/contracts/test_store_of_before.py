@@ -26,6 +26,7 @@ from mlforge.maintenance.operations import prune, tidy, verify
 from mlforge.maintenance.retention import Retention
 from mlforge.online import RedisStore
 from mlforge.store import LocalStore
+from mlforge.store.local import live_packs
 from mlforge.store.local.packs import Packing
 from tests.support import kernels
 from tests.support.make_store_before import at, events
@@ -157,6 +158,10 @@ def test_what_it_packed_is_packed_on_and_pruned(
         for _ in range(3):
             tidy(store, name)
         assert list((store.path / name / "_partials").iterdir()) == []
+        packs = {path.name for path in (store.path / name / "_packs").glob("*.parquet")}
+        told = (store.path / name / "_packs" / live_packs.DOCUMENT).read_text()
+        assert packs
+        assert all(pack in told for pack in packs), "it told nowhere which packs are live"
     for path in sorted((root / "expected").glob("*-training.parquet")):
         name, version, _ = path.stem.split("-")
         check_same(training(store, name, version), pl.read_parquet(path))
@@ -165,6 +170,20 @@ def test_what_it_packed_is_packed_on_and_pruned(
         needed = {partial.hash for partial in store.read_metadata(name).partials}
         assert store.partials(name) == needed
     check_as_rebuilt(defs, tmp_path / "fresh")
+
+
+def test_tiles_of_its_kind_give_way_to_ours(root: Path) -> None:
+    folder = root / "store" / "daily" / "_tiles"
+    before = set(folder.iterdir())
+    with kernels.forced(tiled=True):
+        defs = loader.load(None, here=root)
+        defs.store = LocalStore(root / "store", Packing(grace_s=0))
+        events((1, 12.75, 3.0)).write_parquet(root / "events" / "new.parquet")
+        defs.build("daily")
+    ours = set(folder.iterdir())
+    assert before
+    assert ours
+    assert not before & ours
 
 
 @pytest.mark.parametrize("missing", [None, "_tiles", "_packs", "_partials"])
@@ -238,19 +257,22 @@ def test_rows_that_it_pushed_are_read_and_pushed_on(
     before = json.loads((root / "online.json").read_text())
     with Redis.from_url(redis_url) as client:
         take_over(client, before["keys"])
-    for name in NAMES:
-        answers = get_online_features([name], KEYS, pushing.online_store)
-        assert json.loads(json.dumps(answers, default=str)) == before["answers"][name]
 
-    assert {name: pushing.push(name).written for name in NAMES} == dict.fromkeys(NAMES, 0)
-    for name in NAMES:
-        answers = get_online_features([name], KEYS, pushing.online_store)
-        assert json.loads(json.dumps(answers, default=str)) == before["answers"][name]
+    def answers() -> dict[str, Any]:
+        online = pushing.online_store
+        rows = {name: get_online_features([name], KEYS, online) for name in NAMES}
+        return dict(json.loads(json.dumps(rows, default=str)))
+
+    assert answers() == before["answers"]
+    # Its books tell no TTL: once, all rows are written anew.
+    assert all(pushing.push(name).full for name in NAMES)
+    assert answers() == before["answers"]
+    assert [pushing.push(name).written for name in NAMES] == [0, 0, 0]
 
     events((1, 12.75, 3.0)).write_parquet(root / "events" / "new.parquet")
     pushing.build()
-    pushed = pushing.push("spend")
-    assert not pushed.full
-    assert 0 < pushed.written <= len(KEYS)
-    pushing.push("daily")
+    for name in ("spend", "daily"):
+        pushed = pushing.push(name)
+        assert not pushed.full
+        assert 0 < pushed.written <= len(KEYS)
     check_online(pushing)

@@ -10,9 +10,7 @@ import polars as pl
 import pytest
 
 from tests.support.contents import as_parquet
-from tests.support.workers import Shop, eventually, purchases, running_shop, server, write
-
-__all__ = ["server"]
+from tests.support.workers import Shop, eventually, purchases, running_shop, write
 
 DEFINITIONS = """
 from pathlib import Path
