@@ -13,6 +13,7 @@ from mlforge.errors import StoreError
 from mlforge.maintenance.operations import prune, tidy, verify
 from mlforge.maintenance.retention import Retention
 from mlforge.store import LocalStore
+from mlforge.store.local import packs
 from mlforge.store.local.packs import Packing, choose_for_merge
 from tests.support.projects import Project, at, rows
 
@@ -68,6 +69,18 @@ def test_the_small_partials_of_one_build_lie_together(project: Project, tmp_path
     assert files_in(project, "_partials") == []
     assert len(project.store.partials("spend")) == FILES
     is_as_rebuilt(project, tmp_path)
+
+
+def test_a_version_that_is_at_hand_tells_what_its_packs_hold(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalStore(project.store.path)
+    manifest = store.read_metadata("spend")
+    monkeypatch.setattr(packs, "partials_from_json", lambda document: 1 / 0)
+    [task] = store.plan_files("spend", manifest.partials)
+    assert (task.rows, task.numbers) == (2 * FILES, None)
+    with pytest.raises(ZeroDivisionError):
+        LocalStore(project.store.path).find_partial("spend", manifest.partials[0].hash)
 
 
 def test_many_builds_of_a_file_each_leave_few_files(tmp_path: Path) -> None:

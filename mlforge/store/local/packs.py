@@ -104,6 +104,11 @@ class Pack:
             partials = partials_from_json(json.loads(self.described))
         return {partial.hash: partial for partial in partials}
 
+    def tell(self, known: Mapping[str, Partial]) -> None:
+        """Take its partials' descriptions from those at hand, by hash, unless its own have been read: that takes longer."""
+        if "partials" not in self.__dict__:
+            self.__dict__["partials"] = {hash_: known[hash_] for hash_ in self.hashes}
+
     @cached_property
     def rows(self) -> int:
         """How many events it holds."""

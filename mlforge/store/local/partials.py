@@ -280,12 +280,13 @@ class PartialStore:
         self.live.recover()
 
     def _planned(self, partials: Sequence[Partial], inventory: Inventory) -> Sequence[FileScanTask]:
-        outside_packs = {partial.hash for partial in partials}
-        whole: list[FileScanTask] = []
+        by_hash = {partial.hash: partial for partial in partials}
+        outside_packs, whole = set(by_hash), list[FileScanTask]()
         if len(outside_packs) == len(partials):  # a partial that counts twice is read twice
             for pack in inventory.packed.whole:
                 if outside_packs.issuperset(pack.hashes):
                     outside_packs.difference_update(pack.hashes)
+                    pack.tell(by_hash)
                     whole.append(pack.task)
         loose = (
             [partial for partial in partials if partial.hash in outside_packs]
