@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -325,8 +324,12 @@ class Definitions:
             options = replace(options, apart=command(*self.loaded_from, name))
         if options.publish and options.distribution is None:
             options = replace(options, distribution=distribution_of(self))
-        with feature.code.looked_at() if options.attended else nullcontext():
-            return refresh(feature, source, store, self._engine(name, engine), options, reading)
+        engine_ = self._engine(name, engine)
+        if not options.attended:
+            return refresh(feature, source, store, engine_, options, reading)
+        with feature.code.looked_at():
+            result = refresh(feature, source, store, engine_, options, reading)
+        return replace(result, warnings=(*result.warnings, *feature.code.warnings()))
 
     def run_task(self, task: str) -> str:
         """Run a task of a build, given and returned as JSON; its parts go to the store.

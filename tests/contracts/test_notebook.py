@@ -83,6 +83,10 @@ CHANGES = {
         ["RATES = pl.DataFrame({'a': [2]})", FACTOR.format("RATES['a'][0]")],
         "RATES = pl.DataFrame({'a': [3]})",
     ),
+    "the state of an object from elsewhere": (
+        ["import string", "RATE = string.Template('2')", FACTOR.format("int(RATE.template)")],
+        "RATE.template = '3'",
+    ),
     "a lambda": (["factor = lambda df: 2"], "factor = lambda df: 3"),
 }
 
@@ -131,6 +135,16 @@ def test_what_a_function_itself_changes_is_no_change_of_its_code(notebook: Noteb
     notebook.project.drop("b", rows((1, 30, 5.0)))
     assert definitions.build()["spend"].version == "1.0.1"
     assert not definitions.build(full=True)["spend"].changed
+
+
+def test_a_state_that_the_function_itself_changes_is_told(notebook: Notebook) -> None:
+    definitions = notebook.define(
+        "import string\nMODEL = string.Template('')",
+        "def factor(df):\n    MODEL.template += '.'\n    return len(MODEL.template)",
+    )
+    built = definitions.build()["spend"]
+    assert "its function changes factor.MODEL while it runs" in built.warnings[0]
+    assert not definitions.build()["spend"].changed
 
 
 def test_an_unattended_refresh_goes_by_the_code_that_was_loaded(notebook: Notebook) -> None:

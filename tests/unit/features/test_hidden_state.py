@@ -1,18 +1,22 @@
-"""Functions of one code hash are known to do the same only where the hash tells all that they do."""
+"""The state of objects that a function uses is part of its hash, and what nobody can see of them is told."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import enum
 import functools
+import pickle
+import random
 import re
+import string
 from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
+import duckdb
 import numpy as np
-import pandas as pd
 import polars as pl
 import pytest
 
@@ -80,11 +84,9 @@ TOLD: tuple[object, ...] = (
     *(np.array([1.0]), np.float64(1.5), bytearray(b"a"), pl.Series("a", [1])),
     *(Owned(2.0), Fields(2.0), functools.partial(plain, 2), functools.cache(plain)),
 )
-PAIRS: tuple[tuple[str, object, object], ...] = (
+SEEN: tuple[tuple[str, object, object], ...] = (
+    ("an object whose repr is an address", string.Template("a"), string.Template("b")),
     ("a bound method of a dict", {"a": 1}.get, {"a": 2}.get),
-    ("a python function in an expression", *(pl.col("a").map_elements({1: n}.get) for n in (1, 2))),
-    ("a plan that is none", *(pl.LazyFrame({"a": [1]}).select("b") for _ in "ab")),
-    ("the order of a dict", {"b": 1, "a": 2, "c": 3}, {"c": 3, "a": 2, "b": 1}),
     ("attributes of a dict", Lookup(1), Lookup(2)),
     ("the value of a number of an own type", Amount(1), Amount(2)),
     ("attributes of a wrapper", Scaled(plain, 1), Scaled(plain, 2)),
@@ -92,18 +94,87 @@ PAIRS: tuple[tuple[str, object, object], ...] = (
     ("more than a dataclass's fields", *(with_more(Fields(1.0), b=n) for n in (1, 2))),
     ("the mask of an array", *(np.ma.masked_array([1.0], mask=[n]) for n in (False, True))),
     ("what numpy calls", np.vectorize({"a": 1}.get), np.vectorize({"a": 2}.get)),
-    ("the index of a frame of pandas", *(pd.DataFrame({"a": [1]}, index=[n]) for n in (1, 2))),
     ("what an iterator is of", iter([1]), iter([2])),
+)
+HIDDEN: tuple[tuple[str, object, object], ...] = (
+    ("a python function in an expression", *(pl.col("a").map_elements({1: n}.get) for n in (1, 2))),
+    ("a plan that is none", *(pl.LazyFrame({"a": [1]}).select("b") for _ in "ab")),
+    ("the order of a dict", {"b": 1, "a": 2, "c": 3}, {"c": 3, "a": 2, "b": 1}),
+    ("a generator of random numbers", random.Random(1), random.Random(2)),
+    ("a connection", duckdb.connect(), duckdb.connect()),
 )
 
 
 @pytest.mark.parametrize("value", TOLD, ids=lambda value: type(value).__name__)
 def test_a_hash_tells_all_of_usual_code(value: object) -> None:
-    assert CodeState(using(value)).tells_all
+    state = CodeState(using(value))
+    assert state.tells_all
+    assert state.warnings() == []
 
 
-@pytest.mark.parametrize(("one", "other"), [pytest.param(*pair, id=name) for name, *pair in PAIRS])
+@pytest.mark.parametrize(("one", "other"), [pytest.param(*pair, id=name) for name, *pair in SEEN])
+def test_the_state_of_what_a_function_uses_is_part_of_its_hash(one: object, other: object) -> None:
+    assert code_hash(using(one)) != code_hash(using(other))
+    assert code_hash(using(copy.copy(one))) == code_hash(using(one))
+    assert CodeState(using(one)).tells_all
+
+
+@pytest.mark.slow  # to import scikit-learn takes a second
+def test_a_model_that_is_fitted_anew_is_other_code() -> None:
+    from sklearn.ensemble import RandomForestRegressor
+    from sklearn.linear_model import LinearRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    def fitted(kind: Callable[[], Any], last: float) -> Any:
+        return kind().fit([[1.0], [2.0], [3.0]], [1.0, 2.0, last])
+
+    class Own(LinearRegression):  # type: ignore[misc]
+        """A model of a user's own."""
+
+    def pipeline() -> Any:
+        return make_pipeline(StandardScaler(), LinearRegression())
+
+    def forest() -> Any:
+        return RandomForestRegressor(3, random_state=0)
+
+    for kind in (LinearRegression, Own, pipeline, forest):
+        one, again, other = fitted(kind, 3.0), fitted(kind, 3.0), fitted(kind, 9.0)
+        for use in (lambda model: model, lambda model: model.predict):
+            state = CodeState(using(use(one)))
+            assert state.tells_all
+            assert state.hash == code_hash(using(use(again))) != code_hash(using(use(other)))
+            if kind is not Own:  # what is local has no pickle
+                assert state.hash == code_hash(using(use(pickle.loads(pickle.dumps(one)))))
+        if kind is LinearRegression:
+            function = using(one)
+            state = CodeState(function)
+            with state.looked_at():
+                one.fit([[1.0], [2.0]], [1.0, 7.0])
+            [told] = state.warnings()
+            assert "its function changes value while it runs" in told
+
+
+@pytest.mark.parametrize(("one", "other"), [pytest.param(*pair, id=name) for name, *pair in HIDDEN])
 def test_a_hash_that_leaves_something_out_says_so(one: object, other: object) -> None:
     functions = using(one), using(other)
     assert len({*map(code_hash, functions)}) == 1, "else nothing is to be said"
-    assert not any(CodeState(function).tells_all for function in functions)
+    states = [CodeState(function) for function in functions]
+    assert not any(state.tells_all for state in states)
+
+
+def test_what_nobody_can_see_of_is_told_by_its_name() -> None:
+    connection, double = duckdb.connect(), pl.col("a").map_elements({1: 2}.get)
+
+    def function(df: pl.DataFrame) -> pl.DataFrame:
+        return df.select(amount=double, other=connection)
+
+    told = CodeState(function)
+    assert not told.tells_all
+    first, second = told.warnings()
+    assert first.startswith(
+        "its code uses connection, a _duckdb.DuckDBPyConnection, of which only the name is known"
+    )
+    assert second.startswith(
+        "its code uses double, an expression that calls Python, of which only the name is known"
+    )

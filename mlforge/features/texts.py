@@ -1,0 +1,92 @@
+"""Texts of values that are equal only for values that do the same, as far as the value alone tells."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+_ROWS = 10_000
+_AS_LONG = str.maketrans("qQ", "lL")  # two names of one type, of which a copy may have the other
+
+
+def pack(*texts: str) -> str:
+    """Texts joined into one, unambiguously: different lists give different texts."""
+    return "".join(f"{len(text)}:{text}," for text in texts)
+
+
+def digest(content: str | bytes) -> str:
+    """sha256 hex of a text or of bytes."""
+    data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
+    return hashlib.sha256(data).hexdigest()
+
+
+def name_of(kind: type) -> str:
+    """A type's module and name."""
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def expression_text(expression: pl.Expr) -> str:
+    """The expression as JSON, else as it prints."""
+    text = str(expression)
+    if "python_udf" in text:  # does not serialise, or not to the same bytes each time
+        return text
+    try:
+        return expression.meta.serialize(format="json")
+    except pl.exceptions.PolarsError:
+        return text
+
+
+def plan_text(frame: pl.LazyFrame) -> str:
+    """A hash of the serialised plan, else the plan as it prints."""
+    try:
+        return digest(frame.serialize())
+    except pl.exceptions.PolarsError:
+        return frame.explain(optimized=False)
+
+
+def content_texts(value: Any) -> tuple[str, str]:
+    """Schema and rows of anything that speaks Arrow."""
+    frame = value if isinstance(value, pl.DataFrame) else pl.DataFrame(value)
+    hashed = hashlib.sha256()
+    for part in frame.iter_slices(_ROWS):
+        hashed.update(repr(part.rows()).encode("utf-8", "surrogatepass"))
+    return repr(frame.schema), hashed.hexdigest()
+
+
+def buffer_text(value: Any) -> str | None:
+    """The bytes of an array, hashed, with their type and shape; None for a value without such, or one of padded records."""
+    try:
+        view = memoryview(value)
+        if "O" not in view.format and not _is_padded(value):
+            kind = view.format.translate(_AS_LONG)
+            return pack(name_of(type(value)), kind, str(view.shape), digest(view.tobytes()))
+    except (TypeError, ValueError):
+        pass
+    return None
+
+
+def columns_of(value: Any) -> Mapping[str, Any]:
+    """The columns of an array of padded records, whose bytes between them mean nothing; of other values none."""
+    return {name: value[name].copy() for name in value.dtype.names} if _is_padded(value) else {}
+
+
+def shown_text(value: object) -> str:
+    """The repr, addresses left out, with the type's name."""
+    try:
+        return pack(name_of(type(value)), _ADDRESS.sub("", repr(value)))
+    except Exception:  # noqa: BLE001 - the repr of a foreign value may raise anything
+        return name_of(type(value))
+
+
+def _is_padded(value: Any) -> bool:
+    """Whether a value is an array of records with bytes between their fields."""
+    dtype: Any = getattr(value, "dtype", None)
+    names = getattr(dtype, "names", None) or ()
+    return bool(names) and sum(dtype.fields[name][0].itemsize for name in names) < int(
+        dtype.itemsize
+    )

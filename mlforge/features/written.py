@@ -1,0 +1,278 @@
+"""Functions written down: texts that are equal only for functions that do the same, as far as their code and values tell."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import logging
+import os
+import re
+from collections import deque
+from collections.abc import Callable, Mapping, Set
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
+from typing import Any
+
+import polars as pl
+
+from mlforge.features.ast_form import normal_form
+from mlforge.features.hidden_state import (
+    beside,
+    copied,
+    has_python,
+    hides,
+    is_generator,
+    is_logger,
+    is_of_python,
+    is_plain,
+    is_told,
+    is_wrapper,
+    owner_of,
+    state_of,
+)
+from mlforge.features.references import Home, members, module_of, parts, references
+from mlforge.features.texts import (
+    buffer_text,
+    columns_of,
+    content_texts,
+    digest,
+    expression_text,
+    name_of,
+    pack,
+    plan_text,
+    shown_text,
+)
+
+_FORMAT = "mlforge code 1"
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis))
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """A function written down.
+
+    tells_all: whether the hash tells all that the function does. unseen: the types of objects of which only a name or a repr is
+    known, by the name that the code has for them. states: hashes of the states of objects from elsewhere, by such names.
+    """
+
+    hash: str = ""
+    tells_all: bool = False
+    unseen: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    states: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def written(function: Callable[..., object]) -> Written:
+    """The function written down, with all that it uses as that is now."""
+    scribe = _Scribe(Home.of(function))
+    text = scribe.text(function)
+    hash_ = digest(pack(_FORMAT, text))
+    return Written(hash_, scribe.tells_all, scribe.unseen, scribe.states)
+
+
+class _Unseen(Exception):
+    """A turn in the flow, never seen outside: a state holds something that has no copies."""
+
+
+class _Scribe:
+    """Writes values down so that equal texts mean equal behaviour, as long as it `tells_all`: some values hide what they do."""
+
+    def __init__(self, home: Home) -> None:
+        self._home, self.tells_all = home, True
+        self.unseen: dict[str, str] = {}
+        self.states: dict[str, str] = {}
+        self._names: list[str] = []
+        self._depth = 0  # of states within states
+        self._open: dict[int, int] = {}
+        self._known: dict[int, tuple[object, str]] = {}  # holds the values: ids must not be reused
+
+    def text(self, value: object) -> str:
+        """A value's text; inside a cycle, how far out it began."""
+        if type(value) in _PLAIN:
+            return f"{type(value).__name__} {value!a}"
+        key = id(value)
+        if key in self._open:
+            return f"cycle {self._open[key]}"
+        if key not in self._known:
+            self._open[key] = len(self._open)
+            try:
+                text = self._describe(value)
+            finally:
+                del self._open[key]
+            self._known[key] = (value, text if len(text) <= 64 else digest(text))
+        return self._known[key][1]
+
+    def _describe(self, value: Any) -> str:
+        kind = type(value)
+        if hides(value, self._home):
+            self.tells_all = False
+            if has_python(value):
+                self._note("an expression that calls Python,")
+        match value:
+            case FunctionType():
+                return self._function(value)
+            case ModuleType():
+                return pack("module", value.__name__)
+            case type():
+                return self._class(value)
+            case enum.Enum():
+                return pack("member", self.text(kind), value.name, self.text(value.value))
+            case pl.Expr():
+                return pack("expression", expression_text(value))
+            case pl.LazyFrame():
+                return pack("plan", plan_text(value))
+            case re.Pattern():
+                return pack("pattern", self.text(value.pattern), str(value.flags))
+            case logging.Logger():
+                return pack("logger", value.name)
+            case BuiltinFunctionType():
+                owner = owner_of(value)
+                bound = [] if owner is None else [self.text(owner)]
+                return pack("builtin", str(value.__module__), value.__qualname__, *bound)
+            case os._Environ():
+                return "environment"
+        if hasattr(kind, "__arrow_c_stream__"):
+            return pack(self.text(kind), *content_texts(value), *self._index(value))
+        if inner := parts(value):
+            return pack(self.text(kind), *self._items(inner), *self._rest(value, inner))
+        if isinstance(value, Mapping):
+            factory = self.text(getattr(value, "default_factory", None))
+            return pack(
+                self.text(kind),
+                factory,
+                *sorted(pack(self.text(k), self.text(v)) for k, v in value.items()),
+                *self._more(value),
+            )
+        if isinstance(value, Set):
+            items = sorted(map(self.text, value))
+            return pack(self.text(kind), *items, *self._more(value))
+        if isinstance(value, (tuple, list, deque)):
+            items = [*map(self.text, value)]
+            return pack(self.text(kind), *items, *self._more(value))
+        if self._home.owns_type(kind):
+            text = pack("instance", self.text(kind), *self._items(state_of(value)))
+            return text if is_plain(kind, self._home) else self._with_state(text, value)
+        return self._foreign(value)
+
+    def _function(self, function: FunctionType) -> str:
+        inner = self._items(references(function, self._home))
+        if not self._home.owns(module_of(function)):
+            return pack("library", module_of(function), function.__code__.co_qualname, *inner)
+        return pack(
+            "function",
+            normal_form(function.__code__, function.__globals__) or self._code(function.__code__),
+            self.text(function.__defaults__),
+            self.text(function.__kwdefaults__),
+            *inner,
+            *self._items(beside(function, {})),
+        )
+
+    def _code(self, code: CodeType) -> str:
+        constants = [
+            self._code(c) if isinstance(c, CodeType) else self.text(c) for c in code.co_consts
+        ]
+        names = (
+            *code.co_names,
+            "",
+            *code.co_varnames,
+            "",
+            *code.co_freevars,
+            "",
+            *code.co_cellvars,
+        )
+        return pack("bytecode", code.co_code.hex(), str(code.co_flags), *names, *constants)
+
+    def _class(self, kind: type) -> str:
+        if not self._home.owns_type(kind):
+            return name_of(kind)
+        fields = (
+            (field.name for field in dataclasses.fields(kind))
+            if dataclasses.is_dataclass(kind)
+            else ()
+        )
+        bases = map(self.text, kind.__bases__)
+        return pack("class", *bases, *fields, *self._items(members(kind)))
+
+    def _items(self, named: Mapping[str, object]) -> list[str]:
+        return [pack(name, self._named(name, value)) for name, value in sorted(named.items())]
+
+    def _named(self, name: str, value: object) -> str:
+        self._names.append(name)
+        try:
+            return self.text(value)
+        finally:
+            self._names.pop()
+
+    def _more(self, value: object) -> list[str]:
+        """Texts of all that a container holds beside its elements; a container of Python holds nothing that counts."""
+        return [] if is_of_python(type(value).__module__) else self._items(state_of(value))
+
+    def _rest(self, value: object, inner: Mapping[str, object]) -> list[str]:
+        """Texts of all that a wrapper or a dataclass holds beside its parts."""
+        if self._home.owns_type(type(value)) or dataclasses.is_dataclass(value):
+            return self._items(beside(value, inner))
+        more = "" if is_wrapper(value) else self._with_state("", value)
+        return [more] if more else []
+
+    def _index(self, value: Any) -> list[str]:
+        """The labels of the rows of a frame of pandas, where they are not just numbers."""
+        index = getattr(value, "index", None)
+        if not type(value).__module__.startswith("pandas") or index is None:
+            return []
+        is_numbers = type(index).__name__ == "RangeIndex" and (index.start, index.step) == (0, 1)
+        return [] if is_numbers else [self.text(index.tolist())]
+
+    def _foreign(self, value: Any) -> str:
+        """A logger by its type, an array by its content; anything else by its repr, and by its state where that may tell more."""
+        if is_logger(value):
+            return pack("logger", name_of(type(value)))
+        if is_generator(value):
+            self.tells_all = (
+                self.tells_all and self._depth > 0
+            )  # a model does not depend on that which it was fitted by
+            return shown_text(value)
+        text = self._shown(value)
+        return text if is_told(value) else self._with_state(text, value)
+
+    def _shown(self, value: Any) -> str:
+        text = buffer_text(value)
+        if text is not None:
+            return text
+        if hasattr(value, "dtype") and callable(getattr(value, "tolist", None)):
+            if columns := columns_of(value):
+                return pack(name_of(type(value)), str(value.shape), *self._items(columns))
+            return pack(name_of(type(value)), str(value.dtype), self.text(value.tolist()))
+        return shown_text(value)
+
+    def _with_state(self, text: str, value: Any) -> str:
+        """The text of a value with its state, as far as that is seen; alone for one that is found under a name."""
+        made = copied(value)
+        if made is not None and len(made) == 1:
+            return text
+        state = self._state(made)
+        if state is None:
+            self.tells_all = False
+            if not is_of_python(type(value).__module__):
+                self._note(f"a {name_of(type(value))},")
+            return text
+        if not self._depth:
+            self.states[".".join(self._names)] = state
+        return pack(text, state)
+
+    def _state(self, made: tuple[object, ...] | None) -> str | None:
+        """The text of what a copy would be made of; None where some of it has no copies, as what is volatile mostly has none."""
+        if made is None:
+            if self._depth:
+                raise _Unseen
+            return None
+        self._depth += 1
+        try:
+            return self.text(made)
+        except (_Unseen, RecursionError):
+            if self._depth > 1:
+                raise
+            return None
+        finally:
+            self._depth -= 1
+
+    def _note(self, what: str) -> None:
+        """Note a value of which only a name is known, by its name in the code."""
+        self.unseen[".".join(self._names) or "itself"] = what
