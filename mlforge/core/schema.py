@@ -65,6 +65,12 @@ def with_dtypes_of(schema: Schema, other: Schema) -> Schema:
     return tuple(theirs.get(own.name, own) if own.dtype == "Null" else own for own in schema)
 
 
+def integer_range(dtype: str) -> tuple[int, int]:
+    """The least and the greatest value of one of INTEGERS."""
+    bits = int(dtype.removeprefix("U").removeprefix("Int"))
+    return (0, 2**bits - 1) if dtype.startswith("U") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+
 def list_of(dtype: str) -> str:
     """The dtype of lists of a dtype."""
     return f"List({dtype})"

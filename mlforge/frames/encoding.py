@@ -19,13 +19,12 @@ from typing import Any, TypeAlias
 
 import polars as pl
 
-from mlforge.core.schema import INTEGERS, Schema
 from mlforge.core.values import to_iso, to_us
 from mlforge.errors import DataError, RetrievalError
+from mlforge.frames.keys import canonical_text, plain
 from mlforge.frames.shared_results import once
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
-Key: TypeAlias = int | str | bool | date
 
 _INSTANT = "%Y-%m-%dT%H:%M:%S%.6fZ"
 _TIME = "%H:%M:%S%.6f"
@@ -65,44 +64,6 @@ def hashes_of(entities: Iterable[Mapping[str, object]], keys: Iterable[str]) -> 
     ]
 
 
-def entity_key(entity: Mapping[str, object], keys: Schema) -> dict[str, Key]:
-    """The entity with its values as the keys' dtypes have them, in the keys' order.
-
-    What pandas and JSON do to ids is undone (1.0, "1" and numpy's 1 are 1 for an integer key);
-    missing or extra names, nulls and values that no row could hold raise RetrievalError.
-    """
-    [key] = entity_keys([entity], keys)
-    return key
-
-
-def entity_keys(entities: Iterable[Mapping[str, object]], keys: Schema) -> list[dict[str, Key]]:
-    """Each entity as `entity_key` gives it."""
-    typed = [(key.name, key.dtype, _USUAL.get(key.dtype)) for key in keys]
-    names = {key.name for key in keys}
-    values = []
-    for entity in entities:
-        if entity.keys() != names:
-            raise _wrong_names(entity, [key.name for key in keys])
-        own: dict[str, Any] = {}
-        for name, dtype, usual in typed:  # almost all values are as they should be
-            value = entity[name]
-            own[name] = value if type(value) is usual else _coerced(name, value, dtype)
-        values.append(own)
-    return values
-
-
-def _wrong_names(entity: Mapping[str, object], names: Sequence[str]) -> RetrievalError:
-    missing = [repr(name) for name in names if name not in entity]
-    extra = [repr(name) for name in entity if name not in names]
-    wrong = [f"no {', '.join(missing)}"] if missing else []
-    wrong += [f"{', '.join(extra)} not a key"] if extra else []
-    return RetrievalError(f"entity {dict(entity)!r}: {' and '.join(wrong)}; {_keys_there(names)}")
-
-
-def _keys_there(keys: Sequence[str]) -> str:
-    return f"the keys are {', '.join(keys)}" if keys else "there are no keys: write {}"
-
-
 def json_rows(frame: pl.DataFrame, columns: Sequence[str]) -> pl.Series:
     """A JSON object of the columns per row, in row order; DataError for a dtype without JSON."""
     if not columns:
@@ -132,7 +93,7 @@ def json_row(values: Mapping[str, object]) -> str:
 
 def json_value(value: object) -> Json:
     """The value as JSON has it once parsed; DataError for a type without JSON."""
-    value = _plain(value)
+    value = plain(value)
     for kind, convert in _JSON_VALUES:
         if isinstance(value, kind):
             return convert(value)
@@ -162,7 +123,7 @@ def _netstrings(block: pl.DataFrame, keys: Sequence[str]) -> pl.Series:
 
 def _netstring(name: str, value: object) -> bytes:
     # Almost all keys are one of two kinds, whose text needs no look at what else they could be.
-    text = str(value) if type(value) is int or type(value) is str else _text(name, value)
+    text = str(value) if type(value) is int or type(value) is str else canonical_text(name, value)
     try:
         encoded = text.encode()
     except UnicodeEncodeError:
@@ -179,73 +140,6 @@ def _named(name: str) -> bytes:
     except UnicodeEncodeError:
         raise RetrievalError(f"the key name {name!r} is not valid Unicode") from None
     return b"%d:%b," % (len(encoded), encoded)
-
-
-def _text(name: str, value: object) -> str:
-    """The canonical text of a key's value, which its column would have."""
-    value = _key_value(name, value)
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return value.isoformat() if isinstance(value, date) else str(value)
-
-
-def _key_value(name: str, value: object) -> Key:
-    """A key's value as an integer, string, boolean or date; RetrievalError for any other kind."""
-    plain = _plain(value)
-    if isinstance(plain, bool | int | str):
-        return plain
-    if isinstance(plain, datetime):
-        if plain.time() == time() and plain.tzinfo is None:
-            return plain.date()
-    elif isinstance(plain, date):
-        return plain
-    elif isinstance(plain, float) and plain.is_integer():
-        return int(plain)
-    if plain is None or (isinstance(plain, float) and math.isnan(plain)):
-        raise RetrievalError(f"key {name!r} is null; leave that entity out")
-    raise RetrievalError(
-        f"key {name!r}: {value!r} is no key; keys are whole numbers, strings, booleans or dates"
-    )
-
-
-def _coerced(name: str, value: object, dtype: str) -> Key:
-    expected, convert = _KEYS[dtype]
-    text = _text(name, value)
-    try:
-        coerced = convert(text)
-    except ValueError:
-        coerced = None
-    # A float's digits are no string that a column would have.
-    unfit = dtype == "String" and isinstance(_plain(value), float)
-    if coerced is None or unfit or _text(name, coerced) != text:
-        raise RetrievalError(f"key {name!r}: {value!r} is not {expected} ({dtype})")
-    return coerced
-
-
-def _boolean(text: str) -> bool:
-    if text not in ("true", "false"):
-        raise ValueError(text)
-    return text == "true"
-
-
-_KEYS: dict[str, tuple[str, Callable[[str], Key]]] = {
-    **dict.fromkeys(INTEGERS, ("a whole number", int)),
-    "String": ("a string", str),
-    "Boolean": ("true or false", _boolean),
-    "Date": ("a date as in 2024-12-31", date.fromisoformat),
-}
-
-_USUAL: dict[str, type] = {**dict.fromkeys(INTEGERS, int), "String": str}
-
-
-def _plain(value: object) -> object:
-    """A value of numpy or pandas as Python has it; NaT and NA as None; anything else as it is."""
-    kind = getattr(getattr(value, "dtype", None), "kind", None)
-    if kind is not None:
-        foreign: Any = value
-        # numpy gives nanoseconds as bare integers
-        value = (foreign.astype(f"{kind}8[us]") if kind in "mM" else foreign).tolist()
-    return None if type(value).__name__ in ("NaTType", "NAType") else value
 
 
 def _jsonable(value: pl.Expr, dtype: pl.DataType, where: str) -> pl.Expr:

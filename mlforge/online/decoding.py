@@ -25,6 +25,7 @@ from mlforge.core.schema import (
     Column,
     Schema,
     decimal_scale,
+    integer_range,
 )
 
 Row: TypeAlias = dict[str, Any]
@@ -185,13 +186,12 @@ def _check_kinds(values: list[Any], allowed: frozenset[type]) -> None:
 
 
 def _integers(dtype: str) -> Decode:
-    bits = int(dtype.removeprefix("U").removeprefix("Int"))
-    low, high = (0, 2**bits) if dtype.startswith("U") else (-(2 ** (bits - 1)), 2 ** (bits - 1))
+    least, greatest = integer_range(dtype)
 
     def decode(values: list[Any]) -> list[Any]:
         _check_kinds(values, _INT)
         known = [value for value in values if value is not None]
-        if known and not (low <= min(known) and max(known) < high):
+        if known and not (least <= min(known) and max(known) <= greatest):
             raise ValueError(values)
         return values
 

@@ -19,7 +19,7 @@ from mlforge.core.expression.columns import (
 )
 from mlforge.core.schema import Schema, dtypes
 from mlforge.errors import ExpressionError, OnlineError
-from mlforge.frames.encoding import entity_key
+from mlforge.frames.keys import entity_key
 from mlforge.online.books import OnlineBooks
 from mlforge.online.decoding import Row
 

@@ -26,7 +26,7 @@ from mlforge.engines import POINT, engine_named, evaluation
 from mlforge.engines.events import events_of
 from mlforge.errors import OnlineError, RetrievalError, StoreError
 from mlforge.frames import polars_schema
-from mlforge.frames.encoding import entity_key
+from mlforge.frames.keys import entity_key
 from mlforge.online import OnlineStore
 from mlforge.online.finishing import finished
 from mlforge.retrieval import lineage

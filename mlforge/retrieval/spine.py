@@ -10,13 +10,14 @@ import polars as pl
 
 from mlforge.core.arguments import shown
 from mlforge.core.manifest import Manifest
-from mlforge.core.schema import FLOATS, INTEGERS, Column, Schema, dtypes
+from mlforge.core.schema import Column, Schema, dtypes
 from mlforge.core.values import FIRST_INSTANT, LAST_INSTANT
 from mlforge.engines import POINT
 from mlforge.errors import RetrievalError, near_hint
 from mlforge.frames import polars_schema
-from mlforge.frames.encoding import Key, entity_keys, hashes_of
+from mlforge.frames.encoding import hashes_of
 from mlforge.frames.interop import Table
+from mlforge.frames.keys import Key, entity_keys, key_column
 from mlforge.frames.normalize import as_utc
 from mlforge.frames.time_units import unit_us
 from mlforge.online import OnlineBooks
@@ -109,41 +110,16 @@ class EntityKeys:
 
 
 def spine_key(spine: Table, key: str, dtype: str, feature: str) -> pl.Series:
-    """A spine's key column in the feature's dtype; RetrievalError for one that does not fit."""
+    """A spine's key column in the feature's dtype, by the rule of online entities; RetrievalError for one that does not fit."""
     if key not in spine.columns:
         raise RetrievalError(
             f"{feature}: the spine has no key column {key!r}; it has {_listed(spine)}"
             f"{near_hint(key, spine.columns)}"
         )
-    values, polars_dtype = spine.column(key), polars_schema.to_polars(dtype)
-    if values.dtype == polars_dtype:
-        return values
-    if dtype == "String" and isinstance(values.dtype, (pl.Categorical, pl.Enum)):
-        return values.cast(pl.String)
-    if values.dtype == pl.Null:
-        return values.cast(polars_dtype)
-    kind = polars_schema.dtype_text(values.dtype)
-    if dtype in INTEGERS and kind in INTEGERS:
-        # An id that does not fit the feature's width is an entity never seen.
-        return values.cast(polars_dtype, strict=False)
-    if dtype in INTEGERS and kind in FLOATS:
-        known = values.fill_nan(None)
-        if bool((known == known.floor()).all()):
-            return known.cast(polars_dtype, strict=False)
-        raise RetrievalError(
-            f"{feature}: the spine's key {key!r} has fractions, the feature's is {dtype}"
-        )
-    # What pandas makes of dates.
-    if dtype == "Date" and isinstance(values.dtype, pl.Datetime) and not values.dtype.time_zone:
-        days = values.cast(pl.Date)
-        if bool((days.cast(values.dtype) == values).all()):
-            return days
-        raise RetrievalError(
-            f"{feature}: the spine's key {key!r} has times of day, the feature's is {dtype}"
-        )
-    raise RetrievalError(
-        f"{feature}: the spine's key {key!r} is {kind}, the feature's is {dtype}; cast it first"
-    )
+    try:
+        return key_column(spine.column(key), dtype)
+    except RetrievalError as error:
+        raise RetrievalError(f"{feature}: in the spine, {error}") from None
 
 
 def spine_instants(times: pl.Series) -> pl.Series:

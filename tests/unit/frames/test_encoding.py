@@ -19,14 +19,15 @@ from hypothesis import strategies as st
 
 from mlforge.core.schema import KEY_DTYPES, Column
 from mlforge.errors import DataError, RetrievalError
+from mlforge.frames import polars_schema
 from mlforge.frames.encoding import (
-    entity_key,
     json_row,
     json_rows,
     json_value,
     key_hash,
     key_hashes,
 )
+from mlforge.frames.keys import entity_key, key_column
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 # Names that polars takes for patterns never get so far: events refuse them.
@@ -222,8 +223,14 @@ def test_wrong_key_names_are_told_with_the_right_ones(
     ],
 )
 def test_a_value_that_no_row_could_hold_is_refused_by_name(dtype: str, value: object) -> None:
-    with pytest.raises(RetrievalError, match="key 'k'"):
+    with pytest.raises(RetrievalError, match="key 'k'") as online:
         entity_key({"k": value}, (Column("k", dtype),))
+    if value is pd.NA or value is pd.NaT or value is None:
+        assert key_column(pl.Series("k", [None]), dtype).to_list() == [None]
+        return
+    with pytest.raises(RetrievalError) as of_a_spine:
+        key_column(pl.Series("k", [value]), dtype)
+    assert str(of_a_spine.value) == str(online.value)
 
 
 @pytest.mark.parametrize("dtype", KEY_DTYPES)
@@ -233,6 +240,18 @@ def test_every_key_dtype_knows_its_values(dtype: str) -> None:
     assert entity_key({"k": value}, key) == {"k": value}
     assert key_hash(entity_key({"k": value}, key)) == key_hash({"k": value})
     assert entity_key({"k": str(value).lower()}, key) == {"k": value}
+    for spelt in (value, str(value).lower()):
+        of_a_spine = key_column(pl.Series("k", [spelt, None, spelt]), dtype)
+        assert of_a_spine.to_list() == [value, None, value]
+        assert polars_schema.dtype_text(of_a_spine.dtype) == dtype
+
+
+def test_whole_numbers_of_any_width_are_keys_of_a_spine_or_were_never_seen() -> None:
+    wide = pl.Series("k", [5, 2**70, -1], dtype=pl.Int128)
+    assert key_column(wide, "UInt8").to_list() == [5, None, None]
+    assert key_column(wide.cast(pl.String), "UInt8").to_list() == [5, None, None]
+    assert key_column(wide, "String").to_list() == ["5", str(2**70), "-1"]
+    assert entity_key({"k": 2**70}, (Column("k", "UInt8"),)) == {"k": 2**70}
 
 
 # Rows
