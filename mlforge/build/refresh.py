@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
+from mlforge.build.answer_names import check_answer_names
 from mlforge.build.categorizer import Decision
 from mlforge.build.deciding import fate_of
 from mlforge.build.defaults import check_defaults, noted_defaults
@@ -187,6 +188,7 @@ class _Refresh:
             return self._nothing(snapshot, f"{self.source.text} holds no parquet file yet")
         made_from = listing.version if self.feature.upstream else self.source.text
         candidate = candidate_of(self.feature, made_from, intake, schema, self.engine)
+        check_answer_names(self.store, candidate, snapshot.latest, self.options.others)
         defaults = noted_defaults(self.feature)
         fate = fate_of(self.store, snapshot, candidate, intake, defaults, self.options)
         if fate.decision is None:

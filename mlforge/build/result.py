@@ -9,6 +9,7 @@ from pathlib import Path
 from mlforge.build.distribution import Distribution
 from mlforge.build.rows import Layout
 from mlforge.build.tasks import TaskFigures
+from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.keeper import ALONE, Keeper
 from mlforge.core.manifest import Manifest
 from mlforge.engines.versions_diff import VersionsDiff
@@ -32,7 +33,7 @@ class Options:
     so that not even one that ends its reader does harm. apart: the command of a process that runs the feature's
     function within bounds; empty where there is none. publish: False stops before publishing, and
     writes nothing to the store. distribution: who takes part in a full build; None for this process alone. keeper: the
-    definitions that the feature is of. is_pushed: whether a push follows, with which it may share its work.
+    definitions that the feature is of. others: the features of the same definitions. is_pushed: whether a push follows, with which it may share its work.
     """
 
     attended: bool = True
@@ -47,6 +48,7 @@ class Options:
     layout: Layout = field(default_factory=Layout)
     distribution: Distribution | None = None
     keeper: Keeper = ALONE
+    others: tuple[FeatureSpec, ...] = ()
     is_pushed: bool = False
 
 

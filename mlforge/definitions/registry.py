@@ -319,7 +319,9 @@ class Definitions:
     ) -> BuildResult:
         feature, source = self.feature(name), self.source(name, store)
         check_place(self, name, source)
-        options = replace(options, keeper=self.keeper, is_pushed=self.online_store is not None)
+        others = tuple(other.spec for other in self.features.values())
+        is_pushed = self.online_store is not None
+        options = replace(options, keeper=self.keeper, others=others, is_pushed=is_pushed)
         if self.loaded_from is not None:
             options = replace(options, apart=command(*self.loaded_from, name))
         if options.publish and options.distribution is None:

@@ -961,13 +961,11 @@ def test_a_key_of_a_column_s_name_is_refused(project: Project, online: RedisStor
     other = project.define(
         lambda df: df.select("at", "amount", a__x="user_id"), name="other", keys=["a__x"]
     )
-    clash = project.define(
-        lambda df: df.select("at", a__x="user_id", x="amount"), name="a", keys=["a__x"], metrics=[]
-    )
+    clash = project.define(lambda df: df.select("at", "user_id", x="amount"), name="a", metrics=[])
     push(project, online, other)
     push(project, online, clash)
     with pytest.raises(RetrievalError, match="key 'a__x', which a gives too"):
-        get_online_features(["other", "a"], [{"a__x": 1}], online)
+        get_online_features(["other", "a"], [{"a__x": 1, "user_id": 1}], online)
 
 
 def test_training_s_list_is_taken_online_and_its_versions_are_checked(

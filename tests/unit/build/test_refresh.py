@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,13 @@ import pytest
 from mlforge import Definitions
 from mlforge.build.result import BuildResult, Options
 from mlforge.core import failpoints
-from mlforge.errors import BuildError, IntegrityError, SourceError, UnsupportedStore
+from mlforge.errors import (
+    BuildError,
+    DefinitionError,
+    IntegrityError,
+    SourceError,
+    UnsupportedStore,
+)
 from mlforge.maintenance.operations import rollback
 from mlforge.metrics import Rolling
 from tests.support.projects import Project, column, rows
@@ -226,6 +233,52 @@ def test_the_first_value_of_a_column_that_was_null_so_far_is_data(project: Proje
 def test_an_explicit_version_that_cannot_be_made_is_an_error(project: Project) -> None:
     with pytest.raises(BuildError, match=r"no version 2\.0\.0 can be made"):
         project.build(version="2.0.0")
+
+
+def with_columns(*names: str) -> Callable[[pl.DataFrame], pl.DataFrame]:
+    return lambda df: df.select("user_id", "at", *(pl.col("amount").alias(name) for name in names))
+
+
+@pytest.mark.parametrize(
+    ("second", "told"),
+    [
+        (
+            {"name": "a__b", "function": with_columns("d", "c")},
+            "the column 'b__c' of a would both be",
+        ),
+        ({"name": "z", "keys": ["a__b__c"]}, "its key or timestamp 'a__b__c' is what the column"),
+    ],
+)
+def test_columns_of_data_that_would_have_one_name_in_an_answer_are_refused_by_a_build(
+    project: Project, second: dict[str, Any], told: str
+) -> None:
+    project.drop("a", rows((1, 0, 1.0)).with_columns(a__b__c=1))
+    first = project.define(with_columns("b__c"), name="a", metrics=[])
+    project.build(first)
+    other = project.define(**{"metrics": [], "function": lambda df: df, **second})
+    definitions = project.definitions(first, other)
+    for build in (definitions.plan, definitions.build):
+        with pytest.raises(BuildError) as failed:
+            build()
+        [(name, error)] = failed.value.failures.items()
+        assert (name, type(error)) == (second["name"], DefinitionError)
+        assert told in str(error)
+    assert project.store.features() == ["a"]
+
+
+def test_a_column_that_comes_under_the_name_of_a_key_is_refused_and_what_was_there_is_served(
+    project: Project,
+) -> None:
+    project.drop("a", rows((1, 0, 1.0)).with_columns(a__b=1))
+    other = project.define(lambda df: df, keys=["a__b"])
+    definitions = project.definitions(
+        project.define(with_columns("c"), name="a", metrics=[]), other
+    )
+    assert definitions.build()["a"].version == "1.0.0"
+    changed = project.definitions(project.define(with_columns("b"), name="a", metrics=[]), other)
+    with pytest.raises(DefinitionError, match="as is a key or the timestamp of spend"):
+        changed.refresh("a", attended=False)
+    assert changed.store.read("a").columns == ["user_id", "at", "c"]
 
 
 def test_rows_left_out_are_reported(project: Project) -> None:
