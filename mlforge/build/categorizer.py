@@ -15,7 +15,8 @@
 | nothing changed                                     | none  | unchanged           |
 | after a rollback: as the highest version            | PATCH | rolled_forward      |
 
-The first row that applies decides; an explicit version always makes one.
+The first row that applies decides; an explicit version always makes one. Where its number goes further than the change,
+the bump is that of the number, for the reason explicit_version.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from mlforge.core.manifest import ChangeSummary, Manifest, config_of
 from mlforge.core.metrics import MetricColumn
 from mlforge.core.schema import Schema, dtypes
 from mlforge.core.text import plural
-from mlforge.core.values import Bump, Version
+from mlforge.core.values import BUMP_ORDER, Bump, Version
 from mlforge.errors import VersionConflict
 
 FIRST = Version(1, 0, 0)
@@ -121,7 +122,8 @@ def decide(
     """Compare a candidate with the latest version.
 
     highest: the greatest version that exists, which after a rollback is above the latest; numbers
-        go on from it. explicit: a version asked for; VersionConflict if it is taken or too low.
+        go on from it. explicit: a version asked for; VersionConflict if it is taken or too low. Its bump is that of the
+        number or of the change, whichever is greater.
     """
     highest = highest or (latest.version if latest else None)
     bump, reason, details, evidence = _change(latest, new, data)
@@ -130,9 +132,12 @@ def decide(
             raise VersionConflict(
                 f"{new.name}: version {explicit} is not above the highest, {highest}; versions are never overwritten"
             )
-        return Decision(
-            explicit, bump or "patch", reason if bump else "explicit_version", details, evidence
-        )
+        step = explicit.step_from(highest) if highest else "major"
+        evidence = {**evidence, "asked_for": str(explicit)}
+        if bump is not None and BUMP_ORDER.index(bump) >= BUMP_ORDER.index(step):
+            return Decision(explicit, bump, reason, details, evidence)
+        alone = f"the change alone is a {bump}: {reason}" if bump else "nothing changed"
+        return Decision(explicit, step, "explicit_version", (alone,), evidence)
     if bump is None:
         return Decision(None, None, reason)
     version = FIRST if highest is None else highest.bumped(bump)

@@ -11,6 +11,8 @@ from mlforge.core.arguments import shown
 from mlforge.errors import DefinitionError, StoreError
 
 Bump = Literal["major", "minor", "patch"]
+BUMP_ORDER: tuple[Bump, ...] = ("patch", "minor", "major")
+"""The kinds of bumps, the least first."""
 BEGINNING, END = -(1 << 62), 1 << 62
 """Before and after all instants, with room to add durations."""
 FIRST_INSTANT, LAST_INSTANT = -62_135_596_800_000_000, 253_402_300_799_999_999
@@ -64,6 +66,12 @@ class Version:
         if bump == "minor":
             return Version(self.major, self.minor + 1, 0)
         return Version(self.major, self.minor, self.patch + 1)
+
+    def step_from(self, other: Version) -> Bump:
+        """The first of the three numbers in which this version is another."""
+        if self.major != other.major:
+            return "major"
+        return "minor" if self.minor != other.minor else "patch"
 
     def __str__(self) -> str:
         return f"{self.major}.{self.minor}.{self.patch}"

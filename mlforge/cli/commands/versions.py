@@ -70,7 +70,7 @@ def versions(args: argparse.Namespace) -> int:
 
 
 def _briefly(change: ChangeSummary | None) -> str | None:
-    """`data_refresh: 3 rows`, `logic_changed: 0 rows differ`, `added_columns: 2`."""
+    """`data_refresh: 3 rows`, `logic_changed: 0 rows differ`, `added_columns: 2`, `explicit_version: nothing changed`."""
     if change is None:
         return None
     evidence = change.evidence
@@ -78,6 +78,8 @@ def _briefly(change: ChangeSummary | None) -> str | None:
         return f"{change.reason}: {plural(evidence['rows_differ'], 'row')} differ"
     if change.reason in ("data_refresh", "first_build"):
         return f"{change.reason}: {plural(evidence.get('rows_changed', 0), 'row')}"
+    if change.reason == "explicit_version":
+        return ": ".join((change.reason, *change.details))
     return f"{change.reason}: {len(change.details)}" if change.details else change.reason
 
 

@@ -227,11 +227,37 @@ def test_a_file_of_equal_content_counts_twice(project: Project) -> None:
     assert (first["amount__sum__7d"], first["amount__count__7d"]) == (20.0, 2)
 
 
-def test_an_explicit_version_is_always_made(project: Project) -> None:
-    assert project.build(version="3.2.1").version == "3.2.1"
-    assert project.build(version="3.2.2").changed
+def test_an_explicit_version_is_always_made_says_what_it_is_and_numbers_go_on_from_it(
+    project: Project,
+) -> None:
+    nothing = ("nothing changed",)
+    for asked, told in (
+        ("1.0.7", ("patch", "explicit_version", nothing)),
+        ("1.4.0", ("minor", "explicit_version", nothing)),
+        ("3.2.1", ("major", "explicit_version", nothing)),
+    ):
+        built = project.build(version=asked)
+        assert (built.version, (built.bump, built.reason, built.details)) == (asked, told)
     project.drop("two", rows((1, 2, 3.0)))
-    assert project.build().version == "3.2.3"
+    assert project.build().version == "3.2.2"
+    project.drop("three", rows((1, 2, 4.0)))
+    built = project.build(version="3.5.0")
+    assert (built.bump, built.reason) == ("minor", "explicit_version")
+    assert built.details == ("the change alone is a patch: data_refresh",)
+    project.drop("four", rows((1, 2, 5.0)))
+    built = project.build(version="3.5.9")
+    assert (built.bump, built.reason, built.details) == (
+        "patch",
+        "data_refresh",
+        ("1 row of 1 entity",),
+    )
+    built = project.build(
+        project.define(metrics=[]), version="3.5.10"
+    )  # a number is no reason to call it harmless
+    assert (built.bump, built.reason) == ("major", "metrics_removed")
+    changes = [each.change for each in project.store.summaries("spend") if each.change]
+    assert [each.bump_type for each in changes] == ["major", "patch", "minor", "major", "patch", "minor", "patch", "major"]  # fmt: skip
+    assert [each.evidence.get("asked_for") for each in changes][-2:] == ["3.5.9", "3.5.10"]
 
 
 @pytest.mark.parametrize("version", ["1.0.0", "0.9.0"])
