@@ -23,7 +23,7 @@ from mlforge.errors import StoreError
 from mlforge.frames.forgotten import rows_of, without
 from mlforge.ingest import partials
 from mlforge.maintenance.manifests import manifests_of, remove
-from mlforge.store import Audit, Store
+from mlforge.store import Audit, Books, Store
 from mlforge.store.file_tasks import PartialLocation, PartialWrite, read_file
 from mlforge.store.integrity import intact
 
@@ -32,13 +32,15 @@ from mlforge.store.integrity import intact
 class Scrubbed:
     """The versions and the number of partials that went of a feature for good; `in_use` versions stay for their readers.
 
-    sets: folders of training sets that were made from versions that went.
+    sets: folders of training sets that were made from versions that went, now or before. exports: tables to which such versions
+    were exported.
     """
 
     versions: tuple[str, ...]
     partials: int
     in_use: tuple[str, ...]
     sets: tuple[str, ...]
+    exports: tuple[str, ...]
 
 
 def publish_without(
@@ -97,8 +99,10 @@ def scrub(
         timestamp = served.spec.timestamp if served else None
         store.scrub(name, spare, timestamp)  # of none, too: a killed one may have left copies
         store.keep_profiles(name, {part.hash for manifest in staying for part in manifest.parts})
-        sets = _redact(store, name, entities, gone)
-    return Scrubbed(tuple(map(str, gone)), len(spare), tuple(map(str, in_use)), sets)
+        books = _redacted_books(store, name, entities, gone)
+        sets, exports = _copies(books, set(store.versions(name)), gone)
+    texts = (tuple(map(str, versions)) for versions in (gone, in_use))
+    return Scrubbed(next(texts), len(spare), next(texts), sets, exports)
 
 
 def files_with_forgotten_rows(manifest: Manifest) -> list[str]:
@@ -158,10 +162,10 @@ def _all_in(manifest: Manifest, hashes: Collection[str]) -> bool:
     return all(partial.hash in hashes for partial in manifest.partials)
 
 
-def _redact(
+def _redacted_books(
     store: Store, name: str, entities: Sequence[Entity], gone: Collection[Version]
-) -> tuple[str, ...]:
-    """Take values out of notes, and pins off versions that went; returns the folders of training sets of these."""
+) -> Books:
+    """The feature's books, after values were taken out of notes, and pins off versions that went."""
     books, texts = store.books(name), {str(version) for version in gone}
     redacted = {
         path: replace(bad, reason=_redacted(bad.reason, entities), memo=REASON)  # it is tried again
@@ -177,7 +181,20 @@ def _redact(
     audit = store.audit(name)
     if audit is not None and (clean := _without_names(audit, entities)) != audit:
         store.write_audit(name, clean)
-    return tuple(pin.out for pin in books.sets.values() if not texts.isdisjoint(pin.versions))
+    return now
+
+
+def _copies(
+    books: Books, there: Collection[Version], gone: Collection[Version]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Training sets and exported tables of versions that are there no more, so also of those that a killed run removed.
+
+    A table has snapshots of versions before the last, so that of any feature whose versions went now counts.
+    """
+    known = set(map(str, there))
+    sets = tuple(pin.out for pin in books.sets.values() if not known.issuperset(pin.versions))
+    exports = books.exports.items()
+    return sets, tuple(table for table, note in exports if gone or note.version not in known)
 
 
 def _without_names(audit: Audit, entities: Sequence[Entity]) -> Audit:

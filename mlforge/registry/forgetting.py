@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 
 from mlforge.core.forgotten import Entity, Forgotten
@@ -24,7 +24,7 @@ from mlforge.maintenance.forgetting import (
 from mlforge.online import OnlineStore
 from mlforge.online.opening import online_store_at
 from mlforge.online.push import owner_of, push
-from mlforge.registry.project import known_features
+from mlforge.registry.project import known_features, may_be_there
 from mlforge.store import Store
 
 _SALT_BYTES = 16
@@ -86,6 +86,8 @@ def forget(definitions: Definitions, entities: Sequence[Entity], url: str | None
     for name in names:
         try:
             scrubbed = scrub(store, name, entities)
+            exports = tuple(filter(may_be_there, scrubbed.exports))
+            scrubbed = replace(scrubbed, exports=exports)
             served = store.latest(name)
             files = files_with_forgotten_rows(served) if served else []
             version, rows, online = published.get(name, (None, 0, 0))

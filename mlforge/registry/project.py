@@ -37,11 +37,11 @@ def _edges(definitions: Definitions) -> Iterator[tuple[Node, Node]]:
         books = definitions.store.books(name)
         for held in books.sets.values():
             yield Node(FEATURE, name), Node(SET, held.out)
-        for table in filter(_may_be_there, books.exports):
+        for table in filter(may_be_there, books.exports):
             yield Node(FEATURE, name), Node(TABLE, table)
 
 
-def _may_be_there(table: str) -> bool:
+def may_be_there(table: str) -> bool:
     """Whether an exported table is not known to be gone: of one in a bucket nobody asks."""
     place = table.partition(":")[2]
     return scheme_of(place) is not None or Path(place).exists()

@@ -6,6 +6,7 @@ import json
 import struct
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from mlforge.online.redis import own_files
 from mlforge.profiles.table import profile_version
 from mlforge.registry import forgetting as registry_forgetting
 from mlforge.registry.forgetting import entities_of, forget
+from mlforge.store.records import ExportNote
 from mlforge.training_sets.making import training_set
 from tests.support.servers import running
 from tests.support.workers import eventually
@@ -200,6 +202,12 @@ def test_every_byte_of_an_entity_goes_and_none_comes_back(
     pin(store, "spend", first)
     spine = pl.DataFrame({"user_id": [value], "at": [START + timedelta(days=2)]})
     training_set(spine, ["spend"], store, "train")
+    lake, gone = (f"delta:{Path(name).absolute()}" for name in ("lake", "gone"))
+    Path("lake").mkdir()
+    note = ExportNote(str(store.versions("spend")[-1]), 0)
+    with store.lock("spend"):
+        books = store.books("spend")
+        store.write_books("spend", replace(books, exports={lake: note, gone: note}))
     profile_version(store, store.resolve("profile"))
     audited(definitions)
     assert held_in_store(value)
@@ -211,6 +219,7 @@ def test_every_byte_of_an_entity_goes_and_none_comes_back(
     spend = outcome.features["spend"]
     assert (spend.files, spend.rows) == (("a.parquet", "c.parquet"), 2)
     assert spend.scrubbed.sets == (str(Path("train").absolute()),)
+    assert spend.scrubbed.exports == (lake,)
     assert first in spend.scrubbed.versions
     assert held_in_store(value) == []
     assert held_in_redis(redis_url, value) == []
@@ -221,6 +230,8 @@ def test_every_byte_of_an_entity_goes_and_none_comes_back(
     assert verify(store, definitions.features) == []
     again = forget(definitions, entities)
     assert [each.version for each in again.features.values()] == [None] * 6
+    named = again.features["spend"].scrubbed  # again, as a killed run may have named none
+    assert (named.sets, named.exports) == (spend.scrubbed.sets, spend.scrubbed.exports)
     assert [entry.details["files"] for entry in log.recent()] == [[{"reason": "amount fails (10)"}]]
     assert "(forgotten)" in store_reason(definitions)
     assert {name: each.changed for name, each in definitions.build().items()}["spend"]

@@ -34,10 +34,10 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 def forget(args: argparse.Namespace) -> int:
     """Delete the rows of entities from the store and online. Exit code 1 where something stays: run it again then.
 
-    JSON: `{"features": [{"feature", "version", "rows", "versions", "partials", "in_use", "online", "source", "files", "sets"}],
+    JSON: `{"features": [{"feature", "version", "rows", "versions", "partials", "in_use", "online", "source", "files", "sets", "exports"}],
     "failures": {feature: reason}, "left": [text]}`. version, rows: of the version that was published without them, null and 0 for none.
     versions: those that went; in_use: those that a reader still reads. online: keys deleted. files: those of the source that hold
-    rows of forgotten entities still. sets: folders of training sets made from versions that went. left: servers whose own files may
+    rows of forgotten entities still. sets: folders of training sets made from versions that went. exports: tables to which such versions were exported. left: servers whose own files may
     hold rows still.
     """
     from mlforge.registry.forgetting import entities_of
@@ -86,6 +86,7 @@ def _notes(forgot: list[Forgot], *, online: bool) -> list[str]:
     """Sentences on what is left to the person who asked."""
     files = list(dict.fromkeys(f"{path} of {f.source}" for f in forgot for path in f.files))
     sets = list(dict.fromkeys(out for each in forgot for out in each.scrubbed.sets))
+    tables = list(dict.fromkeys(table for each in forgot for table in each.scrubbed.exports))
     notes = []
     if files:
         first = ", ".join(files[:5]) + (f" and {len(files) - 5} more" if len(files) > 5 else "")
@@ -97,6 +98,10 @@ def _notes(forgot: list[Forgot], *, online: bool) -> list[str]:
     if sets:
         notes.append(
             f"training sets were made from versions that went, and are yours to delete: {', '.join(sets)}"
+        )
+    if tables:
+        notes.append(
+            f"versions that went were exported to tables, which hold their rows until you export again and then vacuum: {', '.join(tables)}"
         )
     if not online:
         notes.append("no online store is named here, so rows online stay until the next push")
@@ -117,6 +122,7 @@ def _document(outcome: Outcome) -> dict[str, object]:
                 "source": each.source,
                 "files": list(each.files),
                 "sets": list(each.scrubbed.sets),
+                "exports": list(each.scrubbed.exports),
             }
             for each in outcome.features.values()
         ],
