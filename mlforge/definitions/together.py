@@ -93,9 +93,10 @@ def each_in_turn(
 
 
 def compacted(store: Store, result: BuildResult) -> BuildResult:
-    """The result of a build after which small files of events were merged: many builds leave few files to scan."""
+    """The result of a build that published a version, after which small files of events were merged: many builds leave few files to scan."""
+    assert result.manifest is not None
     try:
-        compact(store, result.feature)
+        compact(store, result.manifest)
     except StoreError as error:
         warning = f"small files of events were not merged: {error}"
         return replace(result, warnings=(*result.warnings, warning))

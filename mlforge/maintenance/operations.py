@@ -111,16 +111,16 @@ def tidy(store: Store, name: str, rule: Retention = UNATTENDED) -> Pruned | None
     spare = set(removable(versions, served, set(pins), rule, clock.now()))
     if len(spare) >= _WORTH_IT and len(spare - store.made_from(name)) >= _WORTH_IT:
         pruned = _prune(store, name, rule, above=_MOSTLY)
-    compact(store, name)
+    manifest = store.latest(name)
+    if manifest is not None:
+        compact(store, manifest)
     keep_index(store, name)
     return pruned
 
 
-def compact(store: Store, name: str) -> None:
-    """Merge small loose partials of the served version into packs, where there are enough of them."""
-    manifest = store.latest(name)
-    if manifest is not None:
-        store.compact(name, manifest.partials, manifest.spec.timestamp)
+def compact(store: Store, manifest: Manifest) -> None:
+    """Merge small loose partials of a version, the served one, into packs, where there are enough of them."""
+    store.compact(manifest.name, manifest.partials, manifest.spec.timestamp)
 
 
 def verify(store: Store, names: Iterable[str], version: str | None = None) -> list[Problem]:

@@ -316,7 +316,7 @@ def test_a_compaction_leaves_the_index_and_what_goes_takes_it_along(tmp_path: Pa
     for day in range(3):
         project.drop(f"{day}", rows((1, 9.0 + day, 3.0)))
         project.build(define(project))
-    compact(project.store, "spend")
+    compact(project.store, project.store.resolve("spend"))
     check(project)
     project.drop("last", rows((1, 20, 3.0)))
     project.build(define(project))

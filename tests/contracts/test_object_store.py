@@ -105,12 +105,16 @@ def test_a_drop_costs_few_requests_in_few_rounds_and_none_that_grows_with_the_fi
         project.drop(str(number), rows((number % 7, number / 10, 1.0)))
     definitions = project.definitions()
     definitions.build()
-    project.drop("last", rows((1, 20.0, 2.0)))
-    objects.requests.clear()
     objects.before = lambda deed, key: threading.Event().wait(0.01)
-    assert definitions.refresh("spend").version == "1.0.1"
-    assert len(objects.requests) <= 9, objects.requests
-    assert rounds(objects.requests) <= 5, objects.requests
+    ways = {"1.0.1": lambda: definitions.refresh("spend"), "1.0.2": definitions.build}
+    for version, build in ways.items():
+        project.drop(version, rows((1, 20.0, 2.0)))
+        objects.requests.clear()
+        build()
+        requests = [*objects.requests]
+        assert len(requests) <= 9, requests
+        assert rounds(requests) <= 5, requests
+        assert store.read_metadata("spend").version == Version.parse(version)
     definitions.refresh("spend")  # a file that was young when it was looked at has settled by now
     objects.requests.clear()
     assert definitions.refresh("spend").reason == "unchanged"

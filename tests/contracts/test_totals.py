@@ -239,11 +239,11 @@ def test_a_compaction_leaves_totals_and_the_next_drop_makes_none_anew(
     for number in range(3):
         patient.drop(f"{number}", rows((1, 12 + number, 3.0)))
         patient.build(feature)
-    compact(patient.store, "spend")
+    compact(patient.store, patient.store.resolve("spend"))
     patient.drop("last", rows((1, 20, 3.0)))
     patient.build(feature)
     assert len(_stored(patient)) == 2
-    compact(hasty.store, "spend")
+    compact(hasty.store, hasty.store.resolve("spend"))
     assert not before.exists()
     patient.drop("later", rows((1, 21, 3.0)))
     patient.build(feature)
