@@ -88,7 +88,9 @@ def _comparable(column: pl.Series) -> pl.Series:
     if column.dtype.is_float():
         return column.set(~column.is_finite(), None)
     if column.dtype.is_nested() or column.dtype == pl.Object:
-        raise _no_key(column.name, next((value for value in column if value is not None), None))
+        for value in column.drop_nulls().head(1).to_list():
+            raise _no_key(column.name, value)
+        return pl.Series(column.name, [None] * len(column), dtype=pl.Boolean)
     return column
 
 
