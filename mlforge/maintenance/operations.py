@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from mlforge.core import clock
 from mlforge.core.manifest import Manifest, Partial
 from mlforge.core.values import Version
 from mlforge.engines.events import keep_index
+from mlforge.engines.kinds import kinds_of
 from mlforge.errors import MlforgeError, VersionConflict, VersionNotFound
 from mlforge.frames.digest import digest
 from mlforge.maintenance.manifests import manifests_of, remove
@@ -18,6 +20,7 @@ from mlforge.store import Pointer, Store
 from mlforge.store.file_tasks import PartialLocation, read_file
 
 _WORTH_IT = 10
+_STILL_READ_US = 600_000_000
 _MOSTLY = 0.5  # a pack with fewer partials that are named by no version stays as it is
 
 
@@ -180,10 +183,30 @@ def _prune(
             if not unreadable:
                 kept = (m for v, m in manifests.items() if v not in removed)
                 store.keep_profiles(name, {part.hash for m in kept for part in m.parts})
+                _keep_tiles(store, manifests, pointer)
     removed_, unreadable_, in_use_ = (
         tuple(map(str, versions)) for versions in (removed, unreadable, in_use)
     )
     return Pruned(name, removed_, len(spare), unreadable_, in_use_)
+
+
+def _keep_tiles(
+    store: Store, manifests: Mapping[Version, Manifest], pointer: Pointer | None
+) -> None:
+    """Let go of tiles that no definition needs any more.
+
+    Needed are those of the served version, of the newest, which it may have been rolled back from, and of versions that were served a
+    moment ago, whose push or reader may be at work.
+    """
+    if pointer is None or pointer.version not in manifests:
+        return
+    of_versions = [*manifests.values()]
+    since = clock.now() - _STILL_READ_US
+    recent = [older for older, newer in pairwise(of_versions) if newer.created_at > since]
+    needed = [manifests[pointer.version], of_versions[-1], *recent]
+    of_definitions = {(manifest.spec, manifest.events): manifest for manifest in needed}
+    kinds = {kind for manifest in of_definitions.values() for kind in kinds_of(store, manifest)}
+    store.keep_tiles(of_versions[0].name, kinds)
 
 
 def _check_partials(store: Store, manifest: Manifest, checked: dict[str, str | None]) -> list[str]:

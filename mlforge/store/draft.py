@@ -123,6 +123,9 @@ class Draft(Store):
     def write_tiles(self, name: str, kind: str, writes: Iterable[TileWrite]) -> None:
         """Write nothing; tiles may be missing at any time."""
 
+    def keep_tiles(self, name: str, kinds: Collection[str]) -> None:
+        """Delete nothing."""
+
     def write_profiles(self, name: str, documents: Mapping[str, Mapping[str, Any]]) -> None:
         """Write nothing; profiles may be missing at any time."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from mlforge.core.manifest import Manifest, Partial
@@ -100,6 +100,13 @@ class PartialStorage(ABC):
 
         Tiles of deleted partial files are deleted, and after a while tiles of other kinds. Raises StoreError
         where the store cannot be written to.
+        """
+
+    @abstractmethod
+    def keep_tiles(self, name: str, kinds: Collection[str]) -> None:
+        """Delete tiles of other kinds once they are older than the grace period for readers, while nobody reads a version.
+
+        What stays goes at a later call.
         """
 
     @abstractmethod

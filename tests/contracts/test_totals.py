@@ -15,6 +15,7 @@ from mlforge.build.result import Options
 from mlforge.build.rows import Layout
 from mlforge.core.aggregations import AGGREGATIONS, aggregation
 from mlforge.core.forgotten import Entity, Forgotten
+from mlforge.core.values import Version
 from mlforge.engines import engine_named
 from mlforge.engines.base import POINT
 from mlforge.engines.evaluation import active_entities
@@ -22,8 +23,10 @@ from mlforge.engines.events import Events, events_of
 from mlforge.engines.tiles import held, totals
 from mlforge.engines.tiles.build import build_tiles
 from mlforge.engines.views import AsOfView
+from mlforge.maintenance import operations
 from mlforge.maintenance.forgetting import publish_without
-from mlforge.maintenance.operations import compact
+from mlforge.maintenance.operations import compact, prune
+from mlforge.maintenance.retention import UNATTENDED
 from mlforge.metrics import Rolling
 from mlforge.store import LocalStore, ObjectStore
 from mlforge.store.local.packs import Packing
@@ -250,6 +253,33 @@ def test_a_compaction_leaves_totals_and_the_next_drop_makes_none_anew(
     assert len(_stored(patient)) == 1
     assert events_of(patient.store, patient.store.resolve("spend")).totals is not None
     assert patient.store.read("spend")["amount__count__all"][-1] == 37
+
+
+def test_files_that_the_definition_no_longer_needs_go_with_a_prune_and_beneath_no_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalStore(tmp_path / "store", Packing(grace_s=0))
+    project = Project(tmp_path / "p").on(store)
+    project.drop("a", some(0, 8))
+    ranked = {"amount": ["sum", "p50", "last"]}
+    project.build(project.define(metrics=[Rolling("all", ranked)], interval="12h"))
+    spine = pl.DataFrame({"user_id": [1], "at": [at(9)]})
+    values = get_training_data(spine, [("spend", "1.0.0")], store)
+    project.build(project.define(metrics=[Rolling("2d", {"amount": "sum"})]))
+
+    def files_left() -> list[Path]:
+        prune(store, ["spend"], UNATTENDED)
+        return [*(tmp_path / "store" / "spend" / "_tiles").iterdir()]
+
+    assert len(files_left()) >= 2, "what was served a moment ago may be in a push"
+    monkeypatch.setattr(operations, "_STILL_READ_US", 0)
+    with store.lease("spend", Version(1, 0, 0)):
+        assert len(files_left()) >= 2
+    assert files_left() == []
+    assert get_training_data(spine, [("spend", "1.0.0")], store).equals(values)
+    project.build(project.define(metrics=[Rolling("all", ranked)], interval="12h"))
+    made = files_left()
+    assert made, "those of the served version stay"
 
 
 def test_an_entity_whose_first_event_is_where_totals_and_windows_end_has_no_value_yet(

@@ -142,6 +142,11 @@ class SetCache:
         notes = self.store.tile_notes(self.spec.name, self._files[file], file)
         return notes if notes is not None and isinstance(notes.get("sets"), list) else None
 
+    @property
+    def kind(self) -> str | None:
+        """The kind of the sets that the feature may have; None where it needs none."""
+        return self._kind if self.parts else None
+
     @cached_property
     def _files(self) -> Mapping[str, str]:
         """The files of sets, by the file of partials that each was made from."""

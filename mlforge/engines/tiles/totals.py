@@ -309,6 +309,12 @@ def _late(
     return None if any(missing.values()) else tuple(late)
 
 
+def kind_of(events: EventScan) -> str | None:
+    """The kind of the totals that a version may have; None where no metric of it is served by any."""
+    spec = served(events.spec, events.schema)
+    return None if spec is None else _kind(spec, events)
+
+
 def _kind(spec: FeatureSpec, events: EventScan) -> str:
     """A hash of all that totals depend on besides events; longer than those of tiles of intervals."""
     dtypes = spec.value_dtypes(events.schema)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +10,10 @@ from typing import Any
 
 from mlforge.core.manifest import Manifest, VersionSummary
 from mlforge.core.values import Version
+from mlforge.errors import VersionInUse
 from mlforge.store import manifest_json
 from mlforge.store.local import state_files
+from mlforge.store.local.leases import unshared
 from mlforge.store.local.lock import exclusive
 from mlforge.store.local.manifest_chunks import ManifestChunks
 from mlforge.store.local.manifests import ManifestCache, read_document, read_manifest
@@ -105,6 +107,22 @@ class FeatureFolder:
                 path = self.version(version) / META
                 summaries.append(manifest_json.summary(document, str(path)))
         return summaries
+
+    def keep_tiles(self, kinds: Collection[str]) -> None:
+        """Delete tiles of other kinds once the grace period is over, unless somebody reads a version: it may be of a former kind."""
+        if (others := self.tiles.of_other_kinds(kinds)) and not self._is_read():
+            self.tiles.delete(others)
+
+    def _is_read(self) -> bool:
+        """Whether somebody holds a lease of a version."""
+        for version in self.versions():
+            document = self.version(version) / META
+            try:
+                with suppress(FileNotFoundError, NotADirectoryError), unshared(document, self.name):
+                    pass
+            except VersionInUse:
+                return True
+        return False
 
     def exclusive(self) -> AbstractContextManager[None]:
         """Nobody else publishes, serves, removes or recovers a version until the block ends."""

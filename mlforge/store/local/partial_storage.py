@@ -97,6 +97,10 @@ class LocalPartials(PartialStorage):
         """Write files of `_tiles`, each whole or not at all."""
         self._feature(name).tiles.write(kind, writes)
 
+    def keep_tiles(self, name: str, kinds: Collection[str]) -> None:
+        """Delete other files of `_tiles`."""
+        self._feature(name).keep_tiles(kinds)
+
     def is_whole(self, name: str, file: str) -> bool:
         """Compare the file with the checksum within it."""
         with suppress(OSError):

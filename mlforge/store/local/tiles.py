@@ -118,6 +118,18 @@ class TileFolder:
                 with io.storage_errors(entry.path):
                     entry.path.unlink(missing_ok=True)
 
+    def of_other_kinds(self, kinds: Collection[str]) -> list[Path]:
+        """Files of other kinds that are older than the grace period."""
+        settled_s = time.time() - self.grace_s
+        others = (entry for entry in self._entries() if entry.kind not in kinds)
+        return [entry.path for entry in others if entry.written_at <= settled_s]
+
+    def delete(self, paths: Iterable[Path]) -> None:
+        """Delete files of tiles."""
+        for path in paths:
+            with io.storage_errors(path):
+                path.unlink(missing_ok=True)
+
     def scrub(self, hashes: Collection[str]) -> None:
         """Delete tiles of deleted files, and those that were made of one of these partials, beside whatever file they are."""
         # An earlier release gave a rewritten partial the mark of the one that it was rewritten from.

@@ -143,6 +143,10 @@ class CachedStore(Store):
         """Write them to the cache alone."""
         self._writable(name).folder.tiles.write(kind, writes)
 
+    def keep_tiles(self, name: str, kinds: Collection[str]) -> None:
+        """Delete other tiles from the cache."""
+        self._files(name).folder.keep_tiles(kinds)
+
     def profiles(self, name: str, hashes: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:
         """The profiles of this machine's cache."""
         return self._files(name).folder.profiles.read(hashes)
