@@ -6,7 +6,7 @@ repeats work, never loses it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
@@ -19,9 +19,11 @@ from mlforge.build.defaults import check_defaults, noted_defaults
 from mlforge.build.diff import compare_rows, tables
 from mlforge.build.drifting import Judgement, check_table_rules, judged
 from mlforge.build.gathering import gathered_once
+from mlforge.build.intake_tasks import GroupFigures, groups_of
 from mlforge.build.keeping import keeper_of
 from mlforge.build.policy import mode_of
 from mlforge.build.result import BuildResult, Options
+from mlforge.build.shared_intake import SharedIntake
 from mlforge.build.table import TableWriter
 from mlforge.build.usable import check_whole, complete, nothing_usable, still_there
 from mlforge.core import clock
@@ -41,12 +43,13 @@ from mlforge.errors import (
     VersionConflict,
 )
 from mlforge.features.feature import Feature
+from mlforge.ingest.elsewhere import NOWHERE
 from mlforge.ingest.pipeline import Intake, ingest
 from mlforge.ingest.transform import Apart
 from mlforge.ingest.unchanged import of_version
 from mlforge.sources.listing import Listing
 from mlforge.sources.row_source import RowSource
-from mlforge.sources.source_file import Stat
+from mlforge.sources.source_file import SourceFile, Stat
 from mlforge.sources.source_reading import SourceReading
 from mlforge.store import Books, Snapshot, Store, Transaction
 from mlforge.store.changes import EventDiff
@@ -206,7 +209,8 @@ class _Refresh:
     def _ingest(self, listing: Listing, snapshot: Snapshot) -> Intake:
         options = self.options
         with Apart.opened(options.apart, at_once=options.attended or options.careful) as apart:
-            return ingest(
+            shared = self._shared(listing, snapshot, apart)
+            intake = ingest(
                 self.feature,
                 listing,
                 self.store,
@@ -216,7 +220,32 @@ class _Refresh:
                 careful=options.careful,
                 reading=self.reading,
                 apart=apart,
+                elsewhere=shared or NOWHERE,
             )
+        if shared is None:
+            return intake
+        warnings = (*shared.warnings, *intake.warnings)
+        return replace(intake, warnings=warnings, is_shared=bool(shared.tasks))
+
+    def _shared(
+        self, listing: Listing, snapshot: Snapshot, apart: Apart | None
+    ) -> SharedIntake | None:
+        """Whoever takes part in a large intake; None for nobody."""
+        options = self.options
+        if options.distribution is None or options.careful:
+            return None
+        return SharedIntake(
+            options.distribution,
+            self.feature,
+            self.source,
+            self.store,
+            self.engine,
+            listing,
+            snapshot.latest,
+            options.max_file_memory,
+            options.group_bytes,
+            apart,
+        )
 
     def _publish(self, snapshot: Snapshot, change: _Change, books: Books) -> BuildResult:
         """Write the rows of a change and serve its version; or stop before that, and return what it would do."""
@@ -251,7 +280,7 @@ class _Refresh:
             tx.commit(manifest, books)  # to a draft, where nothing is to be published
         return replace(
             self._result(change.intake),
-            warnings=(*change.intake.warnings, *table.warnings, *drift.warnings()),
+            warnings=_each_once(*change.intake.warnings, *table.warnings, *drift.warnings()),
             version=str(decision.version),
             bump=decision.bump,
             reason=decision.reason,
@@ -296,6 +325,8 @@ class _Refresh:
         self._write_books(snapshot, now)
         if intake.file_states != snapshot.file_states:
             self.store.write_file_states(snapshot.name, intake.file_states)
+        if intake.is_shared:  # nothing that its tasks have left is needed any more
+            self.store.task_files(snapshot.name).clear()
         for path, bad in intake.quarantine.items():
             if before.quarantine.get(path) != bad:
                 log.warning("quarantined", feature=snapshot.name, path=path, reason=bad.reason)
@@ -349,6 +380,7 @@ class _Refresh:
             files_read=intake.files_read if intake else 0,
             quarantined=tuple(intake.quarantine.values()) if intake else (),
             warnings=intake.warnings if intake else (),
+            intake=_groups(intake.unread, self.options.group_bytes) if intake else (),
         )
 
     def _location(self, version: Version) -> str:
@@ -363,6 +395,15 @@ class _Change:
     decision: Decision
     diff: EventDiff | None
     intake: Intake
+
+
+def _each_once(*warnings: str) -> tuple[str, ...]:
+    """Warnings without repeated ones, as where two kinds of tasks find nobody to run them."""
+    return tuple(dict.fromkeys(warnings))
+
+
+def _groups(files: Sequence[SourceFile], most_bytes: int) -> tuple[GroupFigures, ...]:
+    return tuple(map(GroupFigures.of, groups_of(files, most_bytes)))
 
 
 def _sealed(source: RowSource, snapshot: Snapshot, *, is_believed: bool) -> RowSource:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlforge.build.distribution import Distribution
+from mlforge.build.intake_tasks import GROUP_BYTES, GroupFigures
 from mlforge.build.rows import Layout
 from mlforge.build.tasks import TaskFigures
 from mlforge.core.feature_spec import FeatureSpec
@@ -34,6 +35,7 @@ class Options:
     function within bounds; empty where there is none. publish: False stops before publishing, and
     writes nothing to the store. distribution: who takes part in a full build; None for this process alone. keeper: the
     definitions that the feature is of. others: the features of the same definitions. is_pushed: whether a push follows, with which it may share its work.
+    group_bytes: the most bytes of new files that a task of an intake reads.
     """
 
     attended: bool = True
@@ -50,6 +52,7 @@ class Options:
     keeper: Keeper = ALONE
     others: tuple[FeatureSpec, ...] = ()
     is_pushed: bool = False
+    group_bytes: int = GROUP_BYTES
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class BuildResult:
     those of the version served before, for the push that follows; None where nothing was published or they cannot
     be compared. steps: seconds by step: read (list and read files, apply the function), build (compare, compute the table),
     publish (write and sync, make the version visible). tasks: the ranges of time of a full build; empty
-    for an incremental one, and where there is no timestamp.
+    for an incremental one, and where there is no timestamp. intake: the groups of new files, which many processes can read.
     """
 
     feature: str
@@ -82,6 +85,7 @@ class BuildResult:
     steps: Mapping[str, float] = field(default_factory=dict)
     engine: str = ""
     tasks: tuple[TaskFigures, ...] = field(default=(), repr=False, compare=False)
+    intake: tuple[GroupFigures, ...] = field(default=(), repr=False, compare=False)
     planned: bool = False
     held: str | None = None
     rows_dropped: Mapping[str, int] = field(default_factory=dict)

@@ -60,9 +60,16 @@ class Forgotten:
 
     def rewritten(self, partial: str) -> str:
         """The hash under which a partial is kept without the rows of these entities."""
+        return f"{origin(partial)}{_REWRITTEN}{self._told_with(partial)[:16]}"
+
+    @property
+    def digest(self) -> str:
+        """A hash over all entities; empty where none was forgotten."""
+        return self._told_with("") if self else ""
+
+    def _told_with(self, text: str) -> str:
         marks = sorted(hash_ for known in self.hashes.values() for hash_ in known)
-        told = hashlib.sha256("\n".join([partial, *marks]).encode()).hexdigest()
-        return f"{origin(partial)}{_REWRITTEN}{told[:16]}"
+        return hashlib.sha256("\n".join([text, *marks]).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
         """The document."""

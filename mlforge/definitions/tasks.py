@@ -7,9 +7,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from mlforge.build.distribution import run_task
+from mlforge.build.intake_tasks import IntakeTask, run_intake_task
 from mlforge.build.tasks import BuildTask
 from mlforge.engines import Engine, engine_named
 from mlforge.engines.tasks import Result, Task, task_of
+from mlforge.ingest.function_process import command
+from mlforge.ingest.transform import Apart
 from mlforge.online.shared_push import PushTask, run_push_task
 from mlforge.training_sets.set_tasks import JoinTask, PartTask, SetTask, run_set_task
 
@@ -37,6 +40,19 @@ def _built(definitions: Definitions, task: BuildTask, engine: Engine) -> Result:
     return run_task(task, spec=spec, engine=engine, store=definitions.store)
 
 
+def _ingested(definitions: Definitions, task: IntakeTask, engine: Engine) -> Result:
+    name, store = task.feature, definitions.store
+    child = command(*definitions.loaded_from, name) if definitions.loaded_from else ()
+    with Apart.opened(child, at_once=True) as apart:
+        return run_intake_task(
+            task,
+            feature=definitions.feature(name),
+            source=definitions.source(name),
+            store=store,
+            apart=apart,
+        )
+
+
 def _pushed(definitions: Definitions, task: PushTask, engine: Engine) -> Result:
     return run_push_task(task, definitions.store, definitions.online_store, engine)
 
@@ -47,6 +63,7 @@ def _of_a_set(definitions: Definitions, task: SetTask, engine: Engine) -> Result
 
 KINDS: dict[str, tuple[type[Task], Callable[[Definitions, Any, Engine], Result]]] = {
     BuildTask.kind: (BuildTask, _built),
+    IntakeTask.kind: (IntakeTask, _ingested),
     PushTask.kind: (PushTask, _pushed),
     JoinTask.kind: (JoinTask, _of_a_set),
     PartTask.kind: (PartTask, _of_a_set),

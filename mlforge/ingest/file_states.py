@@ -96,6 +96,10 @@ class FileStates:
         """Whether files are allowed so much memory that the bound on decoding one leaves enough for work beside it."""
         return self._max_bytes is None or self._max_bytes >= _AMPLE_BYTES
 
+    def note(self, file: SourceFile, state: FileState) -> None:
+        """Know the state of a file that another process has read."""
+        self.now[file.path] = state
+
     def learn_shapes(self, files: Iterable[SourceFile]) -> None:
         """Read the files whose columns are not known, as they were last seen by an earlier release."""
         for file in files:

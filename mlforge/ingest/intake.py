@@ -11,6 +11,7 @@ from polars.exceptions import PanicException
 from mlforge.core.manifest import Partial, SourceRecord, TableRecord
 from mlforge.core.schema import Schema
 from mlforge.errors import DataError, FunctionError, MlforgeError, SourceError, ValidationError
+from mlforge.sources.source_file import SourceFile
 from mlforge.store import FileStateMap, Quarantined
 
 FAULTS = (SourceError, FunctionError, DataError, ValidationError)
@@ -37,7 +38,8 @@ class Intake:
     """The present state of a source as a feature sees it: partials, lineage, and files set aside.
 
     evidence: how files differ in their columns, for the change summary. outvoted: the files whose rows
-    counted until now and no more do, as most files have another dtype.
+    counted until now and no more do, as most files have another dtype. unread: the files that had to be read, each alone.
+    is_shared: whether tasks of other processes have read some.
     """
 
     rowwise: bool
@@ -53,6 +55,8 @@ class Intake:
     evidence: Mapping[str, Any] = field(default_factory=dict)
     outvoted: Outvoted | None = None
     tables: Mapping[str, tuple[TableRecord, ...]] = field(default_factory=dict)
+    unread: tuple[SourceFile, ...] = ()
+    is_shared: bool = False
 
 
 class NotProvenError(Exception):

@@ -10,6 +10,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from functools import cached_property
+from types import MappingProxyType
 
 import polars as pl
 
@@ -56,13 +57,20 @@ def has_null_columns(shape: str) -> bool:
 
 
 class NullColumns:
-    """The dtypes that columns without a value take, given the states of all files of a source."""
+    """The dtypes that columns without a value take, given the states of all files of a source.
 
-    def __init__(self, states: Mapping[str, FileState]) -> None:
+    adopted: those of some shapes, as they are known already.
+    """
+
+    def __init__(
+        self,
+        states: Mapping[str, FileState],
+        adopted: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+    ) -> None:
         self._states = states
-        self._adopted: dict[str, dict[str, str]] = {}
+        self._adopted = dict(adopted)
 
-    def adopted(self, shape: str) -> dict[str, str]:
+    def adopted(self, shape: str) -> Mapping[str, str]:
         """The dtypes, by column, that a file of this shape takes from other files; mostly empty."""
         if not has_null_columns(shape):
             return {}

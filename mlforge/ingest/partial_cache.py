@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 
 import polars as pl
@@ -26,7 +26,7 @@ class PartialCache:
     """The partials of one feature: the stored ones, and new ones waiting to be written.
 
     tables: the content hashes of its tables. afresh: compute every partial again, whatever is stored. beside: whether a
-    thread may store some while others are made.
+    thread may store some while others are made. write: keeps new ones, by default in the store.
     """
 
     def __init__(
@@ -38,7 +38,9 @@ class PartialCache:
         *,
         afresh: bool,
         beside: bool = False,
+        write: Callable[[Sequence[PartialWrite]], None] | None = None,
     ) -> None:
+        self._write = write or self._store_each
         self._prefix = partials.memo_prefix(feature, tables)
         self._feature, self._store, self._latest = feature, store, latest
         self._stored = store.partials(feature.name)
@@ -127,7 +129,12 @@ class PartialCache:
         batch, self._unwritten, self._unwritten_bytes = self._unwritten, [], 0
         return batch
 
-    def _write(self, batch: Sequence[PartialWrite]) -> None:
+    def note(self, partial: Partial) -> Partial:
+        """Know a partial that another process has computed and the store has by now."""
+        self._new[partial.hash] = partial
+        return partial
+
+    def _store_each(self, batch: Sequence[PartialWrite]) -> None:
         self._store.write_partials(self._feature.name, batch, self._feature.spec.timestamp)
 
     def _described(self, key: str) -> Partial | None:

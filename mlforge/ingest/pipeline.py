@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from operator import attrgetter
 
@@ -12,17 +12,17 @@ from mlforge.core.schema import dtypes
 from mlforge.errors import SourceError
 from mlforge.features.feature import Feature
 from mlforge.ingest import unchanged
+from mlforge.ingest.elsewhere import NOWHERE, Elsewhere
 from mlforge.ingest.fit import Fit, fit, misfit, strict_columns
-from mlforge.ingest.intake import FAULTS, Intake, NotProvenError, Outvoted
+from mlforge.ingest.intake import Intake, NotProvenError, Outvoted
+from mlforge.ingest.new_files import read_new, read_waiting, told_of
 from mlforge.ingest.null_columns import has_null_columns
 from mlforge.ingest.session import Session
-from mlforge.ingest.small_files import SmallFiles
-from mlforge.ingest.transform import Apart, FileRows
+from mlforge.ingest.transform import Apart
 from mlforge.ingest.unchanged import FilePartial, UnchangedFiles
 from mlforge.ingest.whole_source import ingest_whole_source, was_unproven
 from mlforge.sources.listing import Listing
 from mlforge.sources.parquet_reader import Content
-from mlforge.sources.source import SourceFile
 from mlforge.sources.source_reading import SourceReading
 from mlforge.store import Store
 
@@ -30,7 +30,6 @@ __all__ = ["Intake", "ingest"]
 
 _hash_of, _shape_of = attrgetter("hash"), attrgetter("shape")
 _FIRST = 16
-_WAITING_BYTES = 1_000_000
 
 
 def ingest(
@@ -44,13 +43,15 @@ def ingest(
     careful: bool = False,
     reading: SourceReading | None = None,
     apart: Apart | None = None,
+    elsewhere: Elsewhere = NOWHERE,
 ) -> Intake:
     """Bring the partials of the files that exist now up to date.
 
     max_bytes: a file that would take more memory is set aside unread. afresh: trust no stored partial.
     careful: decode each file in a process of its own. reading: through which other features of the source
     have read its files; by default one that keeps nothing. apart: where a function that is not proven row-wise is
-    bounded in the memory that it takes; by default its result alone is judged.
+    bounded in the memory that it takes; by default its result alone is judged. elsewhere: processes that read some of the
+    files of a function that treats each row alone.
     """
     through = reading or SourceReading(keep_bytes=0)
     with ExitStack() as stack:
@@ -70,35 +71,37 @@ def ingest(
             stack.callback(opened.cache.settle)
             return opened
 
-        return _ingested(feature, latest, session)
+        return _ingested(feature, latest, session, elsewhere)
 
 
-def _ingested(feature: Feature, latest: Manifest | None, session: Callable[[], Session]) -> Intake:
+def _ingested(
+    feature: Feature,
+    latest: Manifest | None,
+    session: Callable[[], Session],
+    elsewhere: Elsewhere,
+) -> Intake:
     """The intake of a pass, by file where that is right; `session` opens one."""
     if feature.incremental is False:
         return ingest_whole_source(session(), "incremental=False")
     if feature.incremental:
-        return _by_file(session(), "incremental=True")
+        return _by_file(session(), "incremental=True", elsewhere)
     if latest is not None and not latest.rowwise and was_unproven(session(), latest):
         return ingest_whole_source(session(), latest.why)
     try:
-        return _by_file(session(), "proven row-wise")
+        return _by_file(session(), "proven row-wise", elsewhere)
     except NotProvenError as unproven:
         return ingest_whole_source(session(), unproven.reason)
 
 
-def _by_file(session: Session, why: str) -> Intake:
+def _by_file(session: Session, why: str, elsewhere: Elsewhere) -> Intake:
     """Ingest each file alone: one partial per file."""
     unchanged_files, pairs = _unchanged_files(session), dict[str, FilePartial]()
     new = session.listing.among(lacking(session.listing.stats, unchanged_files.stats))
-    waiting = _read_each(session, new, pairs)
+    unread = session.unread(new)
+    waiting = read_new(session, new, told_of(session, elsewhere, unread), pairs)
     if waiting or any(map(has_null_columns, set(map(_shape_of, session.states.now.values())))):
         unchanged_files = _without_stale(session, unchanged_files, waiting)
-        for file in session.listing.among(waiting):
-            try:
-                pairs[file.path] = _pair(session, file, waiting[file.path])
-            except FAULTS as error:
-                session.reject(file, error)
+        read_waiting(session, waiting, elsewhere, pairs)
     strict = strict_columns(session.feature)
     fitted = fit([*unchanged_files.partials, *(partial for _, partial in pairs.values())], strict)
     outvoted = None
@@ -108,36 +111,20 @@ def _by_file(session: Session, why: str) -> Intake:
         fitted = fit([*unchanged_files.partials, *(p for _, p in (*pairs.values(), *kept))], strict)
     if fitted is not None and not set(session.feature.spec.needed()) <= set(dtypes(fitted.schema)):
         return session.close(
-            [], why, None, rowwise=True, unchanged_files=UnchangedFiles()
+            [], why, None, rowwise=True, unchanged_files=UnchangedFiles(), unread=unread
         )  # empty files alone
     usable = [*pairs.values(), *kept]
     if not usable and not unchanged_files.records and not _has_fitted(session):
         session.quarantine.unite()
     return session.close(
-        usable, why, fitted, rowwise=True, unchanged_files=unchanged_files, outvoted=outvoted
+        usable,
+        why,
+        fitted,
+        rowwise=True,
+        unchanged_files=unchanged_files,
+        outvoted=outvoted,
+        unread=unread,
     )
-
-
-def _read_each(
-    session: Session, files: Sequence[SourceFile], pairs: dict[str, FilePartial]
-) -> dict[str, Content | None]:
-    """Put the record and the partial of each file into `pairs`; returns the files that wait for others' dtypes."""
-    waiting: dict[str, Content | None] = {}
-    small_files = SmallFiles(session, pairs)
-    with session.ahead(files) as in_turn:
-        for file in in_turn:
-            try:
-                content = _new_content(session, file, small_files)
-                if has_null_columns(session.states.now[file.path].shape):
-                    waiting[file.path] = _if_small(content)
-                elif content is None or not small_files.take(file, content):
-                    small_files.finish()
-                    pairs[file.path] = _pair(session, file, content)
-            except FAULTS as error:
-                small_files.finish()
-                session.reject(file, error)
-        small_files.finish()
-    return waiting
 
 
 def _unchanged_files(session: Session) -> UnchangedFiles:
@@ -200,45 +187,6 @@ def _has_fitted(session: Session) -> bool:
     return (
         latest is not None and latest.code_hash == feature.code_hash and latest.spec == feature.spec
     )
-
-
-def _new_content(session: Session, file: SourceFile, small_files: SmallFiles) -> Content | None:
-    """The content of a file that must be read, None for one whose events or columns are known.
-
-    Raises one of FAULTS for a file that was set aside before and is as it was, or that cannot be read.
-    """
-    cache, states = session.cache, session.states
-    key = cache.key(states.content(file))
-    if key in small_files:
-        small_files.finish()
-    key = cache.key_in_use(key)
-    state = states.now[file.path]
-    if cache.find(key) is not None or has_null_columns(state.shape):
-        return None
-    reason = session.quarantine.repeats(file.path, session.memo(file.path))
-    if reason is not None and state.shape:
-        raise SourceError(reason)
-    return states.read(file)
-
-
-def _if_small(content: Content | None) -> Content | None:
-    """A content that may wait in memory; a large one is read again."""
-    return content if content and content.frame.estimated_size() <= _WAITING_BYTES else None
-
-
-def _pair(session: Session, file: SourceFile, content: Content | None) -> FilePartial:
-    """A file's record and partial, stored or computed. Raises one of FAULTS, or NotProvenError."""
-    cache, key = session.cache, session.key(file.path)
-    partial = cache.find(key)
-    if partial is None:
-        reason = session.quarantine.repeats(file.path, session.memo(file.path))
-        if reason is not None and content is None:
-            raise SourceError(reason)
-        content = content or session.states.read(file)
-        frame = session.nulls.mended(content.frame)
-        rows = FileRows(frame, file.path, content.left_out)
-        partial = session.compute(session.key(file.path), rows, alone=True)
-    return session.record(file, partial.rows, partial, alone=True), partial
 
 
 def _without_stale(

@@ -89,6 +89,19 @@ class Session:
         """The files in their order; small ones are read before it is their turn, but for those that were set aside before."""
         return self.states.ahead(files, self.cache.is_new, self.quarantine.before)
 
+    def unread(self, files: Iterable[SourceFile]) -> tuple[SourceFile, ...]:
+        """The files among them that are to be decoded, as far as their stats tell.
+
+        A file that was set aside before is not, nor is one that has its size of before: mostly it was only touched.
+        """
+        return tuple(file for file in files if self._is_unread(file))
+
+    def _is_unread(self, file: SourceFile) -> bool:
+        if file.path in self.quarantine.before:
+            return False
+        state = self.states.before.get(file.path)
+        return state is None or state.size != file.stat.size or self.cache.is_new(state.hash)
+
     def compute(self, key: str, rows: FileRows, *, alone: bool) -> Partial:
         """Transform rows and store their events; `alone`: only if the function treats each row alone.
 
@@ -206,6 +219,7 @@ class Session:
         rowwise: bool,
         unchanged_files: UnchangedFiles,
         outvoted: Outvoted | None = None,
+        unread: Sequence[SourceFile] = (),
     ) -> Intake:
         """Write queued partials, and sum the pass up: the unchanged files with the records of all others.
 
@@ -233,6 +247,7 @@ class Session:
             evidence=fitted.evidence() if fitted else {},
             outvoted=outvoted,
             tables=self.transform.tables.records,
+            unread=tuple(unread),
         )
 
     def _check_rules(self, fitted: Fit, used: Sequence[Partial]) -> None:

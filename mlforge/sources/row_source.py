@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from mlforge.sources.listing import Listing
@@ -60,6 +60,19 @@ class RowSource(ABC):
     @abstractmethod
     def file(self, path: str) -> SourceFile:
         """The file at a path of the source's listings, as it is now; raises OSError where it is gone."""
+
+    def files_as_listed(self, stats: Mapping[str, Stat]) -> list[SourceFile]:
+        """The files of these paths that are here as another process has listed them, each with this stat, in their order.
+
+        A source that would have to ask for each may leave that to whoever reads it.
+        """
+        files = []
+        for path, stat in stats.items():
+            with suppress(OSError):
+                file = self.file(path)
+                if file.stat == stat and self.matches(file.absolute):
+                    files.append(file)
+        return files
 
     @abstractmethod
     def path_of(self, absolute: Path) -> str | None:

@@ -175,6 +175,14 @@ class ObjectSource(RowSource):
                 return SourceFile(path, self.absolute(path), stat, remote)
         raise FileNotFoundError(path)
 
+    def files_as_listed(self, stats: Mapping[str, Stat]) -> list[SourceFile]:
+        """All of them: an object that is another by now is not read."""
+        remote = ObjectReader(self.buckets, stats, {})
+        return [
+            SourceFile(path, self.absolute(path), FileStat(*stat), remote)
+            for path, stat in stats.items()
+        ]
+
     def path_of(self, absolute: Path) -> str | None:
         """The path, in listings, of an object's address."""
         for place in self.buckets:

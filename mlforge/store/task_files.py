@@ -1,4 +1,4 @@
-"""Files of a build's tasks: what they share, and the parts and results that they leave until the build publishes them."""
+"""Files of a build's tasks: what they share, and the events, parts and results that they leave until the build takes or publishes them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from mlforge.core.manifest import Part, Partial
+from mlforge.store.file_tasks import PartialWrite
 from mlforge.store.transaction import TablePiece
 
 
@@ -56,6 +57,23 @@ class TaskFiles(ABC):
     @abstractmethod
     def part(self, hash_: str) -> Path | None:
         """The file of a part on this machine; None where there is none, or it is damaged."""
+
+    @abstractmethod
+    def write_partials(
+        self, writes: Sequence[PartialWrite], sorted_by: str | None = None
+    ) -> list[str]:
+        """Keep partials as the store has them; returns the names of their files, for `take_partials`.
+
+        sorted_by: as in `PartialStorage.write_partials`.
+        """
+
+    @abstractmethod
+    def lacks_partials(self, files: Sequence[str]) -> set[str]:
+        """The files of partials among these that are gone or damaged."""
+
+    @abstractmethod
+    def take_partials(self, files: Sequence[str]) -> None:
+        """Let the store have the partials of these files, which stay; call with the feature's lock held."""
 
     @abstractmethod
     def clear(self) -> None:

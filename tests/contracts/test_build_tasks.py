@@ -355,7 +355,8 @@ def test_a_plan_shows_the_tasks_of_a_full_build_and_none_of_another(
     )
 
     assert cli.main(["plan", "--tasks", "--json"]) == 0
-    tasks = json.loads(capsys.readouterr().out)["tasks"]["spend"]
+    planned = json.loads(capsys.readouterr().out)
+    tasks, [group] = planned["tasks"]["spend"], planned["intake"]["spend"]
     assert cli.main(["plan", "--tasks"]) == 0
     shown = capsys.readouterr().out
 
@@ -365,6 +366,8 @@ def test_a_plan_shows_the_tasks_of_a_full_build_and_none_of_another(
     assert [task["end"] is None for task in tasks] == [False, False, False, True]
     assert all(task["bytes"] > 0 and task["events"] >= task["rows"] for task in tasks)
     assert "2 of 4" in shown
+    assert (group["first"], group["last"], group["files"]) == ("days0.parquet", "days7.parquet", 8)
+    assert f"{group['bytes']:,}" in shown
     assert cli.main(["build"]) == 0
     project.drop("later", rows((1, 41, 1.0)))
     capsys.readouterr()

@@ -64,6 +64,24 @@ def test_parts_have_the_bytes_of_home_and_a_damaged_file_is_set_aside_as_there(
 
 
 @pytest.mark.slow
+def test_files_are_read_by_executors_and_give_the_events_of_home(
+    cluster: Cluster, at_home: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    project = executors.project(tmp_path / "project", cluster)
+    for name in ("in-groups", "watch", *(["kill-ingested"] if cluster.survives else [])):
+        (project / name).touch()
+
+    built = executors.build(project, cluster)
+
+    assert "spend: quarantined damaged.parquet" in built.stderr
+    assert published(project) == at_home
+    assert not (project / "kill-ingested").exists()
+    ran = (project / "watch").read_text().split()
+    assert sum(line.startswith("ingested-") for line in ran) == 7 + cluster.survives
+    assert not (project / "feature_store" / "spend" / ".tasks").exists()
+
+
+@pytest.mark.slow
 def test_a_push_of_all_rows_writes_those_of_home(
     cluster: Cluster, redis_server: str, tmp_path: Path
 ) -> None:

@@ -50,13 +50,14 @@ SERVING = ("service.written",)
 ERASING = ("erase.let_go", "erase.unserved", "erase.hidden", "erase.unnamed")
 RENAMING = ("rename.noted", "rename.made_room", "rename.moved", "rename.settled")
 FORGETTING = ("forgotten.written", "forget.rewritten", "forget.removed", "partials.scrubbed")
-# Tried where a store lies in a bucket, is copied, or exported, and where a build, a push or a training set is shared out:
+# Tried where a store lies in a bucket, is copied, or exported, and where an intake, a build, a push or a training set is shared out:
 # test_object_forgetting, test_copy, test_export, scattered.
 ELSEWHERE = (
     "scrub.deleted",
     "copy.copied",
     "export.written",
     "export.files_written",
+    "task.ingested",
     "task.written",
     "task.put",
     "task.set",

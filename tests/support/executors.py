@@ -34,6 +34,7 @@ import time
 from pathlib import Path
 
 import mlforge.build.full
+import mlforge.build.intake_tasks
 from functools import partial
 from mlforge import Definitions, Service, feature
 from mlforge.core import failpoints
@@ -47,6 +48,8 @@ HERE = Path(__file__).parent
 mlforge.build.full.rows_at_once = lambda spec: 40
 batches.EVENTS_HELD, shared_push.PARTS = 5, 1
 shared_writing.TASK_BYTES = 0
+if (HERE / "in-groups").exists():
+    mlforge.build.intake_tasks.GROUP_FILES = 2
 
 
 @feature(keys=["user_id"], source="drops/", timestamp="at", metrics=[Rolling("7d", {{"amount": ["count", "sum", "mean", "std"]}})])
@@ -83,6 +86,7 @@ def ran(what):
 
 
 failpoints.arm("task.written", fault)
+failpoints.arm("task.ingested", partial(ran, "ingested"))
 failpoints.arm("task.put", partial(ran, "put"))
 failpoints.arm("task.set", partial(ran, "set"))
 services = [Service("checkout", features=[spend])]

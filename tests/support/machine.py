@@ -33,6 +33,7 @@ from mlforge import Definitions, Service, ahead, get_online_features, get_traini
 from mlforge.build.result import BuildResult, Options
 from mlforge.build.rows import Layout
 from mlforge.core import clock, failpoints
+from mlforge.core.manifest import Manifest
 from mlforge.errors import BuildError, DataError, NotServed
 from mlforge.frames.shared_results import shared_results
 from mlforge.maintenance import operations
@@ -654,7 +655,11 @@ class Machine(Registry):
         override = data.draw(st.sampled_from([None, None, None, "polars", "duckdb"]))
         parts = data.draw(st.sampled_from([None, 1, 2, 5]), label="rows a part holds")
         cuts = data.draw(st.sampled_from([None, 1, 3]), label="rows evaluated at once")
-        options = None if parts is None else Options(cost_share=99, layout=Layout(parts, cuts))
+        size = data.draw(
+            st.sampled_from([1, 1, 2_500, 1 << 20]), label="bytes of files a task reads"
+        )
+        layout = Layout(parts or 1, cuts)
+        options = Options(cost_share=99, layout=layout, group_bytes=size) if parts else None
         note(
             f"build: online={online} full={full} engine={override or self.engine} {parts=} {cuts=}"
         )
@@ -683,6 +688,7 @@ class Machine(Registry):
         TALLY["results handed on"] += shared.handed_on
         TALLY["refreshes that gather for a push"] += bool(result.diff and result.diff.gathered)
         TALLY[f"{result.mode} refreshes"] += 1
+        TALLY["builds whose files tasks read"] += self.was_ingested_by_tasks()
         TALLY["builds in buckets of entities"] += any(task.buckets > 1 for task in result.tasks)
         TALLY["files that have tiles"] += len(list(self.root.glob("store/*/_tiles/*")))
         note(f"built: {result}")
@@ -719,6 +725,13 @@ class Machine(Registry):
                 raise
             return failed.results[self.name]
 
+    def was_ingested_by_tasks(self) -> bool:
+        """Whether tasks have read files since the last time."""
+        if self.runner is None or not self.runner.intakes:
+            return False
+        self.runner.intakes.clear()
+        return True
+
     def judge_bytes(self, options: Options, engine: str | None) -> None:
         """A build by one process writes the very bytes that the tasks wrote, wherever these ran."""
         shared = self.store.read_metadata(self.name)
@@ -735,6 +748,7 @@ class Machine(Registry):
             self.open()
         assert alone is not None
         assert alone.content_hash == shared.content_hash
+        assert _digests(alone) == _digests(shared)
         TALLY["builds by tasks"] += 1
 
     def judge_reader(self, online: bool, options: Options | None) -> None:
@@ -964,6 +978,11 @@ class Machine(Registry):
         if hasattr(self, "kernels"):
             self.kernels.close()
         shutil.rmtree(self.root, ignore_errors=True)
+
+
+def _digests(manifest: Manifest) -> list[int]:
+    """Those of the events of a version's files."""
+    return sorted(partial.digest for partial in manifest.partials)
 
 
 def _as_stored(snapshot: Snapshot, got: pl.DataFrame) -> None:

@@ -61,10 +61,12 @@ class Scattered(Runner):
         self.random = random.Random(seed)
         self.executors: list[Callable[[str], str]] = []
         self.tasks: list[Any] = []
+        self.intakes: list[Any] = []
         self.most = 1 << 30
 
     def run(self, tasks: Sequence[Task], here: RunHere) -> Iterable[Any]:
         self.tasks = list(tasks)
+        self.intakes += [task for task in tasks if task.kind == "intake"]
         results: dict[str, Any] = {}
         for task in self.random.sample(self.tasks, len(tasks))[: self.most]:
             for _ in range(self.random.choice([1, 1, 2])):
@@ -78,7 +80,7 @@ class Scattered(Runner):
         run = self.random.choice(self.executors)
         if self.random.random() < 0.3:
             armed = dict(failpoints._armed)  # a test's own stay as they are
-            for place in ("task.written", "task.put", "task.set"):
+            for place in ("task.ingested", "task.written", "task.put", "task.set"):
                 failpoints.arm(place, killed)
             try:
                 run(task.to_json())

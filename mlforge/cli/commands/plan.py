@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mlforge.store import Store
 
 PLANNED = (*CHANGE, "recomputed", "keys")
+INTAKE = ("feature", "intake", "from", "to", "files", "bytes")
 TASKS = ("feature", "task", "from", "to", "bucket", "events", "rows", "bytes")
 _TOLD = 3
 """The changes of a service that are told in full."""
@@ -37,7 +38,9 @@ CLASSES = {None: 0, "patch": 10, "minor": 11, "major": 12}
 def _configure(parser: argparse.ArgumentParser) -> None:
     configure_options(parser)
     parser.add_argument(
-        "--tasks", action="store_true", help="show the ranges of time that a full build is cut into"
+        "--tasks",
+        action="store_true",
+        help="show the groups of new files and the ranges of time that a build is cut into",
     )
     parser.add_argument(
         "--exit-code",
@@ -55,13 +58,14 @@ def plan(args: argparse.Namespace) -> int:
     `defaults` has the defaults of features that would be others (`{feature: {column: {"from", "to"}}}`), `services` the versions of services that would be kept (`[{"service", "from", "to", "bump", "details"}]`), `unkept` why no version of a service would be (`{service: reason}`), and
     `locks` lists registered locks that would break (`[{"model", "service", "changes": [{"column", "why"}]}]`);
     `tasks` lists the ranges of time of full builds (`{feature: [{"start", "end", "events", "rows", "bytes"}]}`: null for an open end; events
-    are read at most, bytes are those of the rows in memory); `keys_written` counts the keys that a push would write or delete (null without an online store, or when it
+    are read at most, bytes are those of the rows in memory), `intake` the groups of new files (`{feature: [{"first", "last", "files", "bytes"}]}`: the paths of the first and the last); `keys_written` counts the keys that a push would write or delete (null without an online store, or when it
     does not answer).
     """
     planned = plan_of(args)
     if not args.json:
         show_plan(planned)
         if args.tasks:
+            print(_intake_table(planned.outcome))
             print(_tasks_table(planned.outcome))
     columns = {name: _columns_json(diff) for name, diff in planned.differences.items()}
     locks = [_lock_json(lock) for lock in planned.broken]
@@ -75,6 +79,10 @@ def plan(args: argparse.Namespace) -> int:
         unkept=planned.unkept,
         locks=locks,
         tasks={name: _tasks_json(result) for name, result in planned.outcome.results.items()},
+        intake={
+            name: [group._asdict() for group in result.intake]
+            for name, result in planned.outcome.results.items()
+        },
     )
     if code or not args.exit_code:
         return code
@@ -277,6 +285,23 @@ def _tasks_table(outcome: Outcome) -> str:
         for index, task in enumerate(_tasks_json(result), 1)
     ]
     return table(TASKS, tasks, right=("events", "rows", "bytes"))
+
+
+def _intake_table(outcome: Outcome) -> str:
+    """The groups of new files; in the text a feature without any has none to show."""
+    groups = [
+        (
+            name,
+            f"{index} of {len(result.intake)}",
+            group.first,
+            group.last,
+            number(group.files),
+            number(group.bytes),
+        )
+        for name, result in outcome.results.items()
+        for index, group in enumerate(result.intake, 1)
+    ]
+    return table(INTAKE, groups, right=("files", "bytes"))
 
 
 def _lock_json(lock: BrokenLock) -> dict[str, Any]:

@@ -21,7 +21,6 @@ from mlforge.store.local.feature_folder import FeatureFolder
 from mlforge.store.local.forgotten import ForgottenFile
 from mlforge.store.local.leases import unshared
 from mlforge.store.local.paths import META, entries_of
-from mlforge.store.local.task_files import FOLDER as TASKS
 from mlforge.store.local.task_files import LocalTaskFiles
 from mlforge.store.records import StoreIdentity
 
@@ -115,7 +114,7 @@ class LocalErasure(Erasure):
         feature = self._feature(name)
         feature.partial_store.scrub(hashes, sorted_by)
         feature.tiles.scrub(hashes)
-        LocalTaskFiles(feature.path / TASKS).clear()
+        LocalTaskFiles.of(feature).clear()
 
     def forgotten(self) -> Forgotten:
         """Read `_metadata/forgotten.json`."""

@@ -13,10 +13,10 @@ may then hold more than versions name, which pruning deletes.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -128,17 +128,34 @@ class LivePacks:
 
         dropped: names of packs that are retired whatever they hold.
         """
+        folder = self.folder
+        added = self._added(partial(packs.write, folder, run=run) for run in runs)
+        if added or dropped:
+            self._replace(added, dropped)
+
+    def adopt(self, files: Iterable[Path]) -> None:
+        """Have packs of another folder, too, and make them live."""
+
+        def linked(sequence: int, file: Path) -> Path:
+            path = self.folder / packs.new_name(sequence)
+            with io.replacing(path, folder=False) as temporary:
+                io.link_or_copy(file, temporary)
+            return path
+
+        self._replace(self._added(partial(linked, file=file) for file in files))
+
+    def _added(self, writes: Iterable[Callable[[int], Path]]) -> list[str]:
+        """The names of new packs, each written under the next number by one of the calls."""
         with io.storage_errors(self.folder):
             self.folder.mkdir(exist_ok=True)
             last = max(map(packs.sequence_of, self._listed()), default=0)
             added = []
-            for sequence, run in enumerate(runs, last + 1):
-                added.append(packs.write(self.folder, sequence, run).name)
+            for sequence, write in enumerate(writes, last + 1):
+                added.append(write(sequence).name)
                 reach("pack.written")
             if added:
                 sync(self.folder)
-        if added or dropped:
-            self._replace(added, dropped)
+        return added
 
     def recover(self) -> None:
         """Take up packs that `CURRENT` does not know, and delete what a killed writer left half-written."""

@@ -147,7 +147,7 @@ def write(folder: Path, sequence: int, run: Run) -> Path:
     rows = rows.hstack([_numbers([frame.height for _, frame in ordered])])
     if run.sorted_by in rows.columns and not rows[run.sorted_by].is_sorted():
         rows = rows.sort(run.sorted_by, NUMBER)
-    path = folder / f"{sequence:08d}-{uuid.uuid4().hex[:8]}.parquet"
+    path = folder / new_name(sequence)
     io.write_sealed(
         path,
         rows,
@@ -167,6 +167,11 @@ def _numbers(heights: Sequence[int]) -> pl.Series:
     runs = pl.LazyFrame([numbers, pl.Series("rows", heights, pl.UInt32)])
     some = runs.filter(pl.col("rows") > 0)
     return some.select(pl.col(NUMBER).repeat_by("rows").explode()).collect().to_series()
+
+
+def new_name(sequence: int) -> str:
+    """The name of a pack to be written."""
+    return f"{sequence:08d}-{uuid.uuid4().hex[:8]}.parquet"
 
 
 def sequence_of(name: str) -> int:

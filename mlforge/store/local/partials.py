@@ -174,6 +174,33 @@ class PartialStore:
             each = (Run([by_hash[p.hash] for p in run], sorted_by) for run in together)
             self.live.write(each)
 
+    def files(self) -> list[Path]:
+        """The files that partials are read from."""
+        inventory = self.look()
+        packed = [pack.path for pack in inventory.packed.packs]
+        return [*map(self.alone, sorted(inventory.loose)), *packed]
+
+    def adopt(self, files: Iterable[Path]) -> None:
+        """Have the partials in files of another store of partials, too; its packs become live in one step."""
+        taken, places = list[Path](), self.look().packed.places
+        for file in files:
+            described = pl.read_parquet_metadata(file).get(_DESCRIPTION)
+            if described is None:
+                taken.append(file)
+                continue
+            partial = partial_from_json(json.loads(described))
+            if partial.hash in places:  # what a live pack holds counts, so it takes a newer one
+                self.write([PartialWrite(partial, pl.read_parquet(file, glob=False))], None)
+                continue
+            path = no_link(self.alone(partial.hash))
+            with io.storage_errors(path):
+                self.loose.mkdir(exist_ok=True)
+            with io.replacing(path, folder=False) as temporary:
+                io.link_or_copy(file, temporary)
+            reach("partial.written")
+        if taken:
+            self.live.adopt(taken)
+
     def faults(self, hashes: Iterable[str]) -> dict[str, str]:
         """Faults of partials whose bytes are not as they were written."""
         named = list(hashes)

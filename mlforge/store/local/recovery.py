@@ -33,6 +33,6 @@ def _delete_litter(feature: FeatureFolder, listing: FolderListing) -> None:
         file.unlink(missing_ok=True)
     tasks = feature.path / TASKS
     if staging.is_abandoned(tasks):
-        LocalTaskFiles(tasks).clear()
+        LocalTaskFiles.of(feature).clear()
     feature.partial_store.recover()
     feature.tiles.clean()

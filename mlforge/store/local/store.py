@@ -66,7 +66,6 @@ from mlforge.store.local.partial_storage import LocalPartials
 from mlforge.store.local.paths import DATA, META, checked, no_link, refuse_url
 from mlforge.store.local.promises import LocalPromises
 from mlforge.store.local.recovery import recover
-from mlforge.store.local.task_files import FOLDER as TASKS
 from mlforge.store.local.task_files import LocalTaskFiles
 from mlforge.store.local.transaction import LocalTransaction
 from mlforge.store.records import Audit, Books, FileStateMap, StoreIdentity
@@ -216,7 +215,7 @@ class LocalStore(LocalPartials, LocalErasure, LocalPromises, Store):
 
     def task_files(self, name: str) -> LocalTaskFiles:
         """A hidden folder beside the versions."""
-        return LocalTaskFiles(self._feature(name).path / TASKS)
+        return LocalTaskFiles.of(self._feature(name))
 
     @contextmanager
     def transaction(self, snapshot: Snapshot) -> Iterator[LocalTransaction]:
@@ -237,7 +236,7 @@ class LocalStore(LocalPartials, LocalErasure, LocalPromises, Store):
         """Publish, then say so in the index."""
         feature = self._feature(manifest.name)
         pointer = publishing.publish(feature, staged, manifest, snapshot.pointer)
-        LocalTaskFiles(feature.path / TASKS).clear()
+        LocalTaskFiles.of(feature).clear()
         index.update(self.path, manifest, self._served)
         reach("publish.indexed")
         return pointer

@@ -9,13 +9,16 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import polars as pl
 
 from mlforge.core.manifest import Part, Partial
 from mlforge.errors import IntegrityError, VersionConflict
+from mlforge.store.file_tasks import PartialWrite
 from mlforge.store.local import io, staging
+from mlforge.store.local.feature_folder import FeatureFolder
+from mlforge.store.local.partials import PartialStore
 from mlforge.store.local.transaction import write_part
 from mlforge.store.task_files import TaskFiles
 from mlforge.store.transaction import TablePiece
@@ -24,10 +27,18 @@ FOLDER = ".tasks"
 
 
 class LocalTaskFiles(TaskFiles):
-    """A folder of files, each written under another name and renamed. After a power failure a file may be damaged: then it is none."""
+    """A folder of files, each written under another name and renamed. After a power failure a file may be damaged: then it is none.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    partials: the feature's.
+    """
+
+    def __init__(self, folder: Path, partials: PartialStore) -> None:
+        self._folder, self._partials = folder, partials
+
+    @classmethod
+    def of(cls, feature: FeatureFolder) -> Self:
+        """The files of a feature's builds."""
+        return cls(feature.path / FOLDER, feature.partial_store)
 
     def prepare(self) -> None:
         """Make the folder."""
@@ -81,6 +92,28 @@ class LocalTaskFiles(TaskFiles):
         path = self._fetched(f"{hash_}.parquet")
         return path if path is not None and io.hash_file(path) == hash_ else None
 
+    def write_partials(
+        self, writes: Sequence[PartialWrite], sorted_by: str | None = None
+    ) -> list[str]:
+        """Write files of one partial, or packs, as `HASH.parquet`."""
+        names = []
+        with self._scratch() as folder:
+            folder.mkdir()
+            written = PartialStore(folder, self._partials.packing)
+            written.write(writes, sorted_by)
+            for path in written.files():
+                names.append(io.hash_file(path))
+                self._place(path, f"{names[-1]}.parquet")
+        return names
+
+    def lacks_partials(self, files: Sequence[str]) -> set[str]:
+        """Compare the bytes of each with its name."""
+        return {name for name in files if self.part(name) is None}
+
+    def take_partials(self, files: Sequence[str]) -> None:
+        """Link them to where the store has its own."""
+        self._partials.adopt([self._folder / f"{name}.parquet" for name in files])
+
     def clear(self) -> None:
         """Take the folder out of sight in one step, so that nothing is written there any more, and delete it."""
         if self._folder.is_dir():
@@ -91,13 +124,15 @@ class LocalTaskFiles(TaskFiles):
 
     @contextmanager
     def _scratch(self) -> Iterator[Path]:
-        """A path to write to, which is gone once the block ends."""
+        """A path to write to, or for a folder, which is gone once the block ends."""
         path = self._folder / f".{uuid.uuid4().hex}"
         self.check_open()
         with io.storage_errors(path):
             try:
                 yield path
             finally:
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
                 path.unlink(missing_ok=True)
 
     def _place(self, path: Path, name: str) -> None:

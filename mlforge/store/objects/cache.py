@@ -18,7 +18,7 @@ import shutil
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -203,17 +203,24 @@ class FeatureCache:
         store = self.folder.partial_store
         paths = {hash_: store.alone(hash_) for hash_ in hashes}
         packed = [hash_ for hash_, path in paths.items() if not path.is_file()]
-        spool = self.path / f"{SPOOL}{os.getpid()}-{uuid.uuid4().hex}"
-        try:
+        with ExitStack() as stack:
             if packed:
-                spool.mkdir()
-                unpacked = PartialStore(spool, _ALONE)
+                unpacked = stack.enter_context(self.spool())
                 for writes in _unpacked(store, packed):
                     unpacked.write(writes, None)
                 paths |= {hash_: unpacked.alone(hash_) for hash_ in packed}
             yield paths
+
+    @contextmanager
+    def spool(self) -> Iterator[PartialStore]:
+        """A place for partials, each in a file of its own, which is gone once the block ends."""
+        folder = self.path / f"{SPOOL}{os.getpid()}-{uuid.uuid4().hex}"
+        with io.storage_errors(folder):
+            folder.mkdir(parents=True)
+        try:
+            yield PartialStore(folder, _ALONE)
         finally:
-            shutil.rmtree(spool, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
     def _arriving(self, path: Path, key: str) -> Iterator[Path]:

@@ -113,7 +113,9 @@ class Publisher:
             anew &= (
                 self._cache.folder.partial_store.hashes()
             )  # the cache may have been deleted since
-        partials = _added((p.hash for p in manifest.partials), known - anew)
+        added = _added((p.hash for p in manifest.partials), known - anew)
+        partials = [h for h in added if not self._is_stored(keys.partial(self._home, h))]
+        self._cache.fetch_partials(partials)  # of which some may have come from other machines
         files = {keys.part(self._home, hash_): path for hash_, path in tx.fresh.items()}
         served = self._cache.path / str(latest.version) / ".meta.json" if latest else None
         before = named(io.read_json(served) or {}) if served else set()

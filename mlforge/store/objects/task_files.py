@@ -20,6 +20,7 @@ import polars as pl
 
 from mlforge.core.manifest import Part, Partial
 from mlforge.errors import IntegrityError, VersionConflict
+from mlforge.store.file_tasks import PartialWrite
 from mlforge.store.local import io
 from mlforge.store.local.transaction import write_part
 from mlforge.store.objects import keys
@@ -68,20 +69,10 @@ class ObjectTaskFiles(TaskFiles):
 
     def share(self, partials: Sequence[Partial]) -> None:
         """Upload those that the bucket does not have."""
-        home = self._cache.home
-        entries = self._objects.entries(f"{home}/{keys.PARTIALS}")
-        stored = {entry.key for entry in entries}
-        hashes = dict.fromkeys(p.hash for p in partials)
-        absent = [hash_ for hash_ in hashes if keys.partial(home, hash_) not in stored]
-        with self._cache.loose_partials(absent) as files:
-            together(
-                [
-                    partial(self._objects.put, keys.partial(home, hash_), file)
-                    for hash_, file in files.items()
-                ]
-            )
-        for hash_ in hashes:
-            self._note_stored(keys.partial(home, hash_))
+        hashes = [*dict.fromkeys(p.hash for p in partials)]
+        with self._cache.loose_partials([*self.lacks_partials(hashes)]) as files:
+            self._put_partials(files)
+        self.take_partials(hashes)
 
     def write_document(self, document: Mapping[str, Any], name: str | None = None) -> str:
         """Put `NAME.json`."""
@@ -127,11 +118,44 @@ class ObjectTaskFiles(TaskFiles):
             self._note_stored(key)
         return path
 
+    def write_partials(
+        self, writes: Sequence[PartialWrite], sorted_by: str | None = None
+    ) -> list[str]:
+        """Put each among the events of versions, in an object of its own."""
+        hashes = [write.partial.hash for write in writes]
+        with self._cache.spool() as spool:
+            spool.write(writes, sorted_by)
+            self.check_open()
+            self._put_partials({hash_: spool.alone(hash_) for hash_ in hashes})
+        return hashes
+
+    def lacks_partials(self, files: Sequence[str]) -> set[str]:
+        """List those that the bucket has; whoever reads one compares its bytes with the checksum within."""
+        home = self._cache.home
+        entries = self._objects.entries(f"{home}/{keys.PARTIALS}") if files else []
+        stored = {entry.key for entry in entries}
+        return {hash_ for hash_ in files if keys.partial(home, hash_) not in stored}
+
+    def take_partials(self, files: Sequence[str]) -> None:
+        """Note that the bucket has them: they lie where versions name them."""
+        for hash_ in files:
+            self._note_stored(keys.partial(self._cache.home, hash_))
+
     def clear(self) -> None:
         """Delete what says that a build has its tasks here, then all else but the parts."""
         folder = f"{self._cache.home}/{keys.TASKS}"
         self._objects.delete([self._key(_OPEN)])
         self._objects.delete([entry.key for entry in self._objects.entries(folder)])
+
+    def _put_partials(self, files: Mapping[str, Path]) -> None:
+        """Upload files of partials, by their hashes."""
+        home = self._cache.home
+        together(
+            [
+                partial(self._objects.put, keys.partial(home, hash_), file)
+                for hash_, file in files.items()
+            ]
+        )
 
     def _key(self, file: str) -> str:
         return keys.task(self._cache.home, file)
