@@ -38,13 +38,18 @@ UNIT = Path(__file__).parent / "unit"
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Three processes on two cores: one works while another waits for a process that it has started. Unit tests wait for none."""
+    return 2 if _are_unit_tests_alone(config) else 3
+
+
+def _are_unit_tests_alone(config: pytest.Config) -> bool:
     paths = (Path(argument.partition("::")[0]).resolve() for argument in config.args)
-    return 2 if all(path.is_relative_to(UNIT) for path in paths) else 3
+    return all(path.is_relative_to(UNIT) for path in paths)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Draw the same examples in each run; `python -m tests.property.proof` draws new ones."""
-    if config.getoption("dist", "no") == "no" or hasattr(config, "workerinput"):
+    """Draw the same examples in each run; `python -m tests.property.proof` draws new ones, and unit tests draw none."""
+    runs_tests = config.getoption("dist", "no") == "no" or hasattr(config, "workerinput")
+    if runs_tests and not _are_unit_tests_alone(config):
         from hypothesis import settings
 
         settings.register_profile("same", derandomize=True, deadline=None)

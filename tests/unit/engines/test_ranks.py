@@ -34,7 +34,7 @@ def slices(draw: random.Random, height: int) -> Segments:
 @pytest.mark.parametrize("number", range(len(DRAWS)))
 def test_a_percentile_of_a_slice_is_that_of_its_values_alone(number: int) -> None:
     draw = random.Random(number)
-    for _ in range(20):
+    for _ in range(8):
         values = pl.Series([DRAWS[number](draw) for _ in range(draw.randrange(1, 40))])
         segments = slices(draw, len(values))
         alone = [
@@ -63,7 +63,7 @@ def test_a_percentile_between_values_whose_difference_is_no_float_is_taken_by_ha
 )
 def test_an_extreme_of_a_slice_is_that_of_its_values_alone(values: list[object]) -> None:
     draw = random.Random(len(values))
-    for _ in range(40):
+    for _ in range(12):
         column = pl.Series([draw.choice(values) for _ in range(30)], dtype=pl.Series(values).dtype)
         segments = slices(draw, len(column))
         alone = [

@@ -183,9 +183,9 @@ def test_columns_of_every_kind_share_the_tiles_of_a_feature(engine: Engine, tmp_
             for _ in range(30)
         ]
         history.add(*rows, **types)
-    history.check(engine, *moments(6))
+    history.check(engine, *moments(4))
     with kernels.forced(gathered=9):
-        history.check(engine, *moments(6))
+        history.check(engine, *moments(4))
 
 
 @pytest.mark.usefixtures("tiled")

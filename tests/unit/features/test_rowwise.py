@@ -513,7 +513,8 @@ def test_a_known_miss_is_row_wise_all_the_same(name: str) -> None:
     ],
 )
 def test_a_row_wise_function_is_not_missed(name: str) -> None:
-    assert prove(MISSED[name][1], SCHEMA).holds
+    if not prove(MISSED[name][1], SCHEMA).holds:
+        pytest.fail("not proven", pytrace=False)  # as is expected: no traceback has to be drawn
 
 
 def test_the_zoo_has_an_animal_for_every_listed_function() -> None:

@@ -37,7 +37,7 @@ def cut(rng: random.Random, height: int) -> list[int]:
 @pytest.mark.parametrize("order", ORDERS)
 def test_rows_are_in_order_where_a_stable_sort_moves_none(order: list[str]) -> None:
     rng, verdicts = random.Random(str(order)), set()
-    for _ in range(150):
+    for _ in range(60):
         frame = frame_of(rng, rng.randrange(6))
         if rng.random() < 0.5:
             frame = frame.sort(order, maintain_order=True).with_columns(n=pl.int_range(pl.len()))
@@ -50,7 +50,7 @@ def test_rows_are_in_order_where_a_stable_sort_moves_none(order: list[str]) -> N
 @pytest.mark.parametrize("order", ORDERS)
 def test_each_run_of_rows_is_in_order_for_itself(order: list[str]) -> None:
     rng, verdicts = random.Random(str(order)), set()
-    for _ in range(150):
+    for _ in range(60):
         heights = cut(rng, rng.randrange(1, 6))
         runs = [frame_of(rng, height) for height in heights]
         if rng.random() < 0.5:
