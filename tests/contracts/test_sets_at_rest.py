@@ -150,7 +150,13 @@ def test_a_feature_of_sets_alone_reads_no_events_either(
     definitions.close()
 
 
-@pytest.mark.parametrize("damage", DAMAGE)
+OFTEN = ("flipped", "gone")  # all the others are shown for tiles, which are files of the same kind
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [*OFTEN, *(pytest.param(n, marks=pytest.mark.slow) for n in DAMAGE if n not in OFTEN)],
+)
 @pytest.mark.parametrize("every", [1, 4])
 def test_damaged_sets_are_as_good_as_none_and_made_anew(
     damage: str, every: int, project: Project

@@ -74,7 +74,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 UNLIKE = [(shape, "polars") for shape in ("continuous", "closed left", "without keys")]
 TRIED = [
     ("aligned", "polars"),
-    ("continuous", "duckdb"),
+    pytest.param("continuous", "duckdb", marks=pytest.mark.slow),
     *(pytest.param(*each, marks=pytest.mark.slow) for each in UNLIKE),
 ]
 

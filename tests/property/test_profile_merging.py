@@ -45,7 +45,7 @@ def test_profiles_of_parts_merge_to_that_of_the_whole(
 ) -> None:
     parts = st.lists(st.lists(values | st.none(), max_size=6), max_size=4)
 
-    @settings(derandomize=True, deadline=None, database=None, max_examples=30)
+    @settings(derandomize=True, deadline=None, database=None, max_examples=15)
     @given(parts, st.randoms(use_true_random=False))
     def holds(parts: list[list[Any]], random: Any) -> None:
         whole = profile_column(
