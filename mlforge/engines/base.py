@@ -155,7 +155,7 @@ class Engine(ABC):
         results = with_known_metrics(
             (type(self), dtypes),
             line,
-            spec.columns,
+            spec,
             lambda metrics: self._aggregated(line, metrics, dtypes, spec.name),
         )
         values = (

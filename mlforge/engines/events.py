@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from typing import Self
 
 import polars as pl
 
 from mlforge.core import clock, time_model
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.manifest import Manifest, Partial
+from mlforge.core.metrics import MetricColumn
 from mlforge.core.time_model import Window
 from mlforge.core.values import FIRST_INSTANT, TimeRange
 from mlforge.engines.tiles.by_entity import is_index_due, write_index
@@ -45,6 +47,10 @@ class Events(EventScan):
     def restricted(self, columns: Collection[str]) -> Events:
         """The same events, of which only some value columns are evaluated, and columns that these depend on."""
         return replace(self, spec=self.spec.restricted(columns), whole=self.tiled)
+
+    def of_metrics(self, metrics: Sequence[MetricColumn]) -> Self:
+        """The same events, of which just these metrics are evaluated, whether the feature has them or not."""
+        return replace(self, spec=replace(self.spec, columns=tuple(metrics), derived=()))
 
     @property
     def tiled(self) -> FeatureSpec:

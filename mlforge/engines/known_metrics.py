@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 import polars as pl
 
 from mlforge.compilers.base import ROW, value_columns
+from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.metrics import MetricColumn
 from mlforge.core.values import TimeRange
+from mlforge.engines.asked_together import asked_beside, with_others
 from mlforge.engines.events import Events
 from mlforge.frames.entity_times import EntityTimes
-from mlforge.frames.shared_results import once
+from mlforge.frames.shared_results import are_shared, once
 
 Timeline = tuple[pl.DataFrame, pl.DataFrame]
 
@@ -37,7 +39,7 @@ def shared_timeline(
 def with_known_metrics(
     of: Hashable,
     line: pl.DataFrame,
-    metrics: Sequence[MetricColumn],
+    spec: FeatureSpec,
     aggregate: Callable[[Sequence[MetricColumn]], pl.DataFrame],
 ) -> pl.DataFrame:
     """ROW and each metric of a timeline by its name; `aggregate` gives them for the metrics that no feature has asked for.
@@ -45,13 +47,14 @@ def with_known_metrics(
     of: all that the results follow from beside the timeline. A metric's values do not depend on those beside it.
     """
     known = once("metrics of a timeline", lambda: of, KnownMetrics, line)
-    new = [metric for metric in metrics if metric not in known.by_metric]
+    new = known.lacking(spec.columns)
     if new or known.numbers is None:
-        results = aggregate(new)
+        others = known.lacking(asked_beside(spec)) if are_shared(line) else []
+        results, given = with_others(aggregate, new, others)
         known.numbers = results[ROW]
-        known.by_metric |= {metric: results[metric.name] for metric in new}
+        known.by_metric |= {metric: results[metric.name] for metric in given}
     assert known.numbers is not None
-    columns = (known.by_metric[metric].alias(metric.name) for metric in metrics)
+    columns = (known.by_metric[metric].alias(metric.name) for metric in spec.columns)
     return pl.DataFrame([known.numbers, *columns])
 
 
@@ -61,3 +64,11 @@ class KnownMetrics:
     def __init__(self) -> None:
         self.numbers: pl.Series | None = None
         self.by_metric: dict[MetricColumn, pl.Series] = {}
+
+    def lacking(self, metrics: Iterable[MetricColumn]) -> list[MetricColumn]:
+        """The metrics that are not known, of some."""
+        return [metric for metric in metrics if metric not in self.by_metric]
+
+    def estimated_size(self) -> int:
+        """The bytes that they take."""
+        return sum(int(values.estimated_size()) for values in self.by_metric.values())

@@ -7,7 +7,6 @@ frames that it is of; its result must follow from these alone, whoever asks. Not
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,8 +16,8 @@ from typing import Any, TypeVar
 import polars as pl
 
 T = TypeVar("T")
-KEPT = 4
-"""So many results of one name are kept: features that are alike mostly lie one beside the other."""
+KEPT, KEPT_BYTES = 32, 32_000_000
+"""So many results of one name are kept at most, with the frames that they are of: those that were asked for last."""
 MOST_ROWS, MOST_BYTES = 200_000, 16_000_000
 """Frames of more rows are not compared, and larger results not kept: that may cost more than it saves."""
 _ROUNDED = (pl.Float32, pl.Float64)
@@ -43,12 +42,16 @@ class _Result:
     frames: tuple[pl.DataFrame, ...]
     value: Any
 
+    @property
+    def bytes(self) -> int:
+        return _bytes_of(self.value) + _bytes_of(self.frames)
+
 
 class SharedResults:
     """The results of one job, by the names of computations."""
 
     def __init__(self) -> None:
-        self._by_name: dict[str, deque[_Result]] = {}
+        self._by_name: dict[str, list[_Result]] = {}
         self.computed = self.handed_on = 0
 
     def of(
@@ -59,18 +62,20 @@ class SharedResults:
         compute: Callable[[], T],
     ) -> T:
         """The result of a computation, as `once` gives it."""
-        if sum(frame.height for frame in frames) > MOST_ROWS:
+        if not _are_few(frames):
             return compute()
-        known = self._by_name.setdefault(name, deque(maxlen=KEPT))
-        for result in known:
+        known = self._by_name.setdefault(name, [])
+        for place, result in enumerate(known):
             if result.key == key and _are_same(result.frames, frames):
                 self.handed_on += 1
+                known.append(known.pop(place))
                 value: T = result.value
                 return value
         value = compute()
         self.computed += 1
         if _bytes_of(value) <= MOST_BYTES:
-            known.appendleft(_Result(key, frames, value))
+            known.append(_Result(key, frames, value))
+            _forget_oldest(known)
         return value
 
 
@@ -99,11 +104,32 @@ def once(
     return compute() if shared is None else shared.of(name, key(), frames, compute)
 
 
+def are_shared(*frames: pl.DataFrame) -> bool:
+    """Whether results of these frames are kept for others that ask for them."""
+    return _of_job.get() is not None and _are_few(frames)
+
+
+def _are_few(frames: Sequence[pl.DataFrame]) -> bool:
+    return sum(frame.height for frame in frames) <= MOST_ROWS
+
+
+def _forget_oldest(known: list[_Result]) -> None:
+    """Forget what was asked for longest ago, until few results are left that take little memory."""
+    room, kept = KEPT_BYTES, 0
+    for result in reversed(known[-KEPT:]):
+        room -= result.bytes
+        if room < 0:
+            break
+        kept += 1
+    del known[: len(known) - max(kept, 1)]
+
+
 def _bytes_of(value: object) -> int:
-    """The bytes of a result's frames: of the frame that it is, or of those in a list or tuple."""
+    """The bytes of a result: of the frame that it is, of all in a list or tuple, or as it tells itself."""
     if isinstance(value, list | tuple):
         return sum(map(_bytes_of, value))
-    return int(value.estimated_size()) if isinstance(value, pl.DataFrame) else 0
+    size = getattr(value, "estimated_size", None)
+    return 0 if size is None else int(size())
 
 
 def _are_same(known: Sequence[pl.DataFrame], frames: Sequence[pl.DataFrame]) -> bool:

@@ -13,7 +13,7 @@ import polars as pl
 
 from mlforge.engines import POINT, Engine, evaluation
 from mlforge.engines.known_values import with_known_values
-from mlforge.engines.views import AsOfView, Gathered, gather
+from mlforge.engines.views import AsOfView, Gathered, HeldEvents, gather
 from mlforge.frames import polars_schema
 from mlforge.frames.shared_results import once
 
@@ -94,17 +94,18 @@ def evaluated(engine: Engine, gathered: Gathered) -> Batch:
     rows = once(
         "values",
         lambda: (type(engine), events.schema, events.spec.evaluated),
-        lambda: alive.hstack(
-            with_known_values(
-                type(engine),
-                events,
-                points,
-                lambda some: evaluation.values_at(engine, some, points, of_t=False),
-            )
-        ),
+        lambda: alive.hstack(_values(engine, events, points)),
         *(events.frame, points),
     )
     return Batch(rows, had)
+
+
+def _values(engine: Engine, events: HeldEvents, points: pl.DataFrame) -> pl.DataFrame:
+    """The value columns at points, but for derived ones that depend on the instant."""
+    plain = with_known_values(
+        type(engine), events, points, lambda some: evaluation.plain_values(engine, some, points)
+    )
+    return evaluation.with_derived(events, points, plain, of_t=False)
 
 
 def _of_tiles(

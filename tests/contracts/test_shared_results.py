@@ -12,12 +12,14 @@ import pytest
 import redis
 
 import mlforge.validators as v
-from mlforge import Definitions, Feature
+from mlforge import Definitions, Feature, get_online_features
 from mlforge.build.result import Options
 from mlforge.core import clock, failpoints
 from mlforge.core.forgotten import Entity, Forgotten
 from mlforge.core.values import to_us
-from mlforge.errors import BuildError
+from mlforge.engines import asked_together as asking
+from mlforge.engines.asked_together import asked_together
+from mlforge.errors import BuildError, DataError
 from mlforge.frames.shared_results import SharedResults, shared_results
 from mlforge.metrics import Rolling
 from mlforge.online import RedisStore
@@ -100,7 +102,7 @@ def drops(project: Project) -> Iterator[None]:
 
 def served(defs: Definitions, names: list[str]) -> SharedResults | None:
     """Refresh and push features in one job."""
-    with shared_results() as shared:
+    with shared_results() as shared, asked_together(defs.features.values()):
         for name in names:
             # Never a full rebuild for being cheaper.
             refreshed = defs.refresh(name, options=Options(attended=False, cost_share=99))
@@ -166,6 +168,46 @@ def test_what_each_feature_has_does_not_depend_on_those_before_it(
     assert handed_on > 40
     for defs in made.values():
         defs.close()
+
+
+def test_a_feature_whose_sum_does_not_fit_harms_none_that_is_evaluated_with_it(
+    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def whole(df: pl.DataFrame) -> pl.DataFrame:
+        return df.select("user_id", "at", amount=pl.col("amount").cast(pl.Int64))
+
+    passes = []
+
+    def counted(evaluate: Any, metrics: Any, others: Any) -> Any:
+        passes.append((len(metrics), len(others)))
+        return asking.with_others(evaluate, metrics, others)
+
+    for module in ("known_metrics", "known_values"):
+        monkeypatch.setattr(f"mlforge.engines.{module}.with_others", counted)
+    project = Project(tmp_path)
+    kinds = {"counts": ["count"], "sums": ["sum"], "extremes": ["min", "max"]}
+    defs = project.definitions(
+        *(
+            project.define(whole, name=name, metrics=of(["2d", "7d"], *kind))
+            for name, kind in kinds.items()
+        ),
+        online_store=RedisStore.from_url(redis_url, prefix="sums"),
+    )
+    with clock.fixed(NOW):
+        project.drop("a", rows((1, 0, 1.0), (2, 1, 1.0)))
+        served(defs, [*kinds])
+        project.drop("b", rows((1, 1, 2.0**62), (1, 1.5, 2.0**62)))
+        passes.clear()
+        served(defs, ["counts"])
+        assert passes == [(2, 6), (2, 6)], "rows of the table, and online"
+        with pytest.raises(DataError, match="sums: amount__sum__2d"):
+            served(defs, ["sums"])
+        served(defs, ["extremes"])
+        [online] = get_online_features(["counts"], [{"user_id": 1}], store=defs.online_store)
+    assert online["counts__amount__count__7d"] == 3
+    assert project.store.list_versions("sums") == ["1.0.0"]
+    assert project.store.read("extremes")["amount__max__7d"].max() == 2**62
+    defs.close()
 
 
 def test_rows_that_are_forgotten_amid_a_job_are_in_no_later_feature(tmp_path: Path) -> None:

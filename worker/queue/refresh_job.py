@@ -15,6 +15,7 @@ from mlforge.core import clock
 from mlforge.core.failpoints import reach
 from mlforge.core.steps import Steps
 from mlforge.definitions.together import of_one_source
+from mlforge.engines.asked_together import asked_together
 from mlforge.engines.versions_diff import VersionsDiff
 from mlforge.errors import MlforgeError, OnlineError, StoreBusy, VersionConflict
 from mlforge.frames.shared_results import shared_results
@@ -74,12 +75,15 @@ def _served_together(at_work: Project, feature: str, job: str) -> str:
         outcome = serve(at_work, feature, job, reading)
     if outcome in ENDING:
         return outcome
-    for lease in waiting_together(at_work, feature, job):
-        with structlog.contextvars.bound_contextvars(feature=lease.feature, job=job):
-            reach("job.begun")
-            ending = _served(at_work, lease, Ticket(lease.feature), reading)
-        if ending in ENDING:
-            return ending
+    features = at_work.definitions.features
+    of_source = [feature, *of_one_source(features, feature)]
+    with asked_together(features[name] for name in of_source):
+        for lease in waiting_together(at_work, feature, job):
+            with structlog.contextvars.bound_contextvars(feature=lease.feature, job=job):
+                reach("job.begun")
+                ending = _served(at_work, lease, Ticket(lease.feature), reading)
+            if ending in ENDING:
+                return ending
     return outcome
 
 

@@ -119,12 +119,27 @@ def test_large_results_and_results_of_large_frames_are_not_kept(
     assert (of_large.times, large.times, small.times) == (2, 2, 1)
 
 
-def test_of_each_name_the_last_results_are_kept() -> None:
+def test_of_each_name_the_results_that_were_asked_for_last_are_kept() -> None:
     compute = Counted()
     with shared_results():
-        for key in range(sharing.KEPT + 1):
+        for key in (*range(sharing.KEPT), 0, sharing.KEPT, 0):
             once("values", lambda key=key: key, compute)  # type: ignore[misc]
-        once("values", lambda: sharing.KEPT, compute)
         assert compute.times == sharing.KEPT + 1
-        once("values", lambda: 0, compute)
+        once("values", lambda: 1, compute)
     assert compute.times == sharing.KEPT + 2
+
+
+def test_of_each_name_results_are_kept_that_take_little_memory_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sharing, "KEPT_BYTES", 3 * KEYS.estimated_size())
+    compute = Counted(KEYS.clone)
+    with shared_results():
+        for key in (0, 1, 2, 3, 3, 2, 1):
+            once("values", lambda key=key: key, compute)  # type: ignore[misc]
+        assert compute.times == 4, "three results are kept"
+        once("values", lambda: 0, compute, KEYS)  # takes two of the three places
+        once("values", lambda: 1, compute)
+        assert compute.times == 5
+        once("values", lambda: 2, compute)
+    assert compute.times == 6
