@@ -9,14 +9,17 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from mlforge import get_training_data
 from mlforge.errors import StoreError, UnsupportedStore
+from mlforge.metrics import Rolling
 from mlforge.store import ObjectStore, Store
 from mlforge.testing.store_contract import StoreContract
 from mlforge.testing.store_values import FIRST, publish
 from tests.support.gcp_emulator import gcp_storage_emulator
 from tests.support.gcs_server import GoogleServer, google
 from tests.support.npm_servers import AzureServer, azurite, s3rver
-from tests.support.object_servers import BUCKET, Careless, Server, careless, moto, seaweed
+from tests.support.object_servers import BUCKET, Careless, Server, careless, crowded, moto, seaweed
+from tests.support.projects import Project, at, rows
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +116,25 @@ def test_a_server_that_ignores_conditions_is_refused_by_name(tmp_path):
             UnsupportedStore, match=r"s3://bucket/shop: its server ignores If-None-Match"
         ):
             publish(store, FIRST, 1)
+
+
+@pytest.mark.slow
+def test_a_machine_whose_cache_is_empty_asks_for_many_small_partials_at_once(
+    moto_server: Server, tmp_path: Path
+) -> None:
+    url, many = f"s3://{BUCKET}/{uuid.uuid4().hex}", 40
+    project = Project(tmp_path / "p")
+    project.store = ObjectStore(url, tmp_path / "first", moto_server.options)
+    for day in range(many):
+        project.drop(f"{day:02}", rows((1, day, 1.0)))
+    project.build(project.define(metrics=[Rolling("90d", {"amount": ["sum", "last_50"]})]))
+    with crowded(moto_server, "/_partials/", least=24) as (server, crowd):
+        cold = ObjectStore(url, tmp_path / "second", server.options)
+        spine = pl.DataFrame({"user_id": [1], "at": [at(many)]})
+        values = get_training_data(spine, ["spend"], cold)
+    assert 24 <= crowd.most <= 32
+    assert values.equals(get_training_data(spine, ["spend"], project.store))
+    assert values["spend__amount__sum__90d"].to_list() == [float(many)]
 
 
 @pytest.mark.slow

@@ -9,11 +9,12 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Condition, Thread
 from typing import ClassVar
 
 import pytest
@@ -169,10 +170,74 @@ class Careless(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
+@dataclass
+class Crowd:
+    """Requests for one kind of objects: how many are under way, and how many there were at most at once."""
+
+    least: int
+    now: int = 0
+    most: int = 0
+    changed: Condition = field(default_factory=Condition)
+
+    @contextmanager
+    def with_one_more(self) -> Iterator[None]:
+        """The block of a request, which begins once `least` requests are, or ever were, under way, or none more came for long."""
+        with self.changed:
+            self.now += 1
+            self.most = max(self.most, self.now)
+            self.changed.notify_all()
+            self.changed.wait_for(lambda: self.most >= self.least, timeout=20)
+        yield
+        with self.changed:
+            self.now -= 1
+
+
+@contextmanager
+def crowded(behind: Server, kind: str, least: int) -> Iterator[tuple[Server, Crowd]]:
+    """A server that hands requests on to another; those for keys with `kind` in them once there is a crowd of so many."""
+    crowd = Crowd(least)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            with crowd.with_one_more() if kind in self.path else nullcontext():
+                self._hand_on()
+
+        def _hand_on(self) -> None:
+            other = HTTPConnection(behind.endpoint.removeprefix("http://"))
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            other.request(self.command, self.path, body, dict(self.headers))
+            answer = other.getresponse()
+            data = answer.read()
+            self.send_response(answer.status)
+            for name, value in answer.getheaders():
+                if name.lower() not in ("transfer-encoding", "connection", "content-length"):
+                    self.send_header(name, value)
+            self.send_header("Content-Length", answer.getheader("Content-Length") or str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+            other.close()
+
+        do_PUT = do_POST = do_DELETE = do_HEAD = _hand_on
+
+        def log_message(self, *args: object) -> None:
+            """Say nothing."""
+
+    with _serving(Handler) as server:
+        yield server, crowd
+
+
 @contextmanager
 def careless() -> Iterator[Server]:
     """A server that ignores all conditions."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Careless)
+    with _serving(Careless) as server:
+        yield server
+
+
+@contextmanager
+def _serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[Server]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
