@@ -16,7 +16,7 @@ import polars as pl
 from mlforge.build.rows import Layout, ordered, pieces_of
 from mlforge.compilers.base import TIME
 from mlforge.core import time_model
-from mlforge.core.values import TimeRange
+from mlforge.core.values import Duration, TimeRange
 from mlforge.engines import Events
 from mlforge.frames import polars_schema
 from mlforge.frames.entity_times import FIRST, LAST, EntityTimes
@@ -32,16 +32,19 @@ _EVENTS, _BUCKET = "__events", "__bucket"
 def buckets_of(events: Events, times: TimeRange, at_once: int) -> tuple[EntityTimes, ...]:
     """The entities with events in a range of time, in buckets that see about equally many events; none where there is no need.
 
-    at_once: how many stored rows a range should have. Aligned features have none, as they are evaluated from their tiles.
+    at_once: how many stored rows a range should have. Events are counted, of aligned features too: how many tiles stand for
+    them depends on what a machine has cached.
     """
     spec = events.spec
+    if spec.timestamp is None:
+        return ()
     seen = _seen(events, times)
     own, most = (sum([p.rows for p in events.within(each).partials]) for each in (times, seen))
     needed = max(own, most - own)
-    if needed <= _SLACK * at_once or spec.interval is not None or spec.timestamp is None:
+    if needed <= _SLACK * at_once:
         return ()
-    time = polars_schema.microseconds(spec.timestamp)
-    inside = time.filter(time.is_between(times.start, times.end))
+    instant = _row_of(polars_schema.microseconds(spec.timestamp), spec.interval)
+    inside = instant.filter(instant.is_between(times.start, times.end))
     entities = (
         events.scan(spec.identity, seen)
         .group_by(spec.entity)
@@ -59,8 +62,15 @@ def buckets_of(events: Events, times: TimeRange, at_once: int) -> tuple[EntityTi
 
 
 def _seen(events: Events, times: TimeRange) -> TimeRange:
-    windows = events.windows_since(times.start)
-    return time_model.events_seen(times, windows).union(times) if windows else times
+    """The times of the events that rows within a range see, and of those whose rows they are."""
+    windows, interval = events.windows_since(times.start), events.spec.interval
+    own = times if interval is None else TimeRange(times.start - interval.us, times.end)
+    return time_model.events_seen(times, windows).union(own) if windows else own
+
+
+def _row_of(time: pl.Expr, interval: Duration | None) -> pl.Expr:
+    """The instant of the row that an event has: its own, or the end of its interval."""
+    return time if interval is None else time - time.mod(interval.us) + interval.us
 
 
 def _dealt(entities: pl.DataFrame, count: int) -> Iterator[EntityTimes]:

@@ -23,6 +23,10 @@ SHAPES: dict[str, dict[str, Any]] = {
     "a long window": {"metrics": [Rolling(["3d", "365d"], {"amount": NAMES})]},
     "closed left": {"metrics": [Rolling("365d", {"amount": NAMES}, closed="left", offset="1d")]},
     "since ever": {"metrics": [Rolling("all", {"amount": ["mode", "p90", "last_3", "sum"]})]},
+    "aligned": {
+        "metrics": [Rolling(["3h", "30d"], {"amount": NAMES}, offset="6h")],
+        "interval": "3h",
+    },
     "to date": {"metrics": [ToDate(["1w", "1y"], {"amount": ["sum", "count_distinct"]})]},
     "derived": {
         "metrics": [Rolling("365d", {"amount": ["sum", "last_time"]})],
