@@ -9,9 +9,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
+from mlforge.core import machine
 from mlforge.core.manifest import Part
 from mlforge.core.values import TimeRange
 from mlforge.engines.tasks import Task
+
+TASK_MEMORY = 4 << 30
+"""Bytes of memory that a task is reckoned with: twice the 2 GiB of its events."""
+
+
+def tasks_at_once(memory: int) -> int:
+    """The number of tasks that this machine runs at once in so many bytes: as many as have a core, at least one."""
+    return max(1, min(machine.cores(), memory // TASK_MEMORY))
 
 
 class TaskFigures(NamedTuple):

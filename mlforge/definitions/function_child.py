@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import IO, Any
 
 import polars as pl
 
+from mlforge.core.bound import die_with_parent
 from mlforge.definitions.loader import load_as_written
 from mlforge.errors import MlforgeError
 from mlforge.ingest import function_process as protocol
@@ -20,13 +19,10 @@ from mlforge.ingest.intake import FUNCTION_FAULTS
 from mlforge.ingest.returned import described
 from mlforge.sources import sandbox
 
-_PR_SET_PDEATHSIG = 1
-
 
 def main(target: str, here: str, feature: str, code_hash: str) -> int:
     """Answer calls until the other side ends."""
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    die_with_parent()
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what the function prints is no answer
     try:

@@ -37,7 +37,11 @@ from mlforge.definitions.places import (
     parsed_root,
 )
 from mlforge.definitions.planned_keys import with_keys
-from mlforge.definitions.runners import check_runner, distribution_of
+from mlforge.definitions.runners import (
+    check_runner,
+    distribution_of,
+    push_distribution_of,
+)
 from mlforge.definitions.services import services_by_name
 from mlforge.definitions.settings import DISTRIBUTE_ABOVE, GONE_AFTER, LOCAL, RESIDENT, Settings
 from mlforge.definitions.sources import check_place, check_places, source_of
@@ -364,7 +368,7 @@ class Definitions:
     def _push(self, name: str, engine: str | None = None, **how: Any) -> PushResult:
         online, by = self._online(), self._engine(name, engine)
         owner = owner_of(self.store, self.name, str(self.root))
-        sharing = distribution_of(self)
+        sharing = push_distribution_of(self)
         return push(name, self.store, online, by, owner, sharing=sharing, **how)
 
     def audit(self, name: str, share: Share = SOME) -> Audit:

@@ -7,7 +7,10 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 from mlforge.build.distribution import Distribution
+from mlforge.build.processes import ProcessRunner, command
 from mlforge.build.runner import Origin, Runner
+from mlforge.build.tasks import tasks_at_once
+from mlforge.core import machine
 from mlforge.core.arguments import choice
 from mlforge.definitions.settings import LOCAL
 from mlforge.errors import MissingExtra
@@ -29,7 +32,17 @@ def check_runner(runner: str | Runner) -> str:
 
 
 def distribution_of(definitions: Definitions) -> Distribution | None:
-    """How large work is shared; None where the process that it falls to does it alone.
+    """How full builds and training sets that are large are shared; None where the process that they fall to makes them alone.
+
+    Raises MissingExtra where what the runner needs is not installed.
+    """
+    if definitions.settings.runner == LOCAL:
+        return _on_this_machine(definitions)
+    return push_distribution_of(definitions)
+
+
+def push_distribution_of(definitions: Definitions) -> Distribution | None:
+    """How large pushes are shared, as `distribution_of`: not by processes of this machine, which need not know the online store.
 
     Raises MissingExtra where what the runner needs is not installed.
     """
@@ -41,6 +54,16 @@ def distribution_of(definitions: Definitions) -> Distribution | None:
     alone = settings.fallback == LOCAL
     runner = runner.for_definitions(_origin(definitions))
     return Distribution(runner, settings.distribute_above, definitions.hash, alone)
+
+
+def _on_this_machine(definitions: Definitions) -> Distribution | None:
+    """Processes of this machine, if `memory_limit` has room for several tasks, and a file holds the definitions."""
+    settings, origin = definitions.settings, _origin(definitions)
+    most = tasks_at_once(min(settings.memory_limit, machine.memory()))
+    if most < 2 or origin is None:
+        return None
+    runner = ProcessRunner(command(origin, settings.memory_limit // most), most)
+    return Distribution(runner, settings.distribute_above, definitions.hash, alone=True)
 
 
 def _origin(definitions: Definitions) -> Origin | None:

@@ -25,11 +25,11 @@ def parsed_task(text: str) -> Task:
     return task_of(text, {kind: of for kind, (of, _) in KINDS.items()})
 
 
-def task_run(definitions: Definitions, text: str) -> str:
-    """Run a task with these definitions; as `Definitions.run_task`."""
+def task_run(definitions: Definitions, text: str, memory_limit: int | None = None) -> str:
+    """Run a task with these definitions; as `Definitions.run_task`. memory_limit: by default that of the definitions."""
     task = parsed_task(text)
     task.check(definitions.hash)
-    engine = engine_named(task.engine, definitions.settings.memory_limit)
+    engine = engine_named(task.engine, memory_limit or definitions.settings.memory_limit)
     task.check_releases(engine)
     _, run = KINDS[task.kind]
     return json.dumps(run(definitions, task, engine).to_json())

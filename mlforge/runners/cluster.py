@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 from urllib.parse import urlsplit
 
+from mlforge.build.orders import Answer, Order
 from mlforge.build.runner import Origin, RunHere, Runner, Task
 from mlforge.core.arguments import number, text
 from mlforge.errors import (
@@ -23,7 +24,6 @@ from mlforge.errors import (
     TaskFailed,
     TaskRefused,
 )
-from mlforge.runners.orders import Answer, Order
 
 START_S = 120
 """Seconds for an executor to take its first task, unless a runner is told others: a cluster may have to start a machine."""

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from mlforge.build.orders import Answer
 from mlforge.errors import MissingExtra
 from mlforge.runners.cluster import ClusterRunner, address_in
 from mlforge.runners.executor import answered
-from mlforge.runners.orders import Answer
 
 ADDRESS = "DASK_SCHEDULER_ADDRESS"
 """The variable that Dask's own clients take a scheduler's address from."""

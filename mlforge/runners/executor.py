@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Condition, Lock
 
+from mlforge.build.orders import Answer, Order
 from mlforge.build.runner import Origin, Task
+from mlforge.build.tasks import tasks_at_once
+from mlforge.core import machine
 from mlforge.definitions.loader import load
 from mlforge.definitions.registry import Definitions
 from mlforge.definitions.tasks import parsed_task
 from mlforge.engines import engine_named
 from mlforge.errors import MlforgeError, TaskRefused
-from mlforge.runners.orders import Answer, Order
-
-TASK_MEMORY = 4 << 30
-"""Bytes of memory that a task is reckoned with: twice the 2 GiB of its events."""
-_CONTAINER = Path("/sys/fs/cgroup/memory.max")
 
 log = logging.getLogger("mlforge.runners")
 """The log of the cluster's own process, which shows no values of variables beside a traceback, as structlog may."""
@@ -34,7 +31,7 @@ def answered(order: str) -> str:
     """The answer to an order, as JSON both; whatever the task raises is in the answer."""
     asked, host = Order.from_json(order), socket.gethostname()
     try:
-        with _place(asked.at_once or tasks_at_once()):
+        with _place(asked.at_once or tasks_at_once(machine.memory())):
             result = _run(parsed_task(asked.task), asked)
     except (KeyboardInterrupt, SystemExit):
         raise
@@ -42,23 +39,6 @@ def answered(order: str) -> str:
         log.error("a task of mlforge failed", exc_info=error)
         return Answer.of(error, host).to_json()
     return Answer(host, json.loads(result)).to_json()
-
-
-def tasks_at_once() -> int:
-    """The number of tasks that one process runs at once: as many as its cores and its machine's memory allow.
-
-    Some clusters run a stage's tasks as threads of one process, all of them at once.
-    """
-    return max(1, min(os.cpu_count() or 1, _memory() // TASK_MEMORY))
-
-
-def _memory() -> int:
-    """Bytes of memory that this process may use: its container's, where that has less than the machine."""
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        return min(machine, int(_CONTAINER.read_text(encoding="ascii")))
-    except (OSError, ValueError):  # no container's, or "max"
-        return machine
 
 
 def _run(task: Task, asked: Order) -> str:

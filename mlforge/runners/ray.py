@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from mlforge.build.orders import Answer
+from mlforge.build.tasks import TASK_MEMORY
+from mlforge.core import machine
 from mlforge.errors import MissingExtra
 from mlforge.runners.cluster import ClusterRunner
-from mlforge.runners.executor import TASK_MEMORY, answered, tasks_at_once
-from mlforge.runners.orders import Answer
+from mlforge.runners.executor import answered
 
 ADDRESS = "RAY_ADDRESS"
 """The variable that Ray's own programs take a cluster's address from."""
 _PORTS = {"ray": 10_001, "": 6_379}
 _TRIES, _SPEAKS_S = 3, 10.0
+_PASSING, _PAUSE_S = "Starting Ray client server failed", 1.0
 _TLS = "RAY_USE_TLS"
+
+log = logging.getLogger("mlforge.runners")
 
 
 class RayRunner(ClusterRunner):
@@ -68,7 +75,7 @@ class RayRunner(ClusterRunner):
     def _wait_for_executor(self, ray: Any, needs: dict[str, int]) -> None:
         """Return once a process has taken a first task: Ray itself would wait for one for ever."""
         try:
-            ray.get(ray.remote(tasks_at_once).options(**needs).remote(), timeout=self.start_within)  # fmt: skip
+            ray.get(ray.remote(machine.cores).options(**needs).remote(), timeout=self.start_within)  # fmt: skip
         except ray.exceptions.GetTimeoutError:
             raise self.idle() from None
 
@@ -94,15 +101,29 @@ class RayRunner(ClusterRunner):
             raise MissingExtra.of("runner 'ray'", "ray") from error
         was_there = ray.is_initialized()
         if not was_there:
-            try:
-                ray.init(self.address, log_to_driver=False)
-            except (ConnectionError, TimeoutError) as error:
-                raise self.unavailable(str(error)) from error
+            self._connect(ray)
         try:
             yield ray
         finally:
             if not was_there:
                 ray.shutdown()
+
+    def _connect(self, ray: Any) -> None:
+        """Connect, again while the cluster says that it could not start the process of a client, as one that is busy does."""
+        deadline = time.monotonic() + self.start_within
+        while True:
+            try:
+                ray.init(self.address, log_to_driver=False)
+                return
+            except (ConnectionError, TimeoutError, RuntimeError) as error:
+                is_passing = _PASSING in str(error)
+                if is_passing and time.monotonic() < deadline:
+                    log.info("asks Ray again: %s", error)
+                    time.sleep(_PAUSE_S)
+                    continue
+                if is_passing or not isinstance(error, RuntimeError):
+                    raise self.unavailable(str(error)) from error
+                raise
 
 
 def open_ray(definitions: object) -> RayRunner:

@@ -10,16 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from mlforge.build.orders import Answer, Order
 from mlforge.build.result import Options
 from mlforge.build.rows import Layout
 from mlforge.build.runner import Origin
-from mlforge.core import failpoints
+from mlforge.build.tasks import tasks_at_once
+from mlforge.core import failpoints, machine
 from mlforge.definitions.loader import load
 from mlforge.definitions.registry import Definitions
 from mlforge.definitions.tasks import parsed_task
 from mlforge.errors import DataError, DefinitionError, TaskFailed, TaskRefused
 from mlforge.runners import executor
-from mlforge.runners.orders import Answer, Order
 from mlforge.store import LocalStore
 from tests.support.projects import rows
 from tests.support.threads import Threads
@@ -139,24 +140,23 @@ def test_one_process_runs_no_more_tasks_at_once_than_it_is_told(
 def test_tasks_at_once_follow_from_cores_and_memory(
     monkeypatch: pytest.MonkeyPatch, memory: int, cores: int, most: int
 ) -> None:
-    monkeypatch.setattr(executor, "_memory", lambda: memory)
     monkeypatch.setattr("os.cpu_count", lambda: cores)
 
-    assert executor.tasks_at_once() == most
+    assert tasks_at_once(memory) == most
 
 
 def test_a_container_with_less_memory_than_its_machine_counts(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     limit = tmp_path / "memory.max"
-    monkeypatch.setattr(executor, "_CONTAINER", limit)
-    without = executor._memory()
+    monkeypatch.setattr(machine, "_CONTAINER", limit)
+    without = machine.memory()
     limit.write_text("max\n")
-    unlimited = executor._memory()
+    unlimited = machine.memory()
     limit.write_text("268435456\n")
 
     assert without == unlimited > 256 << 20
-    assert executor._memory() == 256 << 20
+    assert machine.memory() == 256 << 20
 
 
 def test_an_executor_of_another_release_refuses_before_it_loads_anything(folder: Path) -> None:
@@ -194,6 +194,23 @@ def test_definitions_that_change_are_loaded_anew_by_an_executor_that_goes_on(fol
     built = changed(folder, '"7d"', '"9d"').refresh("spend", options=OPTIONS)
 
     assert built.version == "2.0.0"
+
+
+@pytest.mark.parametrize("edit", ['"8d"', "1 / 0"])
+def test_a_build_by_processes_goes_on_as_it_began_where_its_file_is_edited_meanwhile(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, edit: str
+) -> None:
+    monkeypatch.setattr(machine, "cores", lambda: 2)
+    monkeypatch.setattr(machine, "memory", lambda: 8 << 30)
+    changed(folder, "Threads(), ", "'local', ").refresh("spend", options=OPTIONS)
+    away = changed(folder, "'local', ", "'local', memory_limit=8 << 30, ")
+    away = changed(folder, '"store"', '"away"')
+    changed_text = (folder / "definitions.py").read_text().replace('"7d"', edit)
+    (folder / "definitions.py").write_text(changed_text)
+
+    away.refresh("spend", options=OPTIONS)
+
+    assert parts(folder, "away") == parts(folder, "store")
 
 
 def test_a_task_that_fails_is_named_with_the_host_and_its_reason(folder: Path) -> None:

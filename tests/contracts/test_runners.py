@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from tests.support.workers import eventually
 
 pytestmark = pytest.mark.slow
 CLUSTERS: dict[str, Callable[[Path], AbstractContextManager[Cluster]]] = {
+    "processes": lambda path: nullcontext(executors.PROCESSES),
     "sail": executors.sail,
     "dask": executors.dask,
     "ray": executors.ray,
@@ -85,6 +86,9 @@ def test_files_are_read_by_executors_and_give_the_events_of_home(
 def test_a_push_of_all_rows_writes_those_of_home(
     cluster: Cluster, redis_server: str, tmp_path: Path
 ) -> None:
+    if not cluster.pushes:
+        pytest.skip("it has no part in pushes")
+
     def pushed(name: str, by: Cluster) -> dict[str, str]:
         with Redis.from_url(redis_server, decode_responses=True) as client:
             client.flushdb()
@@ -164,7 +168,7 @@ def test_an_executor_that_is_killed_costs_no_more_than_its_task(
 def test_a_task_that_ends_each_executor_is_given_up(cluster: Cluster, tmp_path: Path) -> None:
     if not cluster.survives:
         pytest.skip("its executors are threads of its server")
-    project = executors.project(tmp_path / "project", cluster, files=1)
+    project = executors.project(tmp_path / "project", cluster, files=4)
     (project / "always").touch()
 
     failed = executors.build(project, cluster)

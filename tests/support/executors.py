@@ -110,7 +110,7 @@ def python_with(variable: str, module: str) -> str:
 class Cluster:
     """A cluster at an address: `runner` is how definitions name it, `python` that of whoever builds.
 
-    survives: whether it goes on when a process that runs tasks is killed.
+    survives: whether it goes on when a process that runs tasks is killed. pushes: whether it has part in pushes.
     """
 
     address: str
@@ -118,10 +118,19 @@ class Cluster:
     python: str
     imports: str = ""
     survives: bool = True
+    pushes: bool = True
 
 
 HOME = Cluster("", '"local"', sys.executable)
 """No cluster: a build by one process alone."""
+PROCESSES = Cluster(
+    "this machine",
+    '"local", memory_limit=8 << 30',
+    sys.executable,
+    "from mlforge.core import machine\nmachine.cores, machine.memory = lambda: 2, lambda: 8 << 30",
+    pushes=False,
+)
+"""Two processes of this machine, whatever its cores and its memory."""
 
 
 def project(

@@ -1,4 +1,4 @@
-"""Texts between the process that builds and the executors of a cluster: an order goes out, an answer comes back."""
+"""Texts between the process that builds and those that run its tasks: an order goes out, an answer comes back."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from mlforge.build.runner import Origin
 from mlforge.engines.tasks import Task
+from mlforge.errors import TaskRefused
 
 _TEXT = 2_000
 
@@ -33,7 +34,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The text that an executor gives back: the result's document, or the class and text of an error."""
+    """The text that a process gives back that runs tasks: the result's document, or the class and text of an error."""
 
     host: str
     result: dict[str, Any] | None = None
@@ -54,8 +55,13 @@ class Answer:
         """Read what `to_json` wrote."""
         return cls(**json.loads(text))
 
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the process cannot run such tasks, while another may."""
+        return self.error == TaskRefused.__name__
+
     def result_of(self, task: Task) -> Any:
-        """The task's result; raises the executor's error, of the same class where it is one of mlforge's, else TaskFailed."""
+        """The task's result; raises the process's error, of the same class where it is one of mlforge's, else TaskFailed."""
         if self.result is not None:
             return task.result(self.result)
         raise task.failure(self.error or "", self.text, self.host)

@@ -1,0 +1,165 @@
+"""Tasks by processes of this machine: each loads the definitions, runs one task at a time, and ends with the process that builds.
+
+`mlforge.definitions.task_child` is their side.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from queue import SimpleQueue
+from threading import Lock
+from typing import Any
+
+from mlforge.build.orders import Answer
+from mlforge.build.runner import Origin, RunHere, Runner, Task
+from mlforge.core.logs import get_logger
+
+LOSSES = 3
+"""So many processes may be lost at a task."""
+_LOOK_S = 0.2
+
+log = get_logger("mlforge.build")
+
+
+def command(origin: Origin, memory_limit: int) -> tuple[str, ...]:
+    """The command of a process for these definitions, whose kernels keep so many bytes in memory where they can spill."""
+    about = (origin.target or "", origin.here, origin.profile or "", str(memory_limit))
+    return (sys.executable, "-P", "-m", "mlforge.definitions.task_child", *about)
+
+
+class ProcessRunner(Runner):
+    """Shares tasks among processes that it starts. command: that of such a process. most: how many run at once."""
+
+    name = "local"
+
+    def __init__(self, command: Sequence[str], most: int) -> None:
+        self._command, self._most = command, most
+
+    def run(self, tasks: Sequence[Task], here: RunHere) -> Iterable[Any]:
+        """Each result once it is there, while the processes are at the next tasks.
+
+        A task that they refuse, as the definitions' file was edited since, is run here.
+        """
+        if len(tasks) < 2:
+            yield from map(here, tasks)
+            return
+        count = min(self._most, len(tasks))
+        log.info("tasks shared among processes", tasks=len(tasks), processes=count)
+        with _answers(self._command, count, tasks) as answers:
+            for task, answer in zip(tasks, answers, strict=True):
+                yield here(task) if answer.is_refusal else answer.result_of(task)
+
+
+@contextmanager
+def _answers(
+    command: Sequence[str], count: int, tasks: Sequence[Task]
+) -> Iterator[Iterator[Answer]]:
+    """The answers of so many processes, in the order of the tasks; the processes are gone when the block ends, however it does."""
+    processes = [_Process(command) for _ in range(count)]
+    idle: SimpleQueue[_Process] = SimpleQueue()
+    for process in processes:
+        idle.put(process)
+
+    def answer(task: Task) -> Answer:
+        process = idle.get()
+        try:
+            return process.answer(task)
+        finally:
+            idle.put(process)
+
+    # A process dies with the thread that started it, and these live until the block ends.
+    pool = ThreadPoolExecutor(count, "mlforge-tasks")
+    try:
+        waiting = [pool.submit(answer, task) for task in tasks]
+        yield map(_result, waiting)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.close()
+        pool.shutdown()
+        for process in processes:
+            process.reaped()
+
+
+def _result(future: Future[Answer]) -> Answer:
+    """The result of a future. Polars' handler of Ctrl-C has waits begin again that have no end, so these have one."""
+    while not wait([future], _LOOK_S).done:
+        pass
+    return future.result()
+
+
+class _ClosedError(Exception):
+    """The block that the process was started for has ended."""
+
+
+class _Process:
+    """A process that answers tasks, a line of JSON each; it starts with the first one, and anew where it was lost."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._command = command
+        self._process: subprocess.Popen[str] | None = None
+        self._lock, self._is_closed = Lock(), False
+
+    def answer(self, task: Task) -> Answer:
+        """The answer, by another process where one is lost; TaskFailed as an answer where that helps no more."""
+        for losses in range(1, LOSSES + 1):
+            line = self._asked(task.to_json())
+            if line.endswith("\n"):
+                return Answer.from_json(line)
+            code = self.reaped()
+            if self._is_closed:
+                raise _ClosedError
+            log.warning("a task was lost and is run again", task=task.id[:12], losses=losses, code=code)  # fmt: skip
+        return Answer(
+            "this machine",
+            error="TaskFailed",
+            text=f"{task.title} ended {LOSSES} processes that ran it, as one does that takes more memory than there is; "
+            "with a lower memory_limit fewer tasks run at once",
+        )
+
+    def close(self) -> None:
+        """Kill the process; no other is started."""
+        with self._lock:
+            self._is_closed = True
+            if self._process is not None:
+                self._process.kill()
+
+    def _asked(self, task: str) -> str:
+        """The line that the process answers; one without an end where it was lost."""
+        process = self._started()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with suppress(BrokenPipeError):
+            process.stdin.write(f"{task}\n")
+            process.stdin.flush()
+        return process.stdout.readline()
+
+    def _started(self) -> subprocess.Popen[str]:
+        with self._lock:
+            if self._is_closed:
+                raise _ClosedError
+            if self._process is None:
+                # In a group of its own: a terminal's Ctrl-C is the parent's, which ends it.
+                self._process = subprocess.Popen(
+                    self._command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    process_group=0,
+                )
+            return self._process
+
+    def reaped(self) -> int | None:
+        """The exit code of the process that was lost or killed; None where none was started."""
+        with self._lock:
+            process, self._process = self._process, None
+        if process is None:
+            return None
+        process.kill()
+        with suppress(BrokenPipeError):
+            process.communicate()
+        return process.returncode
