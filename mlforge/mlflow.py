@@ -119,8 +119,8 @@ def _tags(training_set: TrainingSet, lock: Lock) -> dict[str, str]:
     return {
         **({"mlforge.service": lock.service} if lock.service else {}),
         "mlforge.store": lock.store,
-        "mlforge.training_set": str(training_set.path),
-        "mlforge.blast_radius": f"mlforge blast {shlex.quote(str(training_set.path))}",
+        "mlforge.training_set": training_set.address,
+        "mlforge.blast_radius": f"mlforge blast {shlex.quote(training_set.address)}",
         **{f"mlforge.version.{name}": ", ".join(own) for name, own in versions.items()},
     }
 
@@ -133,10 +133,10 @@ def _input(training_set: TrainingSet, lock: Lock) -> DatasetInput:
     document = training_set.document
     hashes = "".join(part.hash for part in document.parts)
     dataset = Dataset(
-        name=lock.service or training_set.path.name,
+        name=lock.service or training_set.address.rpartition("/")[2],
         digest=hashlib.sha256(hashes.encode()).hexdigest()[:_DIGEST],
         source_type="local",
-        source=json.dumps({"uri": str(training_set.path)}),
+        source=json.dumps({"uri": training_set.address}),
         schema=_schema((*document.spine, *document.columns)),
         profile=json.dumps({"num_rows": document.rows, "versions": list(lock.versions)}),
     )

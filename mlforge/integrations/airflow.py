@@ -16,6 +16,7 @@ from mlforge.definitions.services import service_named
 from mlforge.definitions.source_check import as_json, check_source
 from mlforge.errors import MissingExtra
 from mlforge.integrations.project import Fresh, Project, build, holds, outcome
+from mlforge.store.addresses import is_bucket
 from mlforge.store.opening import store_at
 from mlforge.training_sets.making import training_set
 
@@ -177,11 +178,11 @@ class TrainingSetOperator(_ProjectOperator):
             definitions.folder / self.spine,
             chosen,
             definitions.store,
-            definitions.folder / self.out,
+            self.out if is_bucket(self.out) else definitions.folder / self.out,
             known_at=self.known_at,
         )
         return {
-            "folder": str(stored_set.path),
+            "folder": stored_set.address,
             "rows": stored_set.rows,
             "versions": dict(stored_set.versions),
         }

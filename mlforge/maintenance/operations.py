@@ -108,10 +108,11 @@ def tidy(store: Store, name: str, rule: Retention = UNATTENDED) -> Pruned | None
     Small loose partials are compacted into packs, and the index of entities takes in what came.
     """
     versions = dict.fromkeys(store.versions(name), 0)
-    pointer, pins = store.pointer(name), map(Version.parse, store.books(name).kept)
+    pointer, now = store.pointer(name), clock.now()
+    pins = map(Version.parse, store.books(name).kept_at(now))
     served = pointer.version if pointer else None
     pruned = None
-    spare = set(removable(versions, served, set(pins), rule, clock.now()))
+    spare = set(removable(versions, served, set(pins), rule, now))
     if len(spare) >= _WORTH_IT and len(spare - store.made_from(name)) >= _WORTH_IT:
         pruned = _prune(store, name, rule, above=_MOSTLY)
     manifest = store.latest(name)
@@ -162,14 +163,18 @@ def _prune(
     store.list_versions(name)
     with store.lock(name):
         manifests, unreadable = manifests_of(store, name)
-        pointer = store.pointer(name)
+        pointer, now = store.pointer(name), clock.now()
         created = {version: manifest.created_at for version, manifest in manifests.items()}
         removed = removable(
             {**created, **dict.fromkeys(unreadable, 0)},
             pointer.version if pointer else None,
-            {*map(Version.parse, store.books(name).kept), *unreadable, *store.made_from(name)},
+            {
+                *map(Version.parse, store.books(name).kept_at(now)),
+                *unreadable,
+                *store.made_from(name),
+            },
             rule,
-            clock.now(),
+            now,
         )
         in_use: list[Version] = []
         if not dry_run:

@@ -119,6 +119,7 @@ def _users(graph: Graph, node: Node, books: Books) -> Users:
         tuple(
             SetEntry(set_id, held.out, held.versions, to_iso(held.at))
             for set_id, held in books.sets.items()
+            if held.until is None
         ),
     )
 

@@ -36,7 +36,8 @@ def _edges(definitions: Definitions) -> Iterator[tuple[Node, Node]]:
     for name in known_features(definitions):
         books = definitions.store.books(name)
         for held in books.sets.values():
-            yield Node(FEATURE, name), Node(SET, held.out)
+            if held.until is None:
+                yield Node(FEATURE, name), Node(SET, held.out)
         for table in filter(may_be_there, books.exports):
             yield Node(FEATURE, name), Node(TABLE, table)
 

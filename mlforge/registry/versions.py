@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from mlforge.core import clock
 from mlforge.core.manifest import VersionSummary
 from mlforge.core.values import to_iso
 from mlforge.store import Store
@@ -18,13 +19,13 @@ def versions_document(
     summaries: the store's, of this feature. latest: the version that is served. hold: why the feature is held, None if it
     is not.
     """
-    pointer, books = store.pointer(feature), store.books(feature)
+    pointer, books, now = store.pointer(feature), store.books(feature), clock.now()
     latest = str(pointer.version) if pointer else None
     return {
         "feature": feature,
         "latest": latest,
         "hold": books.hold,
-        "versions": [_version(summary, latest, books.kept) for summary in summaries],
+        "versions": [_version(summary, latest, books.kept_at(now)) for summary in summaries],
     }
 
 

@@ -61,12 +61,18 @@ class FileStateMap(dict[str, FileState]):
 class SetPin:
     """The versions of a feature that a training set was made from, the folder it was made in, and when.
 
-    at: UTC microseconds.
+    at: UTC microseconds. until: for how long they are kept while the set is being made, in UTC microseconds, as its process may be
+    killed; None once it is made.
     """
 
     versions: tuple[str, ...]
     out: str
     at: int
+    until: int | None = None
+
+    def keeps_at(self, now: int) -> bool:
+        """Whether the versions are kept at an instant, in UTC microseconds."""
+        return self.until is None or now < self.until
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +142,10 @@ class Books:
     keeper: FeatureKeeper | None = None
     exports: Mapping[str, ExportNote] = field(default_factory=dict)
 
-    @property
-    def kept(self) -> frozenset[str]:
-        """The versions that people or training sets keep from every prune."""
-        return frozenset(self.pins).union(*(held.versions for held in self.sets.values()))
+    def kept_at(self, now: int) -> frozenset[str]:
+        """The versions that people or training sets keep from every prune at an instant, in UTC microseconds."""
+        keeping = (held.versions for held in self.sets.values() if held.keeps_at(now))
+        return frozenset(self.pins).union(*keeping)
 
     def drift_at(self, served: Version) -> dict[str, DriftNote]:
         """The notes of drift that are of the served version or an older one: not of one that was rolled back from."""
@@ -176,6 +182,7 @@ class Books:
     def _sets_json(self) -> dict[str, Any]:
         return {
             set_id: {"versions": list(held.versions), "out": held.out, "at": held.at}
+            | ({} if held.until is None else {"until": held.until})
             for set_id, held in self.sets.items()
         }
 
@@ -204,7 +211,7 @@ class Books:
             description=document["description"],
             tags=tuple(document["tags"]),
             sets={
-                set_id: SetPin(tuple(held["versions"]), held["out"], held["at"])
+                set_id: SetPin(tuple(held["versions"]), held["out"], held["at"], held.get("until"))
                 for set_id, held in document.get("sets", {}).items()
             },
             defaults=document.get("defaults", {}),

@@ -59,7 +59,10 @@ class RecordsContract(StoreFixtures):
             pins=("1.0.0", "1.2.0"),
             description="what they spent “lately”",
             tags=("users", "money"),
-            sets={"5e7": SetPin(("1.0.0", "1.3.0"), "/train/2026-11", 17)},
+            sets={
+                "5e7": SetPin(("1.0.0", "1.3.0"), "/train/2026-11", 17),
+                "6f1": SetPin(("1.3.0",), "/train/2026-12", 18, until=23),
+            },
             defaults={"amount__sum__7d": 0, "seen": {"date": "2026-01-31"}},
             keeper=FeatureKeeper("a shop/ü", "5e7" * 21),
             exports={"iceberg:s3://lake/ä": ExportNote("1.2.0", 17)},

@@ -240,7 +240,7 @@ def _of_label(training_set: TrainingSet, label: str, dtype: str, since: int) -> 
     timestamp = training_set.document.timestamp
     merged = profile_column(pl.Series([], dtype=parse_dtype(dtype)))
     is_cut = timestamp is not None and since > BEGINNING
-    for rows in _pieces(training_set.files, training_set.path):
+    for rows in _pieces(training_set.files, training_set.address):
         warm = rows.filter(_instant(timestamp, rows) >= since) if is_cut and timestamp else rows
         merged = merged.merged(profile_column(warm.select(label).collect().to_series()))
     return merged
@@ -255,7 +255,7 @@ def _instant(timestamp: str, rows: pl.LazyFrame) -> pl.Expr:
     ).to_physical()
 
 
-def _pieces(files: Iterable[Path], where: Path) -> Iterable[pl.LazyFrame]:
+def _pieces(files: Iterable[Path], where: str) -> Iterable[pl.LazyFrame]:
     for file in files:
         if not file.is_file():
             raise RetrievalError(f"the training set {where} lacks {file.name}; make it again")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
@@ -15,7 +13,7 @@ from mlforge.build.distribution import Distribution
 from mlforge.build.runner import Runner
 from mlforge.core import clock
 from mlforge.core.arguments import shown
-from mlforge.core.lock import FILE
+from mlforge.core.failpoints import reach
 from mlforge.core.release import RELEASE
 from mlforge.core.signatures import named_arguments
 from mlforge.engines import engine_named
@@ -28,10 +26,12 @@ from mlforge.retrieval.training import parse_known_at
 from mlforge.services.description import describe
 from mlforge.services.service import Service
 from mlforge.store import Store
-from mlforge.training_sets import folder, pins
-from mlforge.training_sets.document import DOCUMENT, SetDocument
+from mlforge.training_sets import pins
+from mlforge.training_sets.document import SetDocument
 from mlforge.training_sets.event_spines import EventRows, EventSpine, UsedSpine
 from mlforge.training_sets.joining import Joining
+from mlforge.training_sets.places import place_at
+from mlforge.training_sets.set_files import SetPlace
 from mlforge.training_sets.shared_writing import SharedWriting
 from mlforge.training_sets.spines import Spine, spine_of
 from mlforge.training_sets.training_set import TrainingSet
@@ -60,7 +60,7 @@ def training_set(
     spine: as `get_training_data` takes it, or the path of a parquet file, of a folder of them, or a list of paths;
         a LazyFrame is run once; `events_of(user_spend, every="1d")` makes rows of a feature's events. Rows keep their order: they fill `part-00000.parquet`, `part-00001.parquet`, ...
     features, timestamp, engine, labels, known_at: as in `get_training_data`, whose values, names and errors these are.
-    out: a folder that does not exist yet; it appears when it is whole. Beside the parts it has `training_set.json`:
+    out: a folder that does not exist yet, or an address in a bucket such as `s3://bucket/train/2026-11` below which nothing lies; the set is there when it is whole. Beside the parts it has `training_set.json`:
         the versions, their source files, the hashes of all that went in, and the request; and `features.lock`: what
         the columns mean, for the model that is made with them.
     part_rows: how many rows are joined at a time, and are in each file. Memory follows this number, not the spine.
@@ -71,33 +71,34 @@ def training_set(
     spine or a folder that does not fit, StoreError for an unknown feature or version, or a store that cannot be
     written to.
     """
-    target = _target(out)
+    place = _place(out, store)
     if type(part_rows) is not int or part_rows < 1:
         raise RetrievalError(f"part_rows is {shown(part_rows)}; give a whole number from 1 on")
     set_id, kernel = uuid.uuid4().hex, engine_named(engine)
     events = spine.reference if isinstance(spine, EventSpine) else None
     sharing = Distribution(runner, 0, "") if isinstance(runner, Runner) else runner
     terms = Terms(parse_labels(labels), events, parse_known_at(known_at))
-    with _scratch(target) as scratch:
+    with place.making(set_id) as files:
+        scratch = files.scratch
         known = None if isinstance(spine, EventSpine) else spine_of(spine, scratch)
 
         def pinned(reading: Reading) -> Joining:
             head = known.head if known else EventRows.checked(spine, reading).head
             joining = Joining.checked(reading, head, timestamp, kernel)
-            pins.pin(reading, set_id, str(target))
+            pins.pin(reading, set_id, place.address)
             return joining
 
         joining = read(features, store, pinned, terms)
-        with pins.released_on_failure(store, set_id), folder.published(target) as staged:
+        with pins.released_on_failure(store, set_id):
             with joining.reading.leased():
                 rows = known or EventRows.checked(spine, joining.reading).written(scratch)
                 draft = _draft(set_id, rows, joining, engine, scratch)
                 if sharing is None or rows.height <= max(part_rows, sharing.above):
-                    outcome = written(rows, joining, staged, scratch, part_rows)
+                    outcome = written(rows, joining, files, part_rows)
                 else:
-                    about = joining, draft, target.name, staged, scratch, part_rows, sharing
+                    about = joining, draft, place.name, files, part_rows, sharing
                     outcome = SharedWriting(*about).written(rows)
-                document = _with_rows(draft, outcome, joining)
+                document = _with_rows(draft, outcome, joining, files.prefix)
             document = replace(
                 document,
                 known_at=terms.known_at,
@@ -105,9 +106,11 @@ def training_set(
             )
             rows.check_unchanged()
             lock = lock_of_reading(joining.reading, document.created_at)
-            lock.save(staged / FILE)
-            (staged / DOCUMENT).write_text(document.to_text(), encoding="utf-8")
-    return TrainingSet(target, document)
+            reach("set.written")
+            place.publish(files, document.to_text(), lock.text)
+    reach("set.published")
+    pins.keep(joining.reading, set_id)
+    return TrainingSet.at(place.address, document, store)
 
 
 def _draft(set_id: str, spine: Spine, joining: Joining, engine: str, scratch: Path) -> SetDocument:
@@ -132,30 +135,24 @@ def _draft(set_id: str, spine: Spine, joining: Joining, engine: str, scratch: Pa
     )
 
 
-def _with_rows(draft: SetDocument, outcome: Written, joining: Joining) -> SetDocument:
-    """The document, with what was written."""
+def _with_rows(draft: SetDocument, outcome: Written, joining: Joining, prefix: str) -> SetDocument:
+    """The document, with what was written. prefix: ahead of the parts' names."""
     labels = (replace(each, unknown=joining.unknown[each.name]) for each in draft.labels)
     return replace(
         draft,
         spine=outcome.spine,
         spine_hash=outcome.spine_hash,
         columns=outcome.columns,
-        parts=outcome.parts,
+        parts=tuple(replace(part, file=prefix + part.file) for part in outcome.parts),
         labels=tuple(labels),
     )
 
 
-def _target(out: object) -> Path:
+def _place(out: object, store: Store) -> SetPlace:
     if not isinstance(out, (str, Path)) or not str(out):
-        raise RetrievalError(f"out must be a folder's path, not {shown(out)}")
-    target = Path(out).absolute()
-    folder.check_free(target)
-    return target
-
-
-@contextmanager
-def _scratch(target: Path) -> Iterator[Path]:
-    """A hidden folder beside the set's, on the same disk, which is gone when the block ends."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch:
-        yield Path(scratch)
+        raise RetrievalError(
+            f"out must be a folder's path, or an address such as 's3://bucket/train/2026-11', not {shown(out)}"
+        )
+    place = place_at(out, store)
+    place.check_free()
+    return place

@@ -1,4 +1,8 @@
-"""Pins of training sets: the versions that a set was made from stay in the store until the set is released."""
+"""Pins of training sets: the versions that a set was made from stay in the store until the set is released.
+
+While a set is being made they stay for a week at the most, so that one whose process is killed keeps none for ever; the next
+set of the same feature on the same machine finds out, and takes away what is left of the other.
+"""
 
 from __future__ import annotations
 
@@ -9,35 +13,77 @@ from dataclasses import replace
 
 from mlforge.core import clock
 from mlforge.core.values import Version
-from mlforge.errors import RetrievalError, VersionNotFound
+from mlforge.errors import IntegrityError, RetrievalError, VersionNotFound
 from mlforge.retrieval import references
 from mlforge.retrieval.reading import Reading
 from mlforge.store import Store
 from mlforge.store.records import SetPin
+from mlforge.training_sets.document import SetDocument
+from mlforge.training_sets.places import place_at
+from mlforge.training_sets.set_files import SetPlace
+
+_WEEK_US = 7 * 86_400_000_000
 
 
 def pin(reading: Reading, set_id: str, out: str) -> None:
-    """Keep the reading's versions for a training set; VersionNotFound for one that was pruned meanwhile.
+    """Keep the reading's versions for a training set that is being made; VersionNotFound for one that was pruned meanwhile.
 
     Takes each feature's lock for a moment. Raises StoreError where the store cannot be written to.
     """
+    with released_on_failure(reading.store, set_id):
+        for name, versions in _by_name(reading).items():
+            _keep(reading.store, name, versions, set_id, out)
+
+
+def keep(reading: Reading, set_id: str) -> None:
+    """Keep them from now on until the set is released; for a set that is made. Raises as `pin`."""
+    for name in _by_name(reading):
+        with reading.store.lock(name):
+            books = reading.store.books(name)
+            held = replace(books.sets[set_id], until=None)
+            reading.store.write_books(name, replace(books, sets={**books.sets, set_id: held}))
+
+
+def _by_name(reading: Reading) -> dict[str, set[Version]]:
+    """The versions of a reading, by feature."""
     by_name = defaultdict(set)
     for manifest in reading.manifests:
         if manifest.version is not None:
             by_name[manifest.name].add(manifest.version)
-    with released_on_failure(reading.store, set_id):
-        for name, versions in by_name.items():
-            _keep(reading.store, name, versions, set_id, out)
+    return by_name
 
 
 def _keep(store: Store, name: str, versions: Collection[Version], set_id: str, out: str) -> None:
-    """Write the pin of one feature's versions."""
+    """Write the pin of one feature's versions, in place of those of sets that were given up."""
     with store.lock(name):
         for version in sorted(set(versions) - set(store.versions(name))):
             raise VersionNotFound(f"{name} {version} was pruned meanwhile")
-        books = store.books(name)
-        held = SetPin(tuple(map(str, sorted(versions))), out, clock.now())
-        store.write_books(name, replace(books, sets={**books.sets, set_id: held}))
+        books, now = store.books(name), clock.now()
+        held = SetPin(tuple(map(str, sorted(versions))), out, now, now + _WEEK_US)
+        settled = {other: _settled(store, other, pin, now) for other, pin in books.sets.items()}
+        others = {other: pin for other, pin in settled.items() if pin is not None}
+        store.write_books(name, replace(books, sets={**others, set_id: held}))
+
+
+def _settled(store: Store, set_id: str, held: SetPin, now: int) -> SetPin | None:
+    """The pin of another set; None for one that was given up, of which nothing is left then."""
+    if held.until is None:
+        return held
+    place = place_at(held.out, store)
+    is_made = _is_made(place, set_id)
+    if not is_made and now < held.until and not place.is_given_up(set_id):
+        return held
+    place.remove(set_id)
+    return replace(held, until=None) if is_made else None  # killed before it could say so
+
+
+def _is_made(place: SetPlace, set_id: str) -> bool:
+    """Whether the set is there."""
+    text = place.document()
+    try:
+        return text is not None and SetDocument.from_text(text, place.address).id == set_id
+    except IntegrityError:
+        return False
 
 
 def release(store: Store, set_id: str) -> tuple[str, ...]:

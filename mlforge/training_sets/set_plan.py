@@ -26,11 +26,12 @@ from mlforge.services.description import service_of
 from mlforge.services.service import Service
 from mlforge.store import Store
 from mlforge.training_sets.document import SetDocument
+from mlforge.training_sets.set_files import SetFiles
 from mlforge.training_sets.slices import Slices, TimeHistogram
 from mlforge.training_sets.spines import FileSpine
 from mlforge.training_sets.used_features import UsedFeature
 
-PLAN, ANSWERS = "plan.json", "answers"
+PLAN = "plan.json"
 
 
 @dataclass(frozen=True)
@@ -58,20 +59,30 @@ class SpineFile:
         return [self.path, self.first, self.rows, times, self.nulls, self.seen]
 
     @classmethod
-    def from_json(cls, fields: list[Any]) -> SpineFile:
-        """Read what `to_json` wrote."""
-        path, first, rows, times, nulls, seen = fields
+    def from_json(cls, fields: list[Any], files: SetFiles) -> SpineFile:
+        """Read what `to_json` wrote; files: find the file on this machine."""
+        shared, first, rows, times, nulls, seen = fields
         known = None if times is None else TimeRange(*times)
-        return cls(path, first, rows, known, nulls, tuple((start, count) for start, count in seen))
+        return cls(
+            str(files.found(shared)),
+            first,
+            rows,
+            known,
+            nulls,
+            tuple((start, count) for start, count in seen),
+        )
 
 
 @dataclass(frozen=True)
 class SetPlan:
-    """The request as the set's document has it, the spine's files, and the slices by time; none where no feature has a time."""
+    """The request as the set's document has it, the spine's files, and the slices by time; none where no feature has a time.
+
+    at_once: the most slices, and parts, of a task.
+    """
 
     document: SetDocument
     part_rows: int
-    staged: str
+    at_once: int
     needed: tuple[str, ...]
     time: str | None
     files: tuple[SpineFile, ...]
@@ -91,6 +102,10 @@ class SetPlan:
     def slice_count(self) -> int:
         """The number of slices that are joined."""
         return self.parts if self.slices is None else self.slices.count
+
+    def answers(self, task: int) -> str:
+        """The folder of the joined values of the parts that a task writes, which begins with the part of that number."""
+        return f"answers-{task:07d}"
 
     @cached_property
     def head(self) -> pl.DataFrame:
@@ -122,7 +137,7 @@ class SetPlan:
             {
                 "document": self.document.to_text(),
                 "part_rows": self.part_rows,
-                "staged": self.staged,
+                "at_once": self.at_once,
                 "needed": self.needed,
                 "time": self.time,
                 "files": [file.to_json() for file in self.files],
@@ -131,26 +146,19 @@ class SetPlan:
         )
 
     @classmethod
-    def of(cls, folder: Path, hash_: str) -> SetPlan:
-        """The plan in a scratch folder; TaskRefused where this process does not see it, or another."""
-        path = folder / PLAN
-        try:
-            text = path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise TaskRefused(
-                f"{path} cannot be read ({error.strerror}): the set is finished or given up, or this machine does not reach the "
-                "folder of the set, which all must write to"
-            ) from error
+    def of(cls, files: SetFiles, hash_: str) -> SetPlan:
+        """The plan of a set that is being made, with the spine's files on this machine; TaskRefused where this process does not see it."""
+        text, where = files.text(PLAN), f"{PLAN} of {files.address}"
         if hash_of_text(text) != hash_:
-            raise IntegrityError(f"{path} is not the plan that the task names")
+            raise IntegrityError(f"{where} is not the plan that the task names")
         known: Mapping[str, Any] = json.loads(text)
         return cls(
-            SetDocument.from_text(known["document"], str(path)),
+            SetDocument.from_text(known["document"], where),
             known["part_rows"],
-            known["staged"],
+            known["at_once"],
             tuple(known["needed"]),
             known["time"],
-            tuple(map(SpineFile.from_json, known["files"])),
+            tuple(SpineFile.from_json(fields, files) for fields in known["files"]),
             None if known["slices"] is None else Slices.from_json(known["slices"]),
         )
 
@@ -171,25 +179,25 @@ def _use(used: UsedFeature, store: Store) -> FeatureUse:
 
 
 def planned_files(
-    spine: FileSpine, time: str | None, part_rows: int
+    spine: FileSpine, time: str | None, part_rows: int, files: SetFiles
 ) -> tuple[tuple[SpineFile, ...], Slices | None]:
     """The files of a spine and the slices of its rows by time; of its rows only the times are read.
 
-    Raises RetrievalError for times that are none, and for a file that cannot be read.
+    files: share those that were put aside. Raises RetrievalError for times that are none, and for a file that cannot be read.
     """
     looked = [_Looked.at(path, time, part_rows) for path in spine.files]
     histogram = TimeHistogram()
     for each in looked:
         histogram.merge(each.histogram)
     slices = None if time is None else histogram.slices(part_rows)
-    return tuple(_numbered(looked, slices)), slices
+    return tuple(_numbered(looked, slices, files)), slices
 
 
-def _numbered(looked: list[_Looked], slices: Slices | None) -> Iterator[SpineFile]:
+def _numbered(looked: list[_Looked], slices: Slices | None, files: SetFiles) -> Iterator[SpineFile]:
     first, seen = 0, Counter[int | None]()
     for each in looked:
         yield SpineFile(
-            str(each.path), first, each.rows, each.times, each.nulls, tuple(seen.items())
+            files.shared(each.path), first, each.rows, each.times, each.nulls, tuple(seen.items())
         )
         first += each.rows
         if slices is not None and slices.crowded:
@@ -219,4 +227,4 @@ class _Looked:
             if len(known):
                 bounds += [int(str(known.min())), int(str(known.max()))]
         times = TimeRange(min(bounds), max(bounds)) if bounds else None
-        return cls(path.absolute(), spine.height, times, nulls, histogram)
+        return cls(path, spine.height, times, nulls, histogram)

@@ -1,16 +1,14 @@
 """Tasks of a training set: the slices of its spine are joined, then the parts are written; each by any process that has the store.
 
-All that tasks write lies in hidden folders beside the set's place, each file whole or not at all: it takes its name once it is
-written. The same task writes the same bytes, and one that is late finds its folder gone.
+All that tasks write lies beside the set's place, each file whole or not at all. The same task writes the same bytes, and one
+that is late finds its place gone.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 import polars as pl
@@ -19,13 +17,15 @@ from mlforge.core.failpoints import reach
 from mlforge.core.schema import Column, Schema
 from mlforge.engines import engine_named
 from mlforge.engines.tasks import Result, Task
-from mlforge.errors import IntegrityError, TaskRefused
+from mlforge.errors import IntegrityError
 from mlforge.store import Store
 from mlforge.training_sets.document import SetPart
 from mlforge.training_sets.joining import Joining
+from mlforge.training_sets.places import files_at
 from mlforge.training_sets.planned_rows import rows_of, slices_of
-from mlforge.training_sets.set_plan import ANSWERS, SetPlan
-from mlforge.training_sets.writing import ROW, Parts
+from mlforge.training_sets.set_files import SetFiles
+from mlforge.training_sets.set_plan import SetPlan
+from mlforge.training_sets.writing import HEAP, ROW, Parts
 
 _GROUP = 16_384
 """Rows of a row group of answers, of which a part reads those that it needs."""
@@ -35,10 +35,10 @@ _GROUP = 16_384
 class SetTask(Task):
     """A task of a training set: from `first` until before `end`, of its slices or of its parts.
 
-    folder: the set's scratch folder, in which its plan lies. plan: the hash of that.
+    files: the address of the files that those share who make the set, the plan among them. plan: its hash.
     """
 
-    folder: str
+    files: str
     plan: str
     first: int
     end: int
@@ -113,17 +113,19 @@ class WrittenParts:
 def run_set_task(task: SetTask, store: Store) -> Result:
     """Run a task.
 
-    Raises TaskRefused where this process does not reach the set's folder, or has another store; RetrievalError and IntegrityError as a
+    Raises TaskRefused where this process does not reach the set's files, or has another store; RetrievalError and IntegrityError as a
     training set by one process does.
     """
-    plan = SetPlan.of(Path(task.folder), task.plan)
-    result: Result = (_joined if isinstance(task, JoinTask) else _parts)(task, plan, store)
+    with files_at(task.files, store) as files:
+        plan = SetPlan.of(files, task.plan)
+        run = _joined if isinstance(task, JoinTask) else _parts
+        result: Result = run(task, plan, store, files)
     reach("task.set")
     return result
 
 
-def _joined(task: SetTask, plan: SetPlan, store: Store) -> JoinedSlices:
-    """Join some slices, and put the values aside in the order of the spine."""
+def _joined(task: SetTask, plan: SetPlan, store: Store, files: SetFiles) -> JoinedSlices:
+    """Join some slices, and put the values aside for each of the tasks that write parts."""
     document, engine = plan.document, engine_named(plan.document.engine)
     reading = plan.reading(store)
     joining = Joining.checked(reading, plan.head, document.timestamp, engine, warns=False)
@@ -133,21 +135,25 @@ def _joined(task: SetTask, plan: SetPlan, store: Store) -> JoinedSlices:
     ]
     rows = sum([answer.height for answer in answers])
     if answers:
-        folder = Path(task.folder) / ANSWERS
-        with _placed(folder / f"{task.first:07d}.parquet", Path(task.folder)) as path:
-            pl.concat(answers).sort(ROW).write_parquet(
-                path, compression="lz4", row_group_size=_GROUP, statistics=True
-            )
+        of_task = plan.part_rows * plan.at_once
+        numbered = pl.concat(answers).sort(ROW).with_columns((pl.col(ROW) // of_task).alias(HEAP))
+        for (number,), values in numbered.partition_by(
+            HEAP, as_dict=True, include_key=False
+        ).items():
+            folder = plan.answers(int(str(number)) * plan.at_once)
+            with files.written(f"{folder}/{task.first:07d}.parquet") as path:
+                values.write_parquet(
+                    path, compression="lz4", row_group_size=_GROUP, statistics=True
+                )
     return JoinedSlices(rows, dict(joining.unknown))
 
 
-def _parts(task: SetTask, plan: SetPlan, store: Store) -> WrittenParts:
+def _parts(task: SetTask, plan: SetPlan, store: Store, files: SetFiles) -> WrittenParts:
     """Write some parts."""
-    scratch = Path(task.folder)
-    answers = pl.scan_parquet(scratch / ANSWERS / "*.parquet")
-    own = scratch / uuid.uuid4().hex
+    answers = pl.scan_parquet([*files.read(plan.answers(task.first))], glob=False)
+    own = files.scratch / uuid.uuid4().hex
     own.mkdir()
-    parts = Parts(own, task.first, rows=task.first * plan.part_rows)
+    parts = Parts(own, files.place, task.first, rows=task.first * plan.part_rows)
     for number in range(task.first, task.end):
         begin = number * plan.part_rows
         spine = rows_of(plan, begin, plan.part_rows)
@@ -156,27 +162,4 @@ def _parts(task: SetTask, plan: SetPlan, store: Store) -> WrittenParts:
         if values.height != spine.height:
             raise IntegrityError(f"{task.feature}: values of some rows of part {number} are gone")
         parts.write(spine, values.drop(ROW))
-    staged = Path(plan.staged)
-    for part in parts.written:
-        _renamed(own / part.file, staged / part.file)
     return WrittenParts(tuple(parts.written), parts.digest, parts.spine, parts.columns)
-
-
-@contextmanager
-def _placed(path: Path, scratch: Path) -> Iterator[Path]:
-    """A path to write to, of which the file takes its own place once the block ends."""
-    written = scratch / uuid.uuid4().hex
-    try:
-        yield written
-        _renamed(written, path)
-    finally:
-        written.unlink(missing_ok=True)
-
-
-def _renamed(written: Path, path: Path) -> None:
-    try:
-        written.replace(path)
-    except OSError as error:
-        raise TaskRefused(
-            f"{path} cannot be written ({error.strerror}): the set is finished or given up, or this machine does not reach its folder"
-        ) from error

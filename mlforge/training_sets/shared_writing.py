@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import polars as pl
 
@@ -13,10 +12,11 @@ from mlforge.core.logs import get_logger
 from mlforge.engines import Engine
 from mlforge.engines.tasks import Sharing, releases
 from mlforge.errors import IntegrityError, RetrievalError
+from mlforge.store.bucket_client import each
 from mlforge.training_sets.document import SetDocument
-from mlforge.training_sets.folder import hash_of
 from mlforge.training_sets.joining import Joining
-from mlforge.training_sets.set_plan import ANSWERS, PLAN, SetPlan, hash_of_text, planned_files
+from mlforge.training_sets.set_files import SetFiles
+from mlforge.training_sets.set_plan import PLAN, SetPlan, hash_of_text, planned_files
 from mlforge.training_sets.set_tasks import JoinTask, PartTask, SetTask, WrittenParts, run_set_task
 from mlforge.training_sets.spines import SPILLED, FileSpine, Spine
 from mlforge.training_sets.writing import Written, hash_text
@@ -36,8 +36,7 @@ class SharedWriting:
     joining: Joining
     document: SetDocument
     name: str
-    staged: Path
-    scratch: Path
+    files: SetFiles
     part_rows: int
     sharing: Sharing
 
@@ -45,12 +44,10 @@ class SharedWriting:
         """Write the parts; raises as one process does, and the errors of `Sharing.results`."""
         plan = self._plan(self._in_files(spine))
         self._look(spine)
-        width = len(plan.needed) + len(self.joining.reading.columns)
-        at_once = max(1, TASK_BYTES // (_VALUE_BYTES * max(1, width)) // self.part_rows)
         text = plan.to_text()
-        (self.scratch / PLAN).write_text(text, encoding="utf-8")
-        (self.scratch / ANSWERS).mkdir()
-        planned = partial(self._tasks, hash_of_text(text), at_once)
+        with self.files.written(PLAN) as path:
+            path.write_text(text, encoding="utf-8")
+        planned = partial(self._tasks, hash_of_text(text), plan.at_once)
         joins = [*planned(JoinTask, plan.slice_count)]
         parts = [*planned(PartTask, plan.parts)]
         log.info("training set shared", folder=self.name, joins=len(joins), writes=len(parts))
@@ -63,13 +60,16 @@ class SharedWriting:
         return self._whole([*self.sharing.results(parts, self._run, log.warning)])
 
     def _plan(self, spine: FileSpine) -> SetPlan:
-        files, slices = planned_files(spine, self.joining.time, self.part_rows)
+        joining = self.joining
+        files, slices = planned_files(spine, joining.time, self.part_rows, self.files)
+        width = len(joining.needed) + len(joining.reading.columns)
+        at_once = max(1, TASK_BYTES // (_VALUE_BYTES * max(1, width)) // self.part_rows)
         return SetPlan(
             self.document,
             self.part_rows,
-            str(self.staged),
-            self.joining.needed,
-            self.joining.time,
+            at_once,
+            joining.needed,
+            joining.time,
             files,
             slices,
         )
@@ -78,7 +78,7 @@ class SharedWriting:
         """The spine as files that every process reads."""
         if isinstance(spine, FileSpine):
             return spine
-        path = self.scratch / SPILLED
+        path = self.files.scratch / SPILLED
         try:
             pl.concat([*spine.batches(self.part_rows)]).write_parquet(path, compression="lz4")
         except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
@@ -102,7 +102,7 @@ class SharedWriting:
                 definitions=self.sharing.definitions,
                 engine=engine.name,
                 releases=releases(engine),
-                folder=str(self.scratch),
+                files=self.files.address,
                 plan=plan,
                 first=first,
                 end=min(first + at_once, count),
@@ -114,9 +114,8 @@ class SharedWriting:
     def _whole(self, results: list[WrittenParts]) -> Written:
         """The outcome, once each part is there as it was written."""
         parts = tuple(part for result in results for part in result.parts)
-        for part in parts:
-            path = self.staged / part.file
-            if not path.is_file() or hash_of(path) != part.hash:
+        for part, is_there in zip(parts, each(self.files.has, parts), strict=True):
+            if not is_there:
                 raise IntegrityError(
                     f"{part.file} of {self.name} is not here as a task wrote it; all who share a set must write to its folder"
                 )

@@ -16,35 +16,63 @@ from mlforge.core.lock import FILE, Lock
 from mlforge.errors import IntegrityError, RetrievalError
 from mlforge.sources.damage import DAMAGE
 from mlforge.store import Store
-from mlforge.training_sets.document import DOCUMENT, SetDocument
+from mlforge.store.addresses import folder_name, is_bucket
+from mlforge.store.bucket_client import Objects, each, objects_at
+from mlforge.training_sets.bucket import fetched
+from mlforge.training_sets.document import DOCUMENT, SetDocument, SetPart
 from mlforge.training_sets.loaders.columns import named_columns
+from mlforge.training_sets.places import place_at
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_KEPT = Path("~/.cache/mlforge/training_sets")
+
 
 @dataclass(frozen=True)
 class StoredSet:
-    """A folder with a training set, and its document."""
+    """A training set and its document.
+
+    path: its folder; for a set in a bucket one of this machine, to which files are fetched when they are read, and which may be
+    deleted. remote: the set's place in a bucket, None for a folder.
+    """
 
     path: Path
     document: SetDocument
+    remote: Objects | None = None
 
     @classmethod
-    def open(cls, path: str | Path) -> Self:
-        """The training set in a folder; RetrievalError where there is none, IntegrityError for a damaged document."""
+    def open(cls, path: str | Path, store: Store | None = None) -> Self:
+        """The training set in a folder, or at an address in a bucket, which is reached as `store` is where that is in the same cloud.
+
+        Raises RetrievalError where there is none, IntegrityError for a damaged document.
+        """
         if not isinstance(path, (str, Path)):
             raise RetrievalError(
                 f"a training set is opened by its folder's path, not {shown(path)}"
             )
-        target = Path(path).absolute()
-        try:
-            text = (target / DOCUMENT).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+        place = place_at(path, store)
+        text = place.document()
+        if text is None:
             raise RetrievalError(
-                f"no training set in {target}; name a folder that training_set or 'mlforge train' made"
-            ) from error
-        return cls(target, SetDocument.from_text(text, str(target / DOCUMENT)))
+                f"no training set in {place.address}; name a folder that training_set or 'mlforge train' made"
+            )
+        return cls.at(
+            place.address, SetDocument.from_text(text, f"{place.address}/{DOCUMENT}"), store
+        )
+
+    @classmethod
+    def at(cls, address: str, document: SetDocument, store: Store | None = None) -> Self:
+        """The set of a document that lies in a folder, or at an address in a bucket; nothing is read."""
+        if not is_bucket(address):
+            return cls(Path(address), document)
+        kept = _KEPT.expanduser() / f"{folder_name(address)}-{document.id}"
+        return cls(kept, document, objects_at(address, store))
+
+    @property
+    def address(self) -> str:
+        """The path of its folder, or its address in a bucket."""
+        return str(self.path) if self.remote is None else self.remote.url
 
     def named_by(self, store: Store) -> Self:
         """The same set with the present names of the store's features."""
@@ -73,12 +101,20 @@ class StoredSet:
     @property
     def lock(self) -> Lock:
         """The meaning of the columns as of when the set was made; RetrievalError where its file is damaged, or a release before made the set."""
-        return Lock.load(self.path / FILE)
+        if self.remote is None:
+            return Lock.load(self.path / FILE)
+        return Lock.load(fetched(self.remote, f"{self.document.id}/{FILE}", self.path))
 
     @property
     def files(self) -> list[Path]:
         """The parquet files, in the order of the rows."""
-        return [self.path / part.file for part in self.document.parts]
+        return each(self._file, self.document.parts)
+
+    def _file(self, part: SetPart) -> Path:
+        """The file of a part on this machine."""
+        if self.remote is None:
+            return self.path / part.file
+        return fetched(self.remote, part.file, self.path)
 
     @cached_property
     def schema(self) -> Mapping[str, pl.DataType]:
@@ -101,7 +137,7 @@ class StoredSet:
     def part(self, number: int, columns: Sequence[str]) -> pl.DataFrame:
         """Some columns of one of the files, from 0 on; IntegrityError where it is missing or damaged."""
         with self.readable():
-            return pl.read_parquet(self.files[number], columns=list(columns))
+            return pl.read_parquet(self._file(self.document.parts[number]), columns=list(columns))
 
     def batches(
         self,
@@ -136,7 +172,7 @@ class StoredSet:
             yield
         except (*DAMAGE, pa.ArrowException) as error:
             raise IntegrityError(
-                f"the training set {self.path} cannot be read ({type(error).__name__}); "
+                f"the training set {self.address} cannot be read ({type(error).__name__}); "
                 "verify() says which of its files is not as it was written"
             ) from error
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlforge.errors import RetrievalError
+from mlforge.errors import IntegrityError, RetrievalError
 from mlforge.store import Store
-from mlforge.training_sets import folder, pins
+from mlforge.training_sets import pins
 from mlforge.training_sets.blast import BlastRadius, blast_radius
+from mlforge.training_sets.document import SetPart
+from mlforge.training_sets.folder import hash_of
 from mlforge.training_sets.loaders.columns import check_column, check_library, named_columns
 from mlforge.training_sets.stored_set import StoredSet, check_rows, checked_share
 
@@ -89,12 +90,20 @@ class TrainingSet(StoredSet):
         return xgboost_matrix(self, label, names, rows, options)
 
     def verify(self) -> list[str]:
-        """Faults in the set's files, in words; an empty list if every byte is as it was written."""
-        return [
-            f"{part.file} {fault}"
-            for part, file in zip(self.document.parts, self.files, strict=True)
-            if (fault := _fault(file, part.hash)) is not None
-        ]
+        """Faults in the set's files, in words; an empty list if every byte is as it was written. Objects of a bucket are fetched anew."""
+        faults = ((part.file, self._fault(part)) for part in self.document.parts)
+        return [f"{name} {fault}" for name, fault in faults if fault is not None]
+
+    def _fault(self, part: SetPart) -> str | None:
+        if self.remote is not None:
+            (self.path / part.file).unlink(missing_ok=True)
+        try:
+            same = hash_of(self._file(part)) == part.hash
+        except OSError as error:
+            return f"cannot be read ({error.strerror})"
+        except IntegrityError:
+            return "is missing"
+        return None if same else "is not as it was written"
 
     def blast_radius(self, store: Store) -> BlastRadius:
         """The rows that would have other values if the set were made again today, and because of which files.
@@ -117,11 +126,3 @@ class TrainingSet(StoredSet):
         """
         pins.check_store(store, self.document.store)
         return pins.release(store, self.document.id)
-
-
-def _fault(file: Path, expected: str) -> str | None:
-    try:
-        same = folder.hash_of(file) == expected
-    except OSError as error:
-        return f"cannot be read ({error.strerror})"
-    return None if same else "is not as it was written"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from mlforge.retrieval.spine import spine_instants
 from mlforge.training_sets.document import SetPart
 from mlforge.training_sets.folder import hash_of
 from mlforge.training_sets.joining import Joining
+from mlforge.training_sets.set_files import SetFiles
 from mlforge.training_sets.slices import TimeHistogram
 from mlforge.training_sets.spill import Spill
 from mlforge.training_sets.spines import Spine
@@ -35,12 +36,10 @@ class Written:
     spine_hash: str
 
 
-def written(spine: Spine, joining: Joining, target: Path, scratch: Path, part_rows: int) -> Written:
-    """Write the parts of a set into a folder; memory follows `part_rows`.
-
-    scratch: a folder for rows that are put aside.
-    """
-    parts = Parts(target)
+def written(spine: Spine, joining: Joining, files: SetFiles, part_rows: int) -> Written:
+    """Write the parts of a set; memory follows `part_rows`."""
+    scratch = files.scratch
+    parts = Parts(scratch, files.place)
     if spine.height <= part_rows:
         [frame] = [*spine.batches(part_rows)] or [spine.head]
         parts.write(frame, joining.values(frame.select(joining.needed)))
@@ -104,10 +103,11 @@ def _numbered(spine: Spine, joining: Joining, part_rows: int) -> Iterator[pl.Dat
 class Parts:
     """The parts that were written so far, in order.
 
-    first: the number of the first one, from 0 on. rows: how many rows there are up to here, those of earlier parts too.
+    folder: where each is written. place: takes it from there. first: the number of the first one, from 0 on. rows: how many rows there are up to here, those of earlier parts too.
     """
 
     folder: Path
+    place: Callable[[Path], None]
     first: int = 0
     written: list[SetPart] = field(default_factory=list)
     rows: int = 0
@@ -133,6 +133,7 @@ class Parts:
         self.columns = polars_schema.schema_of(values)
         self.rows += spine.height
         self.written.append(SetPart(path.name, spine.height, hash_of(path)))
+        self.place(path)
 
     def outcome(self) -> Written:
         """The parts, their columns, and the hash of the spine's rows in their order."""

@@ -196,7 +196,7 @@ def test_a_part_that_is_not_here_as_a_task_wrote_it_makes_no_set(project: Projec
     def damaged(task: Any) -> Any:
         result = one(task)
         if task.kind == "parts":
-            for path in project.root.glob(".set.*/part-00003.parquet"):
+            for path in project.root.glob(".set.*/set/part-00003.parquet"):
                 path.write_bytes(b"another disk")
         return result
 

@@ -68,7 +68,10 @@ def _configure_train(parser: argparse.ArgumentParser) -> None:
         "--known-at", metavar="INSTANT", help="read the versions that the store had then"
     )
     parser.add_argument(
-        "--out", required=True, metavar="DIR", help="the folder to make, which must not exist yet"
+        "--out",
+        required=True,
+        metavar="DIR",
+        help="the folder to make, which must not exist yet, or an address in a bucket",
     )
     parser.add_argument(
         "--timestamp",
@@ -155,7 +158,7 @@ def train(args: argparse.Namespace) -> int:
         (f"label {label.name}", f"{plural(label.unknown, 'row')} unknown yet")
         for label in stored_set.document.labels
     ]
-    print(f"{nearby(str(stored_set.path))}\n{pairs(facts, indent=2)}")
+    print(f"{nearby(stored_set.address)}\n{pairs(facts, indent=2)}")
     return 0
 
 
@@ -206,8 +209,9 @@ def blast(args: argparse.Namespace) -> int:
     """
     from mlforge.training_sets.training_set import TrainingSet
 
-    stored_set = TrainingSet.open(args.folder)
-    radius = stored_set.blast_radius(store_of(args))
+    store = store_of(args)
+    stored_set = TrainingSet.open(args.folder, store)
+    radius = stored_set.blast_radius(store)
     if args.rows is not None:
         try:
             radius.rows.write_parquet(args.rows)
@@ -224,7 +228,7 @@ def blast(args: argparse.Namespace) -> int:
 
 def _radius_document(stored_set: TrainingSet, radius: BlastRadius) -> dict[str, Any]:
     return {
-        "folder": str(stored_set.path),
+        "folder": stored_set.address,
         "rows": stored_set.rows,
         "differing": radius.rows.height,
         "columns": dict(radius.by_column),
@@ -246,7 +250,7 @@ def _radius_document(stored_set: TrainingSet, radius: BlastRadius) -> dict[str, 
 def _show_radius(stored_set: TrainingSet, radius: BlastRadius) -> None:
     of = f"{number(radius.rows.height)} of {plural(stored_set.rows, 'row')} would differ today"
     note(
-        f"{nearby(str(stored_set.path))}: {of if radius.rows.height else 'no row would differ today'}"
+        f"{nearby(stored_set.address)}: {of if radius.rows.height else 'no row would differ today'}"
     )
     versions = [f"{name} {then} -> {now}" for name, (then, now) in radius.versions.items()]
     if radius.spine is not None:
@@ -275,19 +279,20 @@ def release(args: argparse.Namespace) -> int:
     """
     from mlforge.training_sets.training_set import TrainingSet
 
-    stored_set = TrainingSet.open(args.folder)
-    features = stored_set.release(store_of(args))
+    store = store_of(args)
+    stored_set = TrainingSet.open(args.folder, store)
+    features = stored_set.release(store)
     if args.json:
-        print_json({"folder": str(stored_set.path), "features": list(features)})
+        print_json({"folder": stored_set.address, "features": list(features)})
     else:
         kept = ", ".join(features) or "nothing"
-        print(f"{nearby(str(stored_set.path))}: no longer keeps versions of {kept}")
+        print(f"{nearby(stored_set.address)}: no longer keeps versions of {kept}")
     return 0
 
 
 def _document(stored_set: TrainingSet) -> dict[str, Any]:
     return {
-        "folder": str(stored_set.path),
+        "folder": stored_set.address,
         "id": stored_set.document.id,
         "rows": stored_set.rows,
         "parts": len(stored_set.files),

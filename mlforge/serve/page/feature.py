@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mlforge.core import clock
 from mlforge.core.manifest import VersionSummary
 from mlforge.core.values import to_iso
 from mlforge.errors import MlforgeError, without_owners
@@ -153,7 +154,7 @@ def _code(view: ProjectView, name: str) -> str | None:
 
 
 def _versions(store: Store, entry: FeatureEntry) -> Iterator[VersionRow]:
-    books = store.books(entry.name)
+    kept = store.books(entry.name).kept_at(clock.now())
     for summary in reversed(store.summaries(entry.name) if entry.versions else ()):
         version, change = str(summary.version), summary.change
         is_served = version == entry.version
@@ -166,7 +167,7 @@ def _versions(store: Store, entry: FeatureEntry) -> Iterator[VersionRow]:
             tuple(_evidence(change.evidence)) if change else (),
             summary.row_count,
             is_served,
-            version in books.kept,
+            version in kept,
             None if is_served or not entry.defined else roll_back(entry.name, version),
         )
 

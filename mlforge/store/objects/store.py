@@ -113,6 +113,10 @@ class ObjectStore(ErasingStore, RecordedStore):
         """A store at another address, with the same cache and options."""
         return self._like(url, self._root)
 
+    def objects_at(self, url: str) -> Objects:
+        """The client of another address, with the same options."""
+        return Bucket(url, self._options)
+
     def _like(self, url: str, cache: Path, objects: Objects | None = None) -> ObjectStore:
         options, bytes_ = self._options, self._cache_bytes
         return type(self)(url, cache, options, self.packing, self.grace, bytes_, objects)

@@ -46,7 +46,7 @@ def xgboost_matrix(
             else ""
         )
         raise RetrievalError(
-            f"none of the {training_set.rows} rows of {training_set.path} has a value of {label!r} to learn{why}"
+            f"none of the {training_set.rows} rows of {training_set.address} has a value of {label!r} to learn{why}"
         )
     if unlabelled:
         log.info(
@@ -59,7 +59,7 @@ def xgboost_matrix(
         return xgboost.QuantileDMatrix(batches, **{"enable_categorical": is_categorical, **options})
     except xgboost.core.XGBoostError as error:
         raise RetrievalError(
-            f"xgboost does not take the rows of {training_set.path}: {_reason(error)}"
+            f"xgboost does not take the rows of {training_set.address}: {_reason(error)}"
         ) from error
 
 
