@@ -76,7 +76,7 @@ class FullBuild:
 
     def ranges(self) -> Iterator[BuildRange]:
         """The ranges, which together cover all of time; one that has buckets comes once for each."""
-        for times, events in in_ranges(self.events, self.at_once):
+        for times, events in in_ranges(self.events.as_filed, self.at_once):
             dealt: Sequence[EntityTimes | None] = buckets_of(events, times, self.at_once) or [None]
             for number, entities in enumerate(dealt, 1):
                 yield BuildRange(times, events, entities, number, len(dealt))

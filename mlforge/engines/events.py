@@ -44,6 +44,11 @@ class Events(EventScan):
         """The same events with these totals, or without any, whatever is stored."""
         return replace(self, known_totals=(totals,))
 
+    @cached_property
+    def as_filed(self) -> Events:
+        """The same events as their files have them: no tiles, sets, totals, indexes or memory of this machine have a part in values."""
+        return replace(self, store=None, resident=None, by_entity=None, known_totals=(None,))
+
     def restricted(self, columns: Collection[str]) -> Events:
         """The same events, of which only some value columns are evaluated, and columns that these depend on."""
         return replace(self, spec=self.spec.restricted(columns), whole=self.tiled)

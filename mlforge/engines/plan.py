@@ -166,7 +166,7 @@ def _over_others(
         rows = _held(gather(events, event_times, among), most, gathered)
         if most < build.FEWEST or not build.dense(rows, spec):
             return [step_over_events(metrics, rows)]
-        tiles = build_tiles(rows, spec, column_dtypes)
+        tiles = build_tiles(rows, spec, column_dtypes, in_order=events.store is None)
     merged = merge(tiles, spec, metrics, column_dtypes)
     steps = _over_tiles(merged)
     if merged.over_events:

@@ -11,12 +11,14 @@ from typing import Any
 import polars as pl
 import pytest
 
-from mlforge.build.result import BuildResult
+from mlforge.build.result import BuildResult, Options
 from mlforge.build.runner import RunHere
 from mlforge.build.tasks import BuildTask, TaskResult
 from mlforge.core import failpoints
 from mlforge.core.manifest import Part
+from mlforge.engines.tiles import build
 from mlforge.errors import VersionConflict
+from mlforge.metrics import Rolling
 from mlforge.store import LocalStore, ObjectStore, TablePiece
 from mlforge.store.objects.task_files import ObjectTaskFiles
 from tests.contracts.test_build_tasks import SHAPES, TINY, WHOLE, Nobody, history
@@ -122,6 +124,27 @@ def test_buckets_of_entities_that_other_machines_evaluate_are_put_together_as_at
 
     assert any(task.buckets > 1 for task in away.tasks)
     machines.are_as_at_home(machines.at_home(**SHAPES[shape]))
+
+
+@pytest.mark.parametrize("options", [WHOLE, TINY], ids=["whole", "in buckets"])
+def test_tiles_that_a_machine_has_cached_have_no_part_in_the_bytes_of_a_build(
+    machines: Machines, options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "FEWEST", 0)
+    monkeypatch.setattr(build, "DENSE", 0)
+    machines.options = options
+    # Files of five days each: many an interval lies in two.
+    shape: dict[str, Any] = {
+        "metrics": [Rolling("6d", {"amount": ["std", "var"]})],
+        "interval": "3d",
+    }
+    home = machines.at_home(**shape)
+    assert list((home.path / "spend" / "_tiles").iterdir())
+
+    away = machines.build(Scattered(seed=4), **shape)
+
+    assert any(task.buckets > 1 for task in away.tasks) == (options is TINY)
+    machines.are_as_at_home(home)
 
 
 def test_a_build_whose_machine_was_lost_is_taken_up_by_another(machines: Machines) -> None:

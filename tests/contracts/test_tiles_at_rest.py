@@ -159,7 +159,7 @@ def test_thin_files_are_told_apart_once(project: Project, monkeypatch: pytest.Mo
     asked: list[object] = []
     monkeypatch.setattr(build, "dense", lambda *found: asked.append(found))
     project.build(aligned(project), version="2.0.0", full=True)
-    assert asked == []
+    assert len(asked) == 1  # of all events that are built, not of a file
 
 
 def test_damaged_tiles_are_made_anew_by_the_next_build_that_needs_them(project: Project) -> None:

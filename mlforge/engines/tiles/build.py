@@ -100,21 +100,28 @@ def build_tiles(
     spec: FeatureSpec,
     dtypes: Mapping[str, str],
     start: pl.Expr | None = None,
+    *,
+    in_order: bool = False,
 ) -> Tiles:
     """The tiles of events, as in a timeline.
 
     dtypes: of the event columns. start: the time of the tile that an event belongs to, by default the start of its
-    interval. Events are read several times, and need not fit into memory.
+    interval. Events are read several times, and need not fit into memory, but where they are taken in_order: by time and
+    value, so that sums of squares have the same last bits whatever order files and threads bring them in.
     """
     summary = survey(events, spec)
     start = interval_start(spec) if start is None else start
+    engine: Literal["streaming", "in-memory"] = _ENGINE
+    columns = parts(spec.columns)
+    if in_order and any("spread" in kinds for kinds in columns.values()):
+        events, engine = events.sort(TIME, *map(value_alias, columns)), "in-memory"
     rows = events.group_by(*spec.entity, start.alias(TIME)).agg(
         _part(column, kind, dtypes[column], summary)
         for column, kinds in parts(spec.columns).items()
         for kind in kinds
     )
     sums = (wide(pl.col(part_alias(column, "sum"))) for column in summary.extents)
-    return Tiles(rows.with_columns(sums).collect(engine=_ENGINE).lazy(), summary)
+    return Tiles(rows.with_columns(sums).collect(engine=engine).lazy(), summary)
 
 
 def survey(events: pl.LazyFrame, spec: FeatureSpec) -> Summary:
