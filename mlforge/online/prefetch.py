@@ -20,7 +20,7 @@ def read_ahead(store: Store, manifest: Manifest, room: int = ROOM) -> int:
     """Have the store cache the events that windows still hold at the version's watermark or later.
 
     Nothing is cached if the events hold more than `room` values, or if cached tiles are read in their place.
-    Returns the number of values cached. Raises polars' errors where events cannot be read.
+    Returns the number of values cached, 0 where they are cached of another feature. Raises polars' errors where events cannot be read.
     """
     spec, newest = manifest.spec, manifest.reached(clock.now())
     if spec.timestamp is None or newest is None or not spec.columns:
@@ -33,6 +33,8 @@ def read_ahead(store: Store, manifest: Manifest, room: int = ROOM) -> int:
     times = TimeRange(since, END)
     within = events.within(times).partials
     cells = sum(partial.rows for partial in within) * (len(spec.needed()) + _BESIDE)
+    if store.shares(manifest, since):
+        cells = 0
     fits = cells <= room and not events.tiles_cover(times)
     store.keep(manifest, since if fits else None)
     return cells if fits else 0

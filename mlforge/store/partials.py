@@ -37,6 +37,10 @@ class PartialStorage(ABC):
         since: UTC microseconds; None to keep nothing.
         """
 
+    def shares(self, manifest: Manifest, since: int) -> bool:
+        """Whether `keep` finds these events in memory, kept of another feature, so that they take no further room."""
+        return False
+
     def resident(self, manifest: Manifest) -> Resident | None:
         """Events that are in memory and may be a version's, kept of any; None where there are none."""
         return None

@@ -29,6 +29,12 @@ _STALE = 8
 """Resident events are gathered anew once one row in so many has come, gone or left all windows since."""
 
 
+def columns_of(manifest: Manifest) -> Schema:
+    """The columns of a version's events that its values follow from."""
+    needed = manifest.spec.needed()
+    return tuple(column for column in manifest.events if column.name in needed)
+
+
 @dataclass(frozen=True)
 class Resident:
     """The events of a version from an instant on, in some columns.
@@ -98,11 +104,19 @@ class Resident:
         """
         if since < self.since or columns != self.columns:
             return True
+        return self._is_far_from(manifest, since, stale=bisect_left(self._times, since))
+
+    def serves(self, manifest: Manifest, since: int) -> bool:
+        """Whether a version of another feature need not keep its events from an instant on: almost all of them are here."""
+        reaches = since >= self.since and set(columns_of(manifest)) <= set(self.columns)
+        return reaches and self.is_of(manifest) and not self._is_far_from(manifest, since)
+
+    def _is_far_from(self, manifest: Manifest, since: int, stale: int = 0) -> bool:
+        """Whether many rows differ from a version's, or one must not be here any more. stale: rows that no window needs."""
         went, came = replaced_partials(self.partials, manifest.partials)
         if any(is_rewritten(partial.hash) for partial in came):
             return True
         changed = sum(p.rows for p in (*went, *came) if p.times and p.times.end >= since)
-        stale = bisect_left(self._times, since)
         return (changed + stale) * _STALE > self.rows.height
 
     def held(

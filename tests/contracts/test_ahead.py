@@ -18,6 +18,7 @@ from mlforge.engines.events import events_of
 from mlforge.frames import polars_schema
 from mlforge.frames.polars_schema import of_entities
 from mlforge.maintenance.forgetting import publish_without
+from mlforge.metrics import Rolling
 from mlforge.online.prefetch import read_ahead
 from mlforge.store import LocalStore
 from mlforge.store.local.packs import Packing
@@ -181,6 +182,42 @@ def test_features_that_make_the_same_of_the_same_files_share_what_is_in_memory(
     project.definitions(*features).build()
     expected = values(project.on(LocalStore(project.store.path)), feature="alike")
     assert values(project, feature="alike").equals(expected)
+
+
+def test_events_that_an_earlier_feature_keeps_are_kept_once(
+    project: Project, files_read: list[Any]
+) -> None:
+    spans = {"spend": ["7d"], "shorter": ["2d"], "longer": ["14d"]}
+    features = [
+        project.define(name=name, metrics=[Rolling(windows, {"amount": ["max"]})])
+        for name, windows in spans.items()
+    ]
+
+    def taken(room: int = 1_000) -> dict[str, int]:
+        manifests = {name: project.store.read_metadata(name) for name in spans}
+        return {name: read_ahead(project.store, each, room) for name, each in manifests.items()}
+
+    def in_memory() -> list[Any]:
+        return [project.store.resident(project.store.read_metadata(name)) for name in spans]
+
+    project.definitions(*features).build()
+    values_kept = taken()
+    assert [count > 0 for count in values_kept.values()] == [True, False, True]
+    first, second, third = in_memory()
+    assert first is second is not third
+    assert taken(room=max(values_kept.values())) == values_kept, "it is shared still"
+    files_read.clear()
+    for name in spans:
+        values(project, feature=name)
+    assert not files_read
+    project.drop("new", rows((0, DAYS, 5.0), (7, DAYS, 7.0)))
+    (project.events / "d19.parquet").unlink()
+    project.definitions(*features).build()
+    for attempt in ("before reading ahead", "after it"):
+        for name in spans:
+            expected = values(project.on(LocalStore(project.store.path)), feature=name)
+            assert values(project, feature=name).equals(expected), (name, attempt)
+        taken()
 
 
 def test_what_takes_more_room_than_there_is_is_not_kept(project: Project) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,19 +27,38 @@ def spend(df: pl.DataFrame) -> pl.DataFrame:
     return df.select("user_id", "at", "amount")
 
 
-def at_work(folder: Path, resident_memory: int) -> Any:
-    """A project of twelve built features over one file, as a process of a worker holds it."""
+def raised_by(number: int) -> Callable[[pl.DataFrame], pl.DataFrame]:
+    return lambda df: df.select("user_id", "at", amount=pl.col("amount") + number)
+
+
+def at_work(folder: Path, resident_memory: int, *, alike: bool = True) -> Any:
+    """A project of twelve built features over one file, as a process of a worker holds it; alike: of one function."""
     drops = folder / "drops"
     drops.mkdir()
     rows(*((n % 5, n / EVENTS, 1.0) for n in range(EVENTS))).write_parquet(drops / "a.parquet")
     metrics = [Rolling("7d", {"amount": "sum"})]
     of: dict[str, Any] = {"keys": ["user_id"], "source": str(drops), "timestamp": "at"}
-    features = [feature(name=name, metrics=metrics, **of)(spend) for name in NAMES]
+    functions = [spend if alike else raised_by(number) for number in range(len(NAMES))]
+    features = [
+        feature(name=name, metrics=metrics, **of)(function)
+        for name, function in zip(NAMES, functions, strict=True)
+    ]
     store = LocalStore(folder / "store")
     defs = Definitions(store, features, root=folder, resident_memory=resident_memory)
     defs.build()
     there = SimpleNamespace(read=list, ping=lambda: True)
     return SimpleNamespace(definitions=defs, work_queue=there, online=there)
+
+
+def looked_at(project: Any) -> list[str]:
+    """Follow as many features as there is room for, and look at each once; their names."""
+    followed = Followed(project)
+    for name in NAMES:
+        if followed.has_room:
+            followed.follow(name)
+    for name in followed.names:
+        followed.look(name)
+    return followed.names
 
 
 def kept(project: Any) -> list[str]:
@@ -68,17 +88,17 @@ def test_all_features_are_followed_that_there_is_room_for(tmp_path: Path) -> Non
 
 def test_what_is_followed_takes_no_more_memory_than_there_is_room_for(tmp_path: Path) -> None:
     room = 20 * FILE_BYTES
-    project = at_work(tmp_path, room)
-    followed = Followed(project)
-    for name in NAMES:
-        if followed.has_room:
-            followed.follow(name)
-    for name in followed.names:
-        followed.look(name)
-
-    assert followed.names == NAMES[:10]  # manifests take half of it
+    project = at_work(tmp_path, room, alike=False)
+    assert looked_at(project) == NAMES[:10]  # manifests take half of it
     assert kept(project) == NAMES[: 10 * FILE_BYTES // BYTES]
     assert len(kept(project)) == 3
+
+
+def test_features_that_share_their_events_take_room_for_them_once(tmp_path: Path) -> None:
+    project = at_work(tmp_path, 20 * FILE_BYTES)
+    assert looked_at(project) == kept(project) == NAMES[:10]
+    folders = project.definitions.store._features
+    assert len({id(folders[name].partial_store.resident) for name in NAMES[:10]}) == 1
 
 
 def test_without_memory_one_feature_is_looked_at_and_no_events_are_kept(tmp_path: Path) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,25 @@ class LocalPartials(PartialStorage):
         return self._feature(name).partial_store.plan_files(partials)
 
     def keep(self, manifest: Manifest, since: int | None) -> None:
-        """Read them once for all later reads of this store's."""
-        self._feature(manifest.name).partial_store.keep(manifest, since)
+        """Read them once for all later reads of this store's, unless they are in memory as another feature's."""
+        own = self._feature(manifest.name).partial_store
+        own.keep(manifest, since, self._kept_before(manifest.name))
+
+    def shares(self, manifest: Manifest, since: int) -> bool:
+        """Look at the events of features that were asked for earlier, so that of two that share them one counts."""
+        return any(kept.serves(manifest, since) for kept in self._kept_before(manifest.name))
+
+    def _kept_before(self, name: str) -> Iterator[Resident]:
+        earlier = takewhile(lambda other: other[0] != name, [*self._features.items()])
+        kept = (feature.partial_store.resident for _, feature in earlier)
+        return (resident for resident in kept if resident is not None)
 
     def resident(self, manifest: Manifest) -> Resident | None:
         """The events that `keep` read of the feature, else of another one that makes the same of the same files."""
-        own = self._feature(manifest.name).partial_store.resident
-        if own is not None:
+        store = self._feature(manifest.name).partial_store
+        own = store.resident
+        # Made for another feature, it may hold other events than this one's newest.
+        if own is not None and (not store.is_shared or own.is_of(manifest)):
             return own
         others = (feature.partial_store.resident for feature in [*self._features.values()])
         return next((each for each in others if each and each.is_of(manifest)), None)

@@ -33,7 +33,7 @@ from mlforge.store.local.packs import Pack, Packing, Run
 from mlforge.store.local.paths import is_link, no_link
 from mlforge.store.numbered import numbered_rows
 from mlforge.store.partial_json import partial_from_json, partial_to_json
-from mlforge.store.resident import Resident
+from mlforge.store.resident import Resident, columns_of
 
 _DESCRIPTION = "mlforge.partial"
 _ROW_GROUP = 32_768
@@ -61,6 +61,7 @@ class PartialStore:
         # Both None in a process that never called `keep`, as most; by file, what came after what is resident.
         self.resident: Resident | None = None
         self._memory: dict[str, Kept] | None = None
+        self.is_shared = False
 
     def refuse_links(self) -> None:
         """Raise StoreError if its folders are not here but elsewhere."""
@@ -100,18 +101,24 @@ class PartialStore:
         memory = self._memory
         return [replace(task, kept=memory.get(task.file)) for task in tasks] if memory else tasks
 
-    def keep(self, manifest: Manifest, since: int | None) -> None:
-        """Have a version's events from an instant on in memory, and nothing else; nothing at all for None."""
+    def keep(self, manifest: Manifest, since: int | None, others: Iterable[Resident] = ()) -> None:
+        """Have a version's events from an instant on in memory, and nothing else; nothing at all for None.
+
+        others: what is in memory already, kept of other features; it is not read again.
+        """
         spec = manifest.spec
         if since is None or spec.timestamp is None:
             self._memory = self.resident = None
             return
-        columns = tuple(column for column in manifest.events if column.name in spec.needed())
-        resident = self.resident
-        if resident is None or resident.is_worn(manifest, columns, since):
-            resident = self.resident = self._gathered(manifest, columns, since)
-            self._memory = {}
-        newer = resident.newer(manifest.partials)
+        columns, resident = columns_of(manifest), self.resident
+        shared = next((other for other in others if other.serves(manifest, since)), None)
+        if shared is None and (resident is None or resident.is_worn(manifest, columns, since)):
+            resident = self._gathered(manifest, columns, since)
+        held = shared or resident
+        assert held is not None
+        if held is not self.resident:
+            self.resident, self.is_shared, self._memory = held, shared is not None, {}
+        newer = held.newer(manifest.partials)
         self._keep_beside(newer, [column.name for column in columns], spec.timestamp, since)
 
     def _gathered(self, manifest: Manifest, columns: Schema, since: int) -> Resident:
