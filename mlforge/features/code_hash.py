@@ -46,6 +46,13 @@ class CodeState:
         return self._seen.tells_all
 
     @property
+    def states(self) -> tuple[str, ...]:
+        """The names of objects from elsewhere whose states are part of the hash, as of the last look."""
+        if self._hash is None:
+            self.look()
+        return tuple(self._seen.states)
+
+    @property
     def hash(self) -> str:
         """The hash as of the last look; the first call looks."""
         return self.look() if self._hash is None else self._hash

@@ -254,6 +254,21 @@ def test_a_plain_rq_worker_on_the_queue_is_reported(shop):
 
 
 @pytest.mark.slow
+def test_definitions_that_are_others_in_each_process_are_told_of(shop):
+    file, journal = shop.folder / "definitions.py", shop.project.event_log
+    since, good = journal.last_id(), file.read_text()
+    model = "import os\nimport string\nMODEL = string.Template(str(os.getpid()))\n"
+    used = good.replace("def spend(df: pl.DataFrame)", "def spend(df: pl.DataFrame, model=MODEL)")
+    file.write_text(used.replace("import polars as pl\n", f"import polars as pl\n{model}", 1))
+
+    def told() -> list[str]:
+        entries = journal.read(since)
+        return [e.details["error"] for e in entries if e.kind == "definitions_unsteady"]
+
+    assert "so that no worker takes a job (spend uses " in eventually(told)[0]
+
+
+@pytest.mark.slow
 def test_edited_definitions_are_taken_up_and_a_broken_edit_keeps_the_old_ones(shop):
     for source in ("drops", "slow"):  # what edits are told from is what the processes began with
         write(shop.folder / source / "e.parquet", purchases((1, 0, 1.0)))

@@ -62,6 +62,10 @@ def run(settings: Settings, timing: Timing, beside: Beside) -> int:
         log.error("edited definitions do not import: the old ones stay in use", error=error)
         _tell(project, "definitions_broken", error=error)
 
+    def unsteady(sentence: str) -> None:
+        log.error("nothing is done", error=sentence)
+        _tell(project, "definitions_unsteady", error=sentence)
+
     refuse_a_store_in_use(project)
     project.take_over()
     takeover = project.make_current()
@@ -87,7 +91,7 @@ def run(settings: Settings, timing: Timing, beside: Beside) -> int:
             log.warning("an object came into a sealed partition", feature=feature, path=path)
             _tell(project, "late", feature=feature, path=path)
 
-    follower = Follower(project, taken_up, broken)
+    follower = Follower(project, taken_up, broken, unsteady)
 
     def looked() -> None:
         watching.finished()

@@ -53,6 +53,8 @@ def describe(entry: Entry) -> str:
         return f"{feature:<20} {details['path']} changed in a sealed partition: all is listed once more"
     if entry.kind == "definitions_broken":
         return f"edited definitions do not import, the old ones stay: {details['error']}"
+    if entry.kind == "definitions_unsteady":
+        return f"nothing is done: {details['error']}"
     return f"{feature} {entry.kind} {dict(details)}".strip()
 
 

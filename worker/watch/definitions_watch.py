@@ -33,20 +33,25 @@ class Follower:
     """A watch on the files of the definitions; `tick` is cheap, so call it often.
 
     taken_up: called when an edit imports and changes the definitions' meaning.
-    broken: called with the error when an edit does not import.
+    broken: called with the error when an edit does not import. unsteady: called with a sentence where another process that loads these
+    very files has other definitions, as by a model that is fitted at each import: no worker takes a job then.
     """
 
     project: Project
     taken_up: Callable[[], None]
     broken: Callable[[str], None]
+    unsteady: Callable[[str], None]
     _looked: float = 0.0
     _known: dict[Path, tuple[int, int]] = field(default_factory=dict)
     _trial: subprocess.Popen[str] | None = None
     _trial_ends: float = 0.0
+    _is_edited: bool = False
+    _is_untried: bool = False
 
     def __post_init__(self) -> None:
         self._files = _own_files(self.project)
         self._known = _stats(self._files)
+        self._is_untried = bool(_objects_used(self.project))  # which may be others in each process
 
     def tick(self) -> None:
         """Notice an edit, try it in another process, report how that went."""
@@ -56,8 +61,9 @@ class Follower:
         elif now - self._looked >= LOOK_EVERY_S:
             self._looked = now
             stats = _stats(self._files)
-            if stats != self._known:
-                self._known = stats
+            self._is_edited = stats != self._known
+            if self._is_edited or self._is_untried:
+                self._known, self._is_untried = stats, False
                 self._trial = _try_out(self.project.settings)
                 self._trial_ends = now + _TIMEOUT_S
 
@@ -80,8 +86,20 @@ class Follower:
             return
         if verdict.error is not None:
             self.broken(verdict.error)
-        elif verdict.hash != self.project.hash:
+        elif verdict.hash != self.project.hash and self._is_edited:
             self.taken_up()
+        elif verdict.hash != self.project.hash:
+            self.unsteady(
+                f"each process that loads the definitions has others, so that no worker takes a job ({_objects_used(self.project)}): "
+                "fit models beforehand, with a seed, and load them from a file"
+            )
+
+
+def _objects_used(project: Project) -> str:
+    """The objects from elsewhere whose states are part of a feature's code, as "spend uses MODEL"; empty where there are none."""
+    features = project.definitions.features.values()
+    used = ((feature.name, feature.code.states) for feature in features)
+    return "; ".join(f"{name} uses {', '.join(states)}" for name, states in used if states)
 
 
 def _try_out(settings: Settings) -> subprocess.Popen[str]:

@@ -134,6 +134,8 @@ def _told(entry: Happening) -> tuple[str, str, str, str, tuple[Step, ...]]:
     if kind == "late":
         late = f"{details['path']} changed in a partition that was sealed: all is listed once more."
         return WARNING, "Late", late, "", ()
+    if kind == "definitions_unsteady":
+        return BAD, "Definitions", f"Nothing is done: {details['error']}.", "", ()
     if kind == "definitions_broken":
         return (
             BAD,
