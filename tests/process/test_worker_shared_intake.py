@@ -14,7 +14,6 @@ from tests.process.test_worker_shared_build import (
     SHARED,
     history,
     is_as_at_home,
-    start_workers,
 )
 from tests.support.workers import (
     Shop,
@@ -69,7 +68,7 @@ def ingested(shop: Shop) -> list[str]:
 def test_a_worker_that_is_killed_at_a_group_of_files_costs_no_more_than_the_group(
     shop: Shop, tmp_path: Path
 ) -> None:
-    start_workers(shop, 2)
+    shop.start_rq_workers(2)
     (shop.folder / "hold_claimed").touch()
     build = shop.start("build")
 
@@ -89,7 +88,7 @@ def test_a_worker_that_is_killed_at_a_group_of_files_costs_no_more_than_the_grou
 def test_a_build_that_is_killed_amid_the_intake_is_taken_up_with_the_groups_that_are_done(
     shop: Shop, tmp_path: Path
 ) -> None:
-    start_workers(shop, 1)
+    shop.start_rq_workers(1)
     (shop.folder / "hold_ingested").touch()
     build = shop.start("build")
     results = shop.folder / "feature_store" / "spend" / ".tasks"

@@ -299,7 +299,9 @@ class Machine(Registry):
         self.runner = None if seed is None else Scattered(seed)
         self.trains = data.draw(st.sampled_from([False, False, True]), label="training sets")
         self.labels = data.draw(histories.labels(self.world), label="labels")
-        self.write("a.parquet", data.draw(histories.rows(self.world), label="a.parquet"))
+        # Where builds are shared, two files, so that tasks may read them.
+        for name in FILES[: 1 + bool(self.runner)]:
+            self.write(name, data.draw(histories.rows(self.world), label=name))
         self.open()
         self.then(data.draw(st.sampled_from(["build", "build online"])), data)
 
