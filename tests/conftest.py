@@ -30,6 +30,17 @@ if TYPE_CHECKING:
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+MEMORY, ROOM = Path("/dev/shm"), 4 << 30
+
+
+def _holds_files(folder: Path) -> bool:
+    """Whether tests may put their files into a folder in memory: it is there, has room for them, and programs run from it."""
+    if not os.access(folder, os.W_OK):
+        return False
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize >= ROOM and not found.f_flag & os.ST_NOEXEC
+
+
 # What is imported and collected stays: the garbage collector begins when the tests do.
 gc.disable()
 
@@ -47,7 +58,13 @@ def _are_unit_tests_alone(config: pytest.Config) -> bool:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Draw the same examples in each run; `python -m tests.property.proof` draws new ones, and unit tests draw none."""
+    """Put files of the default run into memory, and draw the same examples in each run.
+
+    A store syncs each file that it writes, which takes a disk a few milliseconds each time, and memory none; slow tests write too much for
+    that. `python -m tests.property.proof` draws new examples, and unit tests draw none.
+    """
+    if config.getoption("markexpr") == "not slow" and _holds_files(MEMORY):
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
     runs_tests = config.getoption("dist", "no") == "no" or hasattr(config, "workerinput")
     if runs_tests and not _are_unit_tests_alone(config):
         from hypothesis import settings
