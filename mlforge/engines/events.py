@@ -19,7 +19,7 @@ from mlforge.engines.tiles.by_entity import is_index_due, write_index
 from mlforge.engines.tiles.cache import TileCache
 from mlforge.engines.tiles.held import kept
 from mlforge.engines.tiles.sets import SetCache, needed
-from mlforge.engines.tiles.totals import Totals, write_totals
+from mlforge.engines.tiles.totals import Totals, are_totals_due, write_totals
 from mlforge.frames import polars_schema
 from mlforge.frames.shared_results import once
 from mlforge.store import Store
@@ -157,7 +157,7 @@ def cache_tiles(store: Store, manifest: Manifest, diff: EventDiff | None) -> Non
     Call with the feature's lock held. Raises StoreError where they cannot be written.
     """
     spec, times, events = manifest.spec, None, events_of(store, manifest)
-    write_totals(events, store, manifest.reached(clock.now()))
+    write_totals(events, store, manifest.reached(clock.now()), overdue=True)
     write_index(events, store, overdue=True)
     if spec.interval is None or (diff is not None and diff.times is None):
         return
@@ -170,15 +170,19 @@ def cache_tiles(store: Store, manifest: Manifest, diff: EventDiff | None) -> Non
     events.sets.write(tasks)
 
 
-def keep_index(store: Store, name: str) -> None:
-    """Bring the index of entities of a feature's served version up to date, behind its push, where windows need it.
+def keep_all_time(store: Store, latest: Manifest) -> None:
+    """Bring up to date what windows over all time need of the served version, behind its push: totals, the index of entities.
 
     Raises StoreError where it cannot be written.
     """
-    latest = store.latest(name)
-    if latest is None or not is_index_due(events_of(store, latest), store):
+    if not any(window.is_endless for window in latest.spec.windows):
         return
-    with store.lock(name):
-        served = store.latest(name)
+    events, newest = events_of(store, latest), latest.reached(clock.now())
+    if not are_totals_due(events, store, newest) and not is_index_due(events, store):
+        return
+    with store.lock(latest.name):
+        served = store.latest(latest.name)
         if served is not None:
-            write_index(events_of(store, served), store)
+            events = events_of(store, served)
+            write_totals(events, store, served.reached(clock.now()))
+            write_index(events, store)

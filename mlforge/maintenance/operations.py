@@ -9,7 +9,7 @@ from itertools import pairwise
 from mlforge.core import clock
 from mlforge.core.manifest import Manifest, Partial
 from mlforge.core.values import Version
-from mlforge.engines.events import keep_index
+from mlforge.engines.events import keep_all_time
 from mlforge.engines.kinds import kinds_of
 from mlforge.errors import MlforgeError, VersionConflict, VersionNotFound
 from mlforge.frames.digest import digest
@@ -105,7 +105,7 @@ def prune(
 def tidy(store: Store, name: str, rule: Retention = UNATTENDED) -> Pruned | None:
     """Prune a feature once enough versions can go to pay for reading all the rest.
 
-    Small loose partials are compacted into packs, and the index of entities takes in what came.
+    Small loose partials are compacted into packs, and what windows over all time need takes in what came.
     """
     versions = dict.fromkeys(store.versions(name), 0)
     pointer, now = store.pointer(name), clock.now()
@@ -118,7 +118,7 @@ def tidy(store: Store, name: str, rule: Retention = UNATTENDED) -> Pruned | None
     manifest = store.latest(name)
     if manifest is not None:
         compact(store, manifest)
-    keep_index(store, name)
+        keep_all_time(store, manifest)
     return pruned
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
 from mlforge import get_training_data
 from mlforge.build.result import Options
@@ -25,7 +26,7 @@ from mlforge.engines.tiles.build import build_tiles
 from mlforge.engines.views import AsOfView
 from mlforge.maintenance import operations
 from mlforge.maintenance.forgetting import publish_without
-from mlforge.maintenance.operations import compact, prune
+from mlforge.maintenance.operations import compact, prune, tidy
 from mlforge.maintenance.retention import UNATTENDED
 from mlforge.metrics import Rolling
 from mlforge.store import LocalStore, ObjectStore
@@ -198,6 +199,38 @@ def test_a_reader_who_has_looked_totals_up_reads_those_while_others_take_their_p
     later.drop("c", some(16, 24))
     later.build(feature)
     assert len(_stored(project)) == 1
+
+
+def test_what_came_is_added_behind_the_push_and_by_a_refresh_a_month_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(totals, "_OVERDUE_US", 31 * 24 * 3_600_000_000)
+    project = Project(tmp_path / "p")
+    feature = project.define(metrics=[Rolling("all", {"amount": ["sum", "count", "p90"]})])
+    until: list[int] = []
+
+    def check() -> None:
+        manifest = project.store.resolve("spend")
+        known = events_of(project.store, manifest)
+        assert known.totals is not None
+        until.append(known.totals.until)
+        points = pl.DataFrame({"user_id": [1, 2], POINT: [manifest.as_of(10**18)] * 2})
+        engine = engine_named("polars")
+        expected = engine.values(known.with_totals(None), points)
+        assert_frame_equal(engine.values(known, points), expected, rel_tol=1e-9)
+
+    for first, last in ((0, 8), (8, 12)):
+        project.drop(f"{first}", some(first, last))
+        project.build(feature)
+        check()
+    tidy(project.store, "spend")
+    check()
+    tidy(project.store, "spend")
+    check()
+    project.drop("later", some(60, 61))
+    project.build(feature)
+    check()
+    assert until[0] == until[1] < until[2] == until[3] < until[4]
 
 
 def test_totals_of_a_release_that_did_not_name_them_by_content_are_used_and_replaced(

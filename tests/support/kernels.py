@@ -58,6 +58,7 @@ def forced(
             patch.setattr(build, "DENSE", 0)
             patch.setattr(build, "FEWEST", 0)
             patch.setattr(totals, "_settled", lambda newest: newest)
+            patch.setattr(totals, "_OVERDUE_US", 0)
             patch.setattr(totals, "_AT_ONCE", 7)
             patch.setattr(held, "MOST_HELD", 4)
             patch.setattr(held, "SPARE", 0)

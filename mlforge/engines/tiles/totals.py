@@ -46,6 +46,8 @@ _FORMAT = 1
 _SETTLED_US = 2 * DAY_US
 """How long after a month's end its events are still awaited."""
 _MONTH_US = 31 * DAY_US
+_OVERDUE_US = _MONTH_US
+"""For how long totals that are not of the newest month are left to be written behind a push."""
 _AT_ONCE = 2_000_000
 """About how many events are held in memory while values are gathered."""
 _NEWER, _MANY = "__newer", "__many"
@@ -109,6 +111,11 @@ class Totals:
     def is_worn(self) -> bool:
         """Whether much of what should be in the tiles came later."""
         return sum([partial.rows for partial in self.late]) * _LATE > self.tiles.summary.events
+
+    def will_do(self, newest: int, *, overdue: bool) -> bool:
+        """Whether they need not be built anew yet, given the greatest event time; overdue: nor were some time ago."""
+        since = newest - _OVERDUE_US if overdue else newest
+        return self.until >= _settled(since) and not self.is_worn
 
     def is_kept(self, events: EventScan) -> bool:
         """Whether they lie beside a file of these events; else that was replaced, and goes with them."""
@@ -187,22 +194,32 @@ class Totals:
             yield beside.scan(columns, TimeRange(BEGINNING, self.until - 1), among)
 
 
-def write_totals(events: EventScan, store: Store, newest: int | None) -> None:
+def are_totals_due(events: EventScan, store: Store, newest: int | None) -> bool:
+    """Whether `write_totals` would write some behind a push."""
+    spec = served(events.spec, events.schema)
+    if spec is None or newest is None or not _are_many(_before(events, _settled(newest))):
+        return False
+    stored = Totals.stored(events, store)
+    return stored is None or not (stored.will_do(newest, overdue=False) and stored.is_kept(events))
+
+
+def write_totals(
+    events: EventScan, store: Store, newest: int | None, *, overdue: bool = False
+) -> None:
     """Store the totals of a version's events before the month of the newest one, unless those stored will do.
 
-    newest: the greatest event time that has come, UTC microseconds; None without events.
-
-    Call with the feature's lock held. Raises StoreError where they cannot be written.
+    newest: the greatest event time that has come, UTC microseconds; None without events. overdue: only if that should have been done behind an
+    earlier push. Call with the feature's lock held. Raises StoreError where they cannot be written.
     """
     spec = served(events.spec, events.schema)
     if spec is None or newest is None:
         return
     until = _settled(newest)
-    older = [p for p in events.partials if p.times is not None and p.times.start < until]
-    if sum([partial.rows for partial in older]) < build.FEWEST:
+    older = _before(events, until)
+    if not _are_many(older):
         return
     stored = Totals.stored(events, store)
-    if stored is not None and stored.until >= until and not stored.is_worn:
+    if stored is not None and stored.will_do(newest, overdue=overdue):
         if not stored.is_kept(events):
             _keep(stored, spec, events, store)
         return
@@ -219,6 +236,16 @@ def write_totals(events: EventScan, store: Store, newest: int | None) -> None:
         notes["held"] = [part.alias for part in paying]
     beside = _beside(events, stored)
     store.write_tiles(spec.name, kind, [TileWrite(beside, frame, notes)])
+
+
+def _before(events: EventScan, until: int) -> list[Partial]:
+    """The partials with an event before an instant."""
+    return [p for p in events.partials if p.times is not None and p.times.start < until]
+
+
+def _are_many(partials: Sequence[Partial]) -> bool:
+    """Whether they have enough events for totals to pay."""
+    return sum([partial.rows for partial in partials]) >= build.FEWEST
 
 
 def _beside(events: EventScan, stored: Totals | None) -> str:
