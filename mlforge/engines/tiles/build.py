@@ -8,7 +8,7 @@ merge exactly; `merge` computes metrics from them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Literal
@@ -34,6 +34,7 @@ PARTS_OF = {kind.name: kind.parts for kind in KINDS.values() if kind.parts}
 Spread: the sum of squared deviations from a tile's own mean. First, last: values of the least and the greatest
 (time, value) pair, whose times are parts too, for an interval may have several tiles.
 """
+_PIECE = 65_536
 _MARGIN = 2  # entities are counted but roughly
 _NO_SUM = pl.lit(None, dtype=pl.Int128)
 # Polars groups so in half of the time from tens of thousands of events on, and need not hold them.
@@ -111,17 +112,43 @@ def build_tiles(
     """
     summary = survey(events, spec)
     start = interval_start(spec) if start is None else start
-    engine: Literal["streaming", "in-memory"] = _ENGINE
     columns = parts(spec.columns)
+
+    def grouped(some: pl.LazyFrame) -> pl.LazyFrame:
+        rows = some.group_by(*spec.entity, start.alias(TIME)).agg(
+            _part(column, kind, dtypes[column], summary)
+            for column, kinds in columns.items()
+            for kind in kinds
+        )
+        sums = (wide(pl.col(part_alias(column, "sum"))) for column in summary.extents)
+        return rows.with_columns(sums)
+
     if in_order and any("spread" in kinds for kinds in columns.values()):
-        events, engine = events.sort(TIME, *map(value_alias, columns)), "in-memory"
-    rows = events.group_by(*spec.entity, start.alias(TIME)).agg(
-        _part(column, kind, dtypes[column], summary)
-        for column, kinds in parts(spec.columns).items()
-        for kind in kinds
-    )
-    sums = (wide(pl.col(part_alias(column, "sum"))) for column in summary.extents)
-    return Tiles(rows.with_columns(sums).collect(engine=engine).lazy(), summary)
+        plans = [grouped(piece.lazy()) for piece in _pieces(events.collect(), spec, columns)]
+        rows = pl.concat([plan.collect(engine="in-memory") for plan in plans])
+    else:
+        rows = grouped(events).collect(engine=_ENGINE)
+    return Tiles(rows.lazy(), summary)
+
+
+def _pieces(
+    events: pl.DataFrame, spec: FeatureSpec, values: Iterable[str]
+) -> Iterator[pl.DataFrame]:
+    """Events by time and value, some at a time, cut where intervals begin: of so few, polars adds up each group in its order."""
+    assert spec.interval is not None
+    times = events[TIME]
+    if (times.slice(1) <= times.head(-1)).any():
+        events = events.sort(TIME, *map(value_alias, values))
+        times = events[TIME]
+    intervals, begin = times // spec.interval.us, 0
+    while begin + _PIECE < events.height:
+        end = int(intervals.search_sorted(intervals[begin + _PIECE]))
+        if end <= begin:  # all of the piece lies in one interval
+            end = int(intervals.search_sorted(intervals[begin], side="right"))
+        yield events.slice(begin, end - begin)
+        begin = end
+    if begin < events.height or not events.height:
+        yield events.slice(begin)
 
 
 def survey(events: pl.LazyFrame, spec: FeatureSpec) -> Summary:

@@ -14,7 +14,7 @@ import pytest
 
 from mlforge.core.aggregations import AGGREGATIONS, aggregation
 from mlforge.core.values import to_us
-from mlforge.engines import Engine, engine_named, plan
+from mlforge.engines import Engine, engine_named, plan, timeline
 from mlforge.engines.tiles import build
 from mlforge.engines.tiles import merge as merging
 from mlforge.engines.tiles.merge import Merge
@@ -67,6 +67,28 @@ def filled(
         for _ in range(count - 1)
     ]
     return history.add(*rows, (1, NOW + 2 * hours * HOUR, value(draw)))
+
+
+@pytest.mark.parametrize("is_sorted", [True, False])
+def test_tiles_in_order_are_the_same_to_the_last_bit_however_events_come_and_are_cut(
+    is_sorted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history = filled(History(tmp_path, every("3h", "std", "first"), interval="1h"), 5_000, 20)
+    events, spec = history.events, history.events.spec
+    rows = timeline.of_events(events.scan(spec.needed()), spec).collect().sort("__time")
+    if not is_sorted:
+        rows = rows.sample(fraction=1, shuffle=True, seed=7)
+    dtypes = spec.value_dtypes(events.schema)
+
+    def tiles(some: pl.DataFrame, piece: int) -> pl.DataFrame:
+        monkeypatch.setattr(build, "_PIECE", piece)
+        made = build.build_tiles(some.lazy(), spec, dtypes, in_order=True).rows.collect()
+        return made.sort(*spec.entity, "__time")
+
+    whole = tiles(rows, 10**9)
+    assert whole.height == build.build_tiles(rows.lazy(), spec, dtypes).rows.collect().height
+    assert all(tiles(rows, piece).equals(whole) for piece in (1, 300, 4_000))
+    assert tiles(rows.reverse(), 300).equals(whole)
 
 
 def moments(hours: int) -> list[tuple[int, int]]:
