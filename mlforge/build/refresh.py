@@ -257,10 +257,10 @@ class _Refresh:
             events = events_of(self.store, candidate)
             options = self.options
             gathered = None
-            if options.is_pushed and latest and diff and mode == "incremental":
+            if options.gathered and latest and diff and mode == "incremental":
                 gathered = gathered_once(self.store, latest, candidate, diff)
-            spread = options.distribution
-            writer = TableWriter(self.engine, events, tx, options.layout, spread, gathered)
+            beside = options.distribution, gathered, options.gathered
+            writer = TableWriter(self.engine, events, tx, options.layout, *beside)
             table = writer.write(mode, latest.parts if latest else (), diff)
             candidate = replace(
                 candidate, parts=table.parts, parent=latest.version if latest else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.keeper import ALONE, Keeper
 from mlforge.core.manifest import Manifest
 from mlforge.engines.versions_diff import VersionsDiff
+from mlforge.engines.views import Gathered
 from mlforge.store import Quarantined
 
 HOLD_ABOVE = 0.5
@@ -34,7 +35,8 @@ class Options:
     so that not even one that ends its reader does harm. apart: the command of a process that runs the feature's
     function within bounds; empty where there is none. publish: False stops before publishing, and
     writes nothing to the store. distribution: who takes part in a full build; None for this process alone. keeper: the
-    definitions that the feature is of. others: the features of the same definitions. is_pushed: whether a push follows, with which it may share its work.
+    definitions that the feature is of. others: the features of the same definitions. gathered: where a push follows, called with the
+    events that it needs, and mostly its rows, before the version is written.
     group_bytes: the most bytes of new files that a task of an intake reads.
     """
 
@@ -51,7 +53,7 @@ class Options:
     distribution: Distribution | None = None
     keeper: Keeper = ALONE
     others: tuple[FeatureSpec, ...] = ()
-    is_pushed: bool = False
+    gathered: Callable[[Gathered], object] | None = None
     group_bytes: int = GROUP_BYTES
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -44,7 +44,8 @@ class Table:
 class TableWriter:
     """Writes one version's table through its transaction.
 
-    distribution: who takes part in a full build; None where this process does it alone. gathered: events that are in memory.
+    distribution: who takes part in a full build; None where this process does it alone. gathered: events that are in memory. taker: called
+    with these once they are all that the push needs, before the table is written.
     """
 
     engine: Engine
@@ -53,6 +54,7 @@ class TableWriter:
     layout: Layout
     distribution: Distribution | None = None
     gathered: Gathered | None = None
+    taker: Callable[[Gathered], object] | None = None
 
     def write(self, mode: str, before: Sequence[Part], diff: EventDiff | None) -> Table:
         """Write the table in a mode of `mode_of`; before: as in `changed`."""
@@ -92,6 +94,8 @@ class TableWriter:
         if touched is None or spec.timestamp is None:
             return self.full()
         fresh, gathered = self._evaluated(own)
+        if gathered is not None and self.taker is not None:
+            self.taker(gathered)
         earlier, dirty, later = _split(before, touched, fresh.height, self.layout.part_rows)
         rows = self._with_fresh(self._read(dirty), fresh, own)
         # A long stretch before the touched rows gets a part of its own: the next drop may touch this

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -37,11 +38,8 @@ from mlforge.definitions.places import (
     parsed_root,
 )
 from mlforge.definitions.planned_keys import with_keys
-from mlforge.definitions.runners import (
-    check_runner,
-    distribution_of,
-    push_distribution_of,
-)
+from mlforge.definitions.pushing import PushAhead
+from mlforge.definitions.runners import check_runner, distribution_of, push_distribution_of
 from mlforge.definitions.services import services_by_name
 from mlforge.definitions.settings import DISTRIBUTE_ABOVE, GONE_AFTER, LOCAL, RESIDENT, Settings
 from mlforge.definitions.sources import check_place, check_places, source_of
@@ -324,18 +322,17 @@ class Definitions:
         feature, source = self.feature(name), self.source(name, store)
         check_place(self, name, source)
         others = tuple(other.spec for other in self.features.values())
-        is_pushed = self.online_store is not None
-        options = replace(options, keeper=self.keeper, others=others, is_pushed=is_pushed)
+        engine_ = self._engine(name, engine)
+        ahead = PushAhead(self.online_store if options.publish else None, engine_)
+        options = replace(options, keeper=self.keeper, others=others, gathered=ahead.taker)
         if self.loaded_from is not None:
             options = replace(options, apart=command(*self.loaded_from, name))
         if options.publish and options.distribution is None:
             options = replace(options, distribution=distribution_of(self))
-        engine_ = self._engine(name, engine)
-        if not options.attended:
-            return refresh(feature, source, store, engine_, options, reading)
-        with feature.code.looked_at():
+        with feature.code.looked_at() if options.attended else nullcontext():
             result = refresh(feature, source, store, engine_, options, reading)
-        return replace(result, warnings=(*result.warnings, *feature.code.warnings()))
+        warnings = feature.code.warnings() if options.attended else ()
+        return ahead.handed_on(replace(result, warnings=(*result.warnings, *warnings)))
 
     def run_task(self, task: str) -> str:
         """Run a task of a build, given and returned as JSON; its parts go to the store.

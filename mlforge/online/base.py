@@ -111,13 +111,19 @@ class OnlineStore(OnlineReads):
         frame: pl.DataFrame,
         keys: Sequence[str],
         unwritten: set[bytes] | None = None,
+        encoded: Iterable[Rows] | None = None,
     ) -> int:
         """Write each row of the frame, which has the key and the value columns; returns the number of rows.
 
-        unwritten: digests from `list_digests`; the digest of each written row is removed from it.
+        unwritten: digests from `list_digests`; the digest of each written row is removed from it. encoded: what `encoded` gave for
+            this frame, to save encoding it again.
         """
-        chunks = noted(self._encoded(frame, keys), unwritten, self.digest_bytes)
-        return self._put(feature, target, chunks)
+        rows = self._encoded(frame, keys) if encoded is None else iter(encoded)
+        return self._put(feature, target, noted(rows, unwritten, self.digest_bytes))
+
+    def encoded(self, frame: pl.DataFrame, keys: Sequence[str]) -> Sequence[Rows]:
+        """The rows of a frame as `put` sends them. The server is not asked for anything."""
+        return [*self._encoded(frame, keys)]
 
     def _encoded(self, frame: pl.DataFrame, keys: Sequence[str]) -> Iterator[Rows]:
         """The rows of a frame in chunks, as `_put` takes them; by default as JSON texts."""

@@ -16,6 +16,7 @@ from mlforge.engines.known_values import with_known_values
 from mlforge.engines.views import AsOfView, Gathered, HeldEvents, gather
 from mlforge.frames import polars_schema
 from mlforge.frames.shared_results import once
+from mlforge.online.chunks import Rows
 
 EVENTS_HELD = 250_000
 """About how many events to have in memory at a time."""
@@ -25,10 +26,14 @@ ENTITIES_HELD = 50_000
 
 @dataclass(frozen=True)
 class Batch:
-    """Keys and values of some entities that have a value, and how many of these had a value before."""
+    """Keys and values of some entities that have a value, and how many of these had a value before.
+
+    encoded: the rows as an online store sends them, where somebody has encoded them before.
+    """
 
     rows: pl.DataFrame
     had: int
+    encoded: Sequence[Rows] | None = None
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,12 @@ from mlforge.engines import Engine, Events, evaluation
 from mlforge.engines.events import events_of
 from mlforge.engines.tasks import Sharing
 from mlforge.engines.versions_diff import VersionsDiff
-from mlforge.engines.views import AsOfView
+from mlforge.engines.views import AsOfView, Gathered
 from mlforge.errors import BooksDamaged, IntegrityError, OwnedElsewhere, StalePush
 from mlforge.frames.encoding import key_hashes
 from mlforge.online import Evidence, OnlineBooks, OnlineStore, Owner, Target, batches
 from mlforge.online.affected import Affected, Differences
+from mlforge.online.ahead import DiffAhead
 from mlforge.online.batches import Batch, EntitySubset
 from mlforge.online.books import Claim
 from mlforge.online.shared_push import FullPush
@@ -270,7 +271,7 @@ class _Push:
         written = deleted = had = 0
         gone = affected.entities
         for batch in self._batches(affected, books):
-            written += self.online.put(name, target, batch.rows, keys)
+            written += self.online.put(name, target, batch.rows, keys, encoded=batch.encoded)
             gone = gone.join(batch.rows, on=list(self.manifest.spec.entity), how="anti")
             had += batch.had
         reach("push.put")
@@ -283,7 +284,7 @@ class _Push:
     def _batches(self, affected: Affected, books: OnlineBooks) -> Iterator[Batch]:
         """The rows of affected entities, evaluated from events that are in memory by now, or gathered for it."""
         if affected.gathered is not None:
-            return iter([batches.evaluated(self.engine, affected.gathered)])
+            return iter([self._of_gathered(affected.gathered)])
         assert books.target is not None
         base = self._differences.version_of(books.target)
         assert base is not None
@@ -291,6 +292,12 @@ class _Push:
         entities = affected.entities
         subset = EntitySubset(entities, entities.height / max(1, books.rows))
         return batches.cut(self.engine, self.now, subset, before)
+
+    def _of_gathered(self, gathered: Gathered) -> Batch:
+        """The rows of gathered events, evaluated ahead or now."""
+        ahead = self.diff.rows if isinstance(self.diff, DiffAhead) else None
+        batch = ahead.of(gathered, self.engine, self.online) if ahead else None
+        return batch or batches.evaluated(self.engine, gathered)
 
     def _finish(
         self, rows: int, renewed_at: int, evidence: Evidence | None, begun: Evidence | None

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import random
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,14 @@ from redis import Redis
 from mlforge import Definitions
 from mlforge.build import gathering, refresh
 from mlforge.build.result import Options
-from mlforge.core import clock
+from mlforge.core import clock, failpoints
 from mlforge.core.values import PRECISION
+from mlforge.engines.duckdb_engine import DuckDBEngine
 from mlforge.errors import DataError
 from mlforge.metrics import Rolling
 from mlforge.online import RedisStore, batches
+from mlforge.online import ahead as ahead_of_pushes
+from mlforge.online.ahead import DiffAhead
 from mlforge.online.prefetch import read_ahead
 from tests.support import kernels
 from tests.support.projects import Project, at, rows
@@ -355,6 +360,92 @@ def test_events_that_were_gathered_for_other_metrics_are_not_taken(
             side.definitions.push("spend", diff=replace(built.diff, gathered=gathered))
             assert gathers
     assert ahead.rows_online(client) == plain.rows_online(client)
+
+
+def test_rows_are_evaluated_and_encoded_while_the_version_is_written_and_sent_once_it_is_published(
+    sides: tuple[Side, Side], client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, bool, bool]] = []
+    with clock.fixed(_us(DAYS + 60)):
+        for side in sides:
+            side.begin()
+            DROPS["newer"](side.project)
+            before = side.rows_online(client)
+            evaluated, begun = threading.Event(), ahead_of_pushes.evaluated
+
+            def evaluate(
+                *arguments: Any, told: threading.Event = evaluated, of: Any = begun
+            ) -> Any:
+                batch = of(*arguments)
+                told.set()
+                return batch
+
+            def look(
+                place: str, side: Side = side, before: Any = before, told: Any = evaluated
+            ) -> None:
+                is_evaluated = side.reads_ahead and told.wait(20)
+                seen.append((place, is_evaluated, side.rows_online(client) == before))
+
+            monkeypatch.setattr(ahead_of_pushes, "evaluated", evaluate)
+            for place in ("parts.written", "publish.pointed"):
+                monkeypatch.setitem(failpoints._armed, place, partial(look, place))
+            built = side.refresh()
+            monkeypatch.undo()
+            if side.reads_ahead:
+                monkeypatch.setattr(batches, "evaluated", None)  # the push evaluates nothing
+            assert side.definitions.push("spend", diff=built.diff).written > 0
+            monkeypatch.undo()
+    assert seen == [
+        ("parts.written", True, True),
+        ("publish.pointed", True, True),
+        ("parts.written", False, True),
+        ("publish.pointed", False, True),
+    ]
+    assert sides[0].rows_online(client) == sides[1].rows_online(client)
+
+
+def test_rows_that_were_made_ready_for_another_engine_or_server_are_evaluated_anew(
+    sides: tuple[Side, Side], client: Redis, redis_url: str
+) -> None:
+    ahead, plain = sides
+    with clock.fixed(_us(DAYS + 60)):
+        for side in sides:
+            side.begin()
+            DROPS["newer"](side.project)
+        built = ahead.refresh()
+        assert isinstance(built.diff, DiffAhead)
+        gathered, rows_ahead = built.diff.gathered, built.diff.rows
+        engine, own = rows_ahead.engine, ahead.definitions.online_store
+        assert rows_ahead.of(gathered, engine, own) is not None
+        assert rows_ahead.of(gathered, DuckDBEngine(), own) is None
+        assert rows_ahead.of(gathered, engine, plain.definitions.online_store) is None
+        assert rows_ahead.of(replace(gathered), engine, own) is None
+        ahead.definitions.push("spend", engine="duckdb", diff=built.diff)
+        plain.definitions.push("spend", diff=plain.refresh().diff)
+    assert_alike(ahead.rows_online(client), plain.rows_online(client))
+
+
+def test_an_error_while_rows_are_made_ready_is_that_of_the_push_and_the_version_is_served(
+    sides: tuple[Side, Side], client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead, _ = sides
+    with clock.fixed(_us(DAYS + 60)):
+        ahead.begin()
+        DROPS["newer"](ahead.project)
+        before = ahead.rows_online(client)
+
+        def fail(*_: Any) -> Any:
+            raise DataError("spend: too large")
+
+        monkeypatch.setattr(ahead_of_pushes, "evaluated", fail)
+        built = ahead.refresh()
+        monkeypatch.undo()
+        assert built.changed
+        with pytest.raises(DataError, match="too large"):
+            ahead.definitions.push("spend", diff=built.diff)
+        assert ahead.rows_online(client) == before
+        ahead.definitions.push("spend")
+    assert ahead.rows_online(client) != before
 
 
 def test_nothing_is_gathered_where_no_push_follows_or_there_are_many_events(

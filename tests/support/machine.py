@@ -79,9 +79,9 @@ class DyingStore(RedisStore):
 
 
 def _dying(operation: str) -> Any:
-    def call(self: DyingStore, *arguments: Any) -> Any:
+    def call(self: DyingStore, *arguments: Any, **options: Any) -> Any:
         self._die("before", operation)
-        answer = getattr(RedisStore, operation)(self, *arguments)
+        answer = getattr(RedisStore, operation)(self, *arguments, **options)
         self._die("after", operation)
         return answer
 
