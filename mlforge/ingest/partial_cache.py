@@ -116,10 +116,11 @@ class PartialCache:
                 self._write(batch)
 
     def finish(self) -> None:
-        """Store what is held back, and return once all is stored."""
+        """Store what is held back; the last of it goes on being written behind the caller, as the store does that."""
         self._behind.wait()
         if self._unwritten:
-            self._write(self._held_back())
+            batch = self._held_back()
+            self._store.begin_partials(self._feature.name, batch, self._feature.spec.timestamp)
 
     def settle(self) -> None:
         """Return once no thread stores anything any more, whether it could or not."""

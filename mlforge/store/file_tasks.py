@@ -97,7 +97,7 @@ class FileScanTask:
 
     def in_memory(self, columns: Collection[str], since: int) -> tuple[str, ...]:
         """The cached frame's columns if it holds these columns from the instant on; else empty."""
-        if self.kept is None or self.kept.since > since:
+        if self.kept is None or self.kept.since > max(since, BEGINNING):
             return ()
         kept = self.kept.rows.columns
         return tuple(kept) if set(self.stored(columns)).issubset(kept) else ()

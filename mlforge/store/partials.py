@@ -59,6 +59,15 @@ class PartialStorage(ABC):
         where the store cannot be written to.
         """
 
+    def begin_partials(
+        self, name: str, writes: Sequence[PartialWrite], sorted_by: str | None = None
+    ) -> None:
+        """Begin to store partials, which can be read from now on; call with the feature's lock held.
+
+        They are stored when a version is published, and when the lock is given back: either raises what `write_partials` does.
+        """
+        self.write_partials(name, writes, sorted_by)
+
     @abstractmethod
     def partials(self, name: str) -> set[str]:
         """Hashes of all stored partials of the feature."""

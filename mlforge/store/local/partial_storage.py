@@ -73,6 +73,12 @@ class LocalPartials(PartialStorage):
         """Write each under its hash, or many small ones in a pack, whole or not at all."""
         self._feature(name).partial_store.write(writes, sorted_by)
 
+    def begin_partials(
+        self, name: str, writes: Sequence[PartialWrite], sorted_by: str | None = None
+    ) -> None:
+        """Have threads write those that get a file of their own."""
+        self._feature(name).partial_store.begin_writing(writes, sorted_by)
+
     def partials(self, name: str) -> set[str]:
         """Hashes of the partials in `_partials` and in packs."""
         return self._feature(name).partial_store.hashes()
@@ -102,13 +108,19 @@ class LocalPartials(PartialStorage):
         """List `_tiles`."""
         return self._feature(name).tiles.find(kind)
 
+    def _settled(self, name: str) -> FeatureFolder:
+        """The feature's folder, once no file of a partial is being written."""
+        feature = self._feature(name)
+        feature.partial_store.behind.settle()
+        return feature
+
     def tile_notes(self, name: str, tiles: str, of: str) -> Mapping[str, Any] | None:
         """Read them from the file's own metadata, once while it stays as it is."""
-        return self._feature(name).tiles.notes(tiles, of)
+        return self._settled(name).tiles.notes(tiles, of)
 
     def write_tiles(self, name: str, kind: str, writes: Iterable[TileWrite]) -> None:
         """Write files of `_tiles`, each whole or not at all."""
-        self._feature(name).tiles.write(kind, writes)
+        self._settled(name).tiles.write(kind, writes)
 
     def keep_tiles(self, name: str, kinds: Collection[str]) -> None:
         """Delete other files of `_tiles`."""
@@ -116,6 +128,7 @@ class LocalPartials(PartialStorage):
 
     def is_whole(self, name: str, file: str) -> bool:
         """Compare the file with the checksum within it."""
+        self._settled(name)
         with suppress(OSError):
             return io.is_sealed(Path(file))
         return False

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,12 +31,14 @@ from mlforge.store.local.live_packs import LivePacks, Packed
 from mlforge.store.local.loose_files import HASH, SUFFIX, LooseFiles
 from mlforge.store.local.packs import Pack, Packing, Run
 from mlforge.store.local.paths import is_link, no_link
+from mlforge.store.local.write_behind import WriteBehind
 from mlforge.store.numbered import numbered_rows
 from mlforge.store.partial_json import partial_from_json, partial_to_json
 from mlforge.store.resident import Resident, columns_of
 
 _DESCRIPTION = "mlforge.partial"
 _ROW_GROUP = 32_768
+_BeginWrite = Callable[[Callable[[], None], Mapping[str, Kept]], None]
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class PartialStore:
         self.resident: Resident | None = None
         self._memory: dict[str, Kept] | None = None
         self.is_shared = False
+        self.behind = WriteBehind()
 
     def refuse_links(self) -> None:
         """Raise StoreError if its folders are not here but elsewhere."""
@@ -81,6 +84,11 @@ class PartialStore:
 
     def look(self) -> Inventory:
         """List what is stored now."""
+        self.behind.settle()
+        return self._look()
+
+    def _look(self) -> Inventory:
+        """List what is stored now, but for files that are being written."""
         no_link(self._files.folder)
         return Inventory(self._files.look().loose, self.live.look())
 
@@ -96,10 +104,13 @@ class PartialStore:
 
     def plan_files(self, partials: Sequence[Partial]) -> Sequence[FileScanTask]:
         """Scan tasks that together read these partials; a pack that is read whole is planned from its footer."""
-        inventory = self.look()
-        tasks = self._planned(partials, inventory)
-        memory = self._memory
-        return [replace(task, kept=memory.get(task.file)) for task in tasks] if memory else tasks
+        tasks = self._planned(partials, self._look())
+        memory, behind = self._memory or {}, self.behind
+        if not memory and not behind:
+            return tasks
+        return [
+            replace(task, kept=memory.get(task.file) or behind.kept(task.file)) for task in tasks
+        ]
 
     def keep(self, manifest: Manifest, since: int | None, others: Iterable[Resident] = ()) -> None:
         """Have a version's events from an instant on in memory, and nothing else; nothing at all for None.
@@ -161,12 +172,22 @@ class PartialStore:
 
     def write(self, writes: Sequence[PartialWrite], sorted_by: str | None) -> None:
         """Store partials: many small ones of a schema in packs, every other in a file of its own."""
+        self._write(writes, sorted_by, lambda write, _: write())
+
+    def begin_writing(self, writes: Sequence[PartialWrite], sorted_by: str | None) -> None:
+        """As `write`, but that files of one partial are there once `behind` is settled."""
+        self._write(writes, sorted_by, self.behind.begin)
+
+    def _write(
+        self, writes: Sequence[PartialWrite], sorted_by: str | None, begin: _BeginWrite
+    ) -> None:
+        """As `write`; begin: writes the file of one partial, now or behind the caller."""
         places = self.look().packed.places
         by_hash = {write.partial.hash: write for write in writes}
         groups: dict[Schema, list[Partial]] = defaultdict(list)
         for hash_, write in by_hash.items():
             if hash_ not in places and write.partial.rows > self.packing.small_rows:
-                self._write_alone(self.alone(hash_), write)
+                self._write_alone(self.alone(hash_), write, begin)
             else:
                 groups[write.partial.schema].append(write.partial)
         together: list[list[Partial]] = []
@@ -176,7 +197,7 @@ class PartialStore:
                 together += packs.runs(group, self.packing.pack_rows)
             else:
                 for partial in group:
-                    self._write_alone(self.alone(partial.hash), by_hash[partial.hash])
+                    self._write_alone(self.alone(partial.hash), by_hash[partial.hash], begin)
         if together:
             each = (Run([by_hash[p.hash] for p in run], sorted_by) for run in together)
             self.live.write(each)
@@ -342,16 +363,20 @@ class PartialStore:
             raise is_link(path)
         return PartialLocation(str(path))
 
-    def _write_alone(self, path: Path, write: PartialWrite) -> None:
+    def _write_alone(self, path: Path, write: PartialWrite, begin: _BeginWrite) -> None:
         partial, frame = write
         with io.storage_errors(path):
             self.loose.mkdir(exist_ok=True)
         no_link(path)
-        described = json.dumps(partial_to_json(partial))
-        io.write_sealed(path, frame, _ROW_GROUP, {_DESCRIPTION: described})
+        described, kept = json.dumps(partial_to_json(partial)), Kept(frame)
+
+        def write_file() -> None:
+            io.write_sealed(path, frame, _ROW_GROUP, {_DESCRIPTION: described})
+            reach("partial.written")
+
+        begin(write_file, {str(path): kept})
         if self._memory is not None and partial.rows <= self.packing.small_rows:
-            self._memory[str(path)] = Kept(frame)
-        reach("partial.written")
+            self._memory[str(path)] = kept
 
     def _doubled(self, inventory: Inventory) -> list[Path]:
         """Loose files of partials that have been in a live pack for long enough."""

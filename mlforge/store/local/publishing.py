@@ -31,6 +31,7 @@ def publish(
     with io.storage_errors(target):
         document = feature.chunks.written(manifest)
         (staged / META).write_text(io.json_text(document), encoding="utf-8")
+        feature.partial_store.behind.settle()
         beside = (feature.chunks.folder, feature.partial_store.loose)
         io.sync_all([*staged.rglob("*"), staged, *(each for each in beside if each.is_dir())])
         reach("publish.staged")

@@ -273,9 +273,14 @@ class LocalStore(LocalPartials, LocalErasure, LocalPromises, Store):
         return self._feature(name).file_states.read()
 
     def write_file_states(self, name: str, file_states: FileStateMap) -> None:
-        """Replace `_sources.json`."""
-        self._feature(name).file_states.write(file_states)
-        reach("file_states.written")
+        """Replace `_sources.json`, once the partials of these contents are written."""
+        feature = self._feature(name)
+
+        def replace_states() -> None:
+            feature.file_states.write(file_states)
+            reach("file_states.written")
+
+        feature.partial_store.behind.afterwards(replace_states)
 
     def audit(self, name: str) -> Audit | None:
         """Read `_audit.json`."""
@@ -306,7 +311,8 @@ class LocalStore(LocalPartials, LocalErasure, LocalPromises, Store):
                 raise
             self.establish()
             self.recover(name)
-            yield
+            with self._feature(name).partial_store.behind.settled():
+                yield
 
     def renames(self) -> Renames:
         """Read `_metadata/renamed.json`."""
