@@ -254,6 +254,7 @@ class _Refresh:
         if self.options.publish:
             cache_tiles(self.store, candidate, None if mode == "full" else diff)
         with self.store.transaction(snapshot) as tx:
+            tx.foresee(candidate)
             events = events_of(self.store, candidate)
             options = self.options
             gathered = None

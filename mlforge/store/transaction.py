@@ -82,6 +82,12 @@ class Transaction(ABC):
         """
         raise UnsupportedStore(f"{type(self).__name__} takes no files of another store")
 
+    def foresee(self, candidate: Manifest) -> None:  # noqa: B027 - to do nothing is a way, too
+        """Begin to write what the manifest is going to say of partials and sources, which are known before the table.
+
+        Only saves time: `commit` writes what is missing, and raises what went wrong.
+        """
+
     @abstractmethod
     def scan_served(self, parts: Sequence[Part]) -> pl.LazyFrame:
         """The rows of some parts, at least one, of the snapshot's served version, lazily."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,10 @@ class FeatureFolder:
                 path = self.version(version) / META
                 summaries.append(manifest_json.summary(document, str(path)))
         return summaries
+
+    def begin_lists(self, manifest: Manifest) -> None:
+        """Begin to write the pieces of a manifest's long lists."""
+        self.partial_store.behind.begin(partial(self.chunks.write_lists, manifest))
 
     def keep_tiles(self, kinds: Collection[str]) -> None:
         """Delete tiles of other kinds once the grace period is over, unless somebody reads a version: it may be of a former kind."""

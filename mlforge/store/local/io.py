@@ -33,13 +33,18 @@ _NUMBER = re.compile(r"\(os error (\d+)\)")
 
 
 def write_json(
-    path: Path, document: Mapping[str, Any], *, durable: bool = True, after: Iterable[Path] = ()
+    path: Path,
+    document: Mapping[str, Any],
+    *,
+    durable: bool = True,
+    folder: bool = True,
+    after: Iterable[Path] = (),
 ) -> None:
     """Replace a document atomically; `durable` False for a document that can be rebuilt after a power failure.
 
-    after: files and folders that are synced before it is replaced.
+    after: files and folders that are synced before it is replaced. folder: as in `replacing`.
     """
-    with replacing(path, durable=durable, after=after) as temporary:
+    with replacing(path, durable=durable, folder=folder, after=after) as temporary:
         temporary.write_text(json_text(document), encoding="utf-8")
 
 
@@ -200,6 +205,17 @@ def _hint(number: int | None) -> str:
 def no_link(path: str, flags: int) -> int:
     """Open a path unless it is a symbolic link."""
     return os.open(path, flags | os.O_NOFOLLOW, 0o644)
+
+
+def begin_sync(path: Path) -> Future[None]:
+    """A flush of a file or a folder's entries to the disk that goes on beside the caller; done at once where no thread can be started."""
+    try:
+        return _threads().submit(sync, path)
+    except RuntimeError:
+        sync(path)
+        done: Future[None] = Future()
+        done.set_result(None)
+        return done
 
 
 def sync_all(paths: Iterable[Path]) -> None:

@@ -72,6 +72,21 @@ class _NewPieces:
         return name
 
 
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A manifest's lists, as its document holds them."""
+
+    partials: Sequence[Partial]
+    sources: Sequence[SourceRecord]
+    events: Schema
+    lists: dict[str, Any]
+
+    def is_of(self, manifest: Manifest) -> bool:
+        """Whether they are these very lists."""
+        is_same = self.partials is manifest.partials and self.sources is manifest.sources
+        return is_same and self.events is manifest.events
+
+
 class ManifestChunks:
     """The pieces of a feature's folder."""
 
@@ -79,6 +94,7 @@ class ManifestChunks:
         self._folder = folder
         self._events: Schema = ()
         self._cuts: dict[str, _Cut] = {}
+        self._last: _Written | None = None
 
     @property
     def folder(self) -> Path:
@@ -90,21 +106,30 @@ class ManifestChunks:
 
         The caller syncs the folder.
         """
+        last, self._last = self._last, None
+        if last is None or not last.is_of(manifest):
+            last = self._written(manifest)
+        return head(manifest) | last.lists
+
+    def write_lists(self, manifest: Manifest) -> None:
+        """Write the pieces of a manifest's long lists; the next call of `written` takes them, if they are its lists."""
+        self._last = self._written(manifest)
+
+    def _written(self, manifest: Manifest) -> _Written:
+        """The lists as the document holds them, with all pieces written."""
         self._understand(manifest.events)
-        document = head(manifest)
 
         def partial_json(partial: Partial) -> dict[str, Any]:
             return partial_to_json(partial, manifest.events)
 
         pieces = _NewPieces(self._there())
-        document["partials"] = self._list(
-            "partials", manifest.partials, _HASH_OF, partial_json, pieces
-        )
-        document["sources"] = self._list(
-            "sources", manifest.sources, _PARTIAL_OF, source_to_json, pieces
-        )
+        partials, sources = manifest.partials, manifest.sources
+        lists = {
+            "partials": self._list("partials", partials, _HASH_OF, partial_json, pieces),
+            "sources": self._list("sources", sources, _PARTIAL_OF, source_to_json, pieces),
+        }
         self._write(pieces.texts)
-        return document
+        return _Written(partials, sources, manifest.events, lists)
 
     def lists(self, document: Mapping[str, Any]) -> Lists | None:
         """The lists that a document names by their pieces; None if it names none.
@@ -190,7 +215,8 @@ class ManifestChunks:
     def _write(self, texts: Mapping[str, str]) -> None:
         """Write pieces under their names, synced together."""
         if texts:
-            self.folder.mkdir(exist_ok=True)
+            with io.storage_errors(self.folder):
+                self.folder.mkdir(exist_ok=True)
             io.write_texts({self.folder / f"{name}.json": text for name, text in texts.items()})
 
     def _read(self, names: Sequence[str]) -> Iterator[dict[str, list[Any]]]:

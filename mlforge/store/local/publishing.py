@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,17 +22,17 @@ from mlforge.store.transaction import Pointer
 
 def publish(
     feature: FeatureFolder, staged: Path, manifest: Manifest, expected: Pointer | None
-) -> Pointer:
+) -> tuple[Pointer, Future[None]]:
     """Make a version of a staged folder and serve it: sync, rename, point.
 
-    Raises VersionConflict where the pointer is not the expected one any more, or the version exists.
+    Returns the pointer, and its last sync, which is under way: for the caller to wait for. Raises VersionConflict where the pointer is not the expected one any more, or the version exists.
     """
     assert manifest.version is not None
     target = feature.version(manifest.version)
     with io.storage_errors(target):
+        feature.partial_store.behind.settle()
         document = feature.chunks.written(manifest)
         (staged / META).write_text(io.json_text(document), encoding="utf-8")
-        feature.partial_store.behind.settle()
         beside = (feature.chunks.folder, feature.partial_store.loose)
         io.sync_all([*staged.rglob("*"), staged, *(each for each in beside if each.is_dir())])
         reach("publish.staged")
@@ -43,9 +44,10 @@ def publish(
             _rename(staged, target)
             feature.manifests.keep(target / META, manifest)
             reach("publish.renamed")
-            pointer = state_files.point(feature.path, manifest.version)
+            pointer = state_files.point(feature.path, manifest.version, synced=False)
+        synced = io.begin_sync(feature.path)
     reach("publish.pointed")
-    return pointer
+    return pointer, synced
 
 
 def _rename(staged: Path, target: Path) -> None:

@@ -38,13 +38,16 @@ def served(folder: Path) -> tuple[Pointer, Version] | None:
         return pointer, Version.parse(document.get("highest", document["version"]))
 
 
-def point(folder: Path, version: Version) -> Pointer:
-    """Serve a version from now on, and raise the generation; what the folder held before is durable first."""
+def point(folder: Path, version: Version, *, synced: bool = True) -> Pointer:
+    """Serve a version from now on, and raise the generation; what the folder held before is durable first.
+
+    synced: False where the caller syncs the folder, so that the pointer is durable, too.
+    """
     known = served(folder)
     generation = known[0].generation + 1 if known else 1
     highest = max(version, known[1]) if known else version
     content = {"version": str(version), "generation": generation, "highest": str(highest)}
-    _write(folder / LATEST, content, after=[folder])
+    _write(folder / LATEST, content, after=[folder], folder=synced)
     return Pointer(version, generation)
 
 
@@ -220,5 +223,7 @@ def write_audit(folder: Path, result: Audit) -> None:
     _write(folder / AUDIT, result.to_json())
 
 
-def _write(path: Path, content: Mapping[str, Any], after: Iterable[Path] = ()) -> None:
-    io.write_json(path, {"format": _FORMAT, **content}, after=after)
+def _write(
+    path: Path, content: Mapping[str, Any], after: Iterable[Path] = (), *, folder: bool = True
+) -> None:
+    io.write_json(path, {"format": _FORMAT, **content}, after=after, folder=folder)

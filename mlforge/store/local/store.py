@@ -228,16 +228,20 @@ class LocalStore(LocalPartials, LocalErasure, LocalPromises, Store):
         try:
             with io.storage_errors(staged):
                 reach("stage.made")
-                yield LocalTransaction(snapshot, staged, served, self._publish, self.write_books)
+                write = self._publish, self.write_books, feature.begin_lists
+                yield LocalTransaction(snapshot, staged, served, *write)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
 
     def _publish(self, staged: Path, manifest: Manifest, snapshot: Snapshot) -> Pointer:
         """Publish, then say so in the index."""
         feature = self._feature(manifest.name)
-        pointer = publishing.publish(feature, staged, manifest, snapshot.pointer)
-        LocalTaskFiles.of(feature).clear()
-        index.update(self.path, manifest, self._served)
+        pointer, synced = publishing.publish(feature, staged, manifest, snapshot.pointer)
+        try:
+            LocalTaskFiles.of(feature).clear()
+            index.update(self.path, manifest, self._served)
+        finally:
+            synced.result()
         reach("publish.indexed")
         return pointer
 

@@ -34,6 +34,7 @@ class LocalTransaction(Transaction):
     served: Path | None
     publish: Callable[[Path, Manifest, Snapshot], Pointer]
     write_books: Callable[[str, Books], None]
+    begin_lists: Callable[[Manifest], None] = lambda _: None
     _parts: tuple[Part, ...] = field(default=(), init=False)
 
     def write_table(
@@ -49,6 +50,10 @@ class LocalTransaction(Transaction):
             shutil.rmtree(fresh)
             reach("parts.placed")
         return self._parts
+
+    def foresee(self, candidate: Manifest) -> None:
+        """Have a thread write the pieces of long lists."""
+        self.begin_lists(candidate)
 
     def take_files(self, files: Sequence[str], parts: Sequence[Part]) -> tuple[Part, ...]:
         """Copy them."""
