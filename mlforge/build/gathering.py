@@ -1,18 +1,23 @@
-"""Gathering events once for a version's new rows and for the push behind it, where both find them without going through files."""
+"""Gathering events once for a version's new rows and for the push behind it."""
 
 from __future__ import annotations
 
-from mlforge.core import clock
+import polars as pl
+
+from mlforge.core import clock, time_model
+from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.manifest import Manifest
-from mlforge.core.values import END, TimeRange
+from mlforge.core.values import END, FIRST_INSTANT, TimeRange
 from mlforge.engines.evaluation import entities_affected_by_time
-from mlforge.engines.events import events_of
+from mlforge.engines.events import Events, events_of
 from mlforge.engines.views import AsOfView, Gathered, distinct, gather
 from mlforge.store import Store
 from mlforge.store.changes import EventDiff
 
 MOST = 250_000
 """Of more events the push takes some entities after others, and gathers those of each itself."""
+FEW = 5_000
+"""The same of more entities whose events are read from files: how many these are is not known before."""
 
 
 def gathered_once(
@@ -21,7 +26,7 @@ def gathered_once(
     """The events of entities whose values may differ once a version takes the served one's place; else None.
 
     That is of each entity whose events differ, or whose windows gain or lose events as the instant moves that values online
-    are as of. None where the events are neither in memory nor found by an index of entities, and where the instant of the push is not known, since it
+    are as of. None where there are too many, and where the instant of the push is not known, since it
     follows the clock. Raises IntegrityError where events are missing or damaged.
     """
     spec, now = candidate.spec, clock.now()
@@ -34,15 +39,35 @@ def gathered_once(
     events, within = views[0].events, _seen_by_both(*views)
     if within is None or (events.totals is not None and not events.reads_all(after)):
         return None
+    within = _with_late_rows(within, diff.times.start, spec)
     is_resident = events.is_resident(within)
-    if not is_resident and not events.has_index:
+    if not (is_resident or events.has_index or _are_few(diff.entities, within)):
         return None
     by_time = entities_affected_by_time(events, before, after)
     among = distinct([diff.entities, by_time], spec.entity)
-    if not is_resident and not events.looks_up(within, among, MOST):
+    if not (is_resident or _are_found(events, within, among)):
         return None
     gathered = gather(views, among, within=within)
     return gathered if gathered.frames.shared.height <= MOST else None
+
+
+def _are_found(events: Events, within: TimeRange, among: pl.DataFrame) -> bool:
+    """Whether events that are not in memory are found by an index of entities, or are of few entities."""
+    if events.has_index:
+        return events.looks_up(within, among, MOST)
+    return _are_few(among, within)
+
+
+def _are_few(entities: pl.DataFrame, within: TimeRange) -> bool:
+    """Whether files may be read for all of these entities at once."""
+    return entities.height <= FEW and within.start >= FIRST_INSTANT
+
+
+def _with_late_rows(within: TimeRange, first: int, spec: FeatureSpec) -> TimeRange:
+    """The range with all that rows see from the first changed event on, where that is little more."""
+    seen = time_model.events_seen(TimeRange(first, first), spec.windows)
+    is_little = within.start - seen.start <= time_model.longest(spec.windows) // time_model.LATE
+    return within.union(seen) if is_little else within
 
 
 def _seen_by_both(now: AsOfView, before: AsOfView) -> TimeRange | None:

@@ -23,6 +23,8 @@ ONLINE_CLOCKS: tuple[str, ...] = get_args(OnlineClock)
 
 ALL = Duration(LONGEST_US, "all")
 """The length of a window that holds all events so far: no calendar goes further back."""
+LATE = 8
+"""Rows that are late by at most this part of the longest window find the events that they depend on in memory, too."""
 _NAMED: dict[str, Duration | Period] = {
     ALL.name: ALL,
     **{period.name: period for period in PERIODS.values()},

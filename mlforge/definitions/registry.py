@@ -235,9 +235,10 @@ class Definitions:
         check_optional("build", version=version, engine=engine, progress=progress)
         if online:
             self._online()
+        options = replace(self.settings.options, version=version, full=full)
 
         def built(name: str, reading: SourceReading | None) -> BuildResult:
-            result = self.refresh(name, engine=engine, version=version, full=full, reading=reading)
+            result = self._refresh(name, self.store, engine, options, reading, is_pushed=online)
             if not online:
                 return result
             pushed = self.push(name, engine=engine, diff=result.diff)
@@ -269,7 +270,7 @@ class Definitions:
 
         def plan_one(name: str) -> BuildResult:
             draft = drafts.of(name)
-            result = self._refresh(name, draft, engine, options, readings.of(name))
+            result = self._refresh(name, draft, engine, options, readings.of(name), is_pushed=False)
             return with_keys(result, draft, self.online_store, self._engine(name, engine))
 
         with Drafts(self.store, self.features) as drafts:
@@ -318,12 +319,13 @@ class Definitions:
         engine: str | None,
         options: Options,
         reading: SourceReading | None,
+        is_pushed: bool = True,
     ) -> BuildResult:
         feature, source = self.feature(name), self.source(name, store)
         check_place(self, name, source)
         others = tuple(other.spec for other in self.features.values())
         engine_ = self._engine(name, engine)
-        ahead = PushAhead(self.online_store if options.publish else None, engine_)
+        ahead = PushAhead(self.online_store if is_pushed else None, engine_)
         options = replace(options, keeper=self.keeper, others=others, gathered=ahead.taker)
         if self.loaded_from is not None:
             options = replace(options, apart=command(*self.loaded_from, name))

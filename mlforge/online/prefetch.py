@@ -13,7 +13,6 @@ ROOM = 6_000_000
 """How many values a process keeps by default: 48 MB of numbers."""
 _BESIDE = 1
 """Values beside those of a row: the number of its partial and its place among those of its entity, of four bytes each."""
-_LATE = 8  # what is late by at most this part of the longest window finds its events kept, too
 
 
 def read_ahead(store: Store, manifest: Manifest, room: int = ROOM) -> int:
@@ -49,5 +48,5 @@ def _since(events: Events, newest: int) -> int:
     starts = [totals.until] if totals is not None else []
     if windows:
         oldest = time_model.events_seen(TimeRange(newest, newest), windows).start
-        starts.append(oldest - time_model.longest(windows) // _LATE)
+        starts.append(oldest - time_model.longest(windows) // time_model.LATE)
     return min(starts)

@@ -54,10 +54,10 @@ def client(redis_url: str) -> Iterator[Redis]:
 
 
 class Side:
-    """A project with stores of its own, which reads ahead or does not."""
+    """A project with stores of its own, which reads ahead or does not; `of_files`: events are gathered once from files, too."""
 
     def __init__(self, project: Project, url: str, prefix: str, reads_ahead: bool) -> None:
-        self.project, self.reads_ahead = project, reads_ahead
+        self.project, self.reads_ahead, self.of_files = project, reads_ahead, False
         self.online = RedisStore.from_url(url, prefix=prefix)
         self.prefix = prefix
         self.definitions: Definitions
@@ -70,7 +70,10 @@ class Side:
     def refresh(self, cost_share: float = 0.3) -> Any:
         if self.reads_ahead:
             read_ahead(self.project.store, self.project.store.read_metadata("spend"))
-        return self.definitions.refresh("spend", options=Options(cost_share=cost_share))
+        with pytest.MonkeyPatch.context() as patch:
+            if not self.of_files:
+                patch.setattr(gathering, "FEW", 0)
+            return self.definitions.refresh("spend", options=Options(cost_share=cost_share))
 
     def rows_online(self, client: Redis) -> dict[str, str]:
         keys = sorted(client.keys(f"{self.prefix}:spend:*"))
@@ -112,12 +115,14 @@ DROPS: dict[str, Callable[[Project], Any]] = {
 }
 
 
-@pytest.mark.parametrize("seams", ["few at once", "no seams"])
+@pytest.mark.parametrize("seams", ["few at once", "no seams", "of files"])
 @pytest.mark.parametrize("drop", DROPS)
 def test_a_push_writes_from_gathered_events_what_it_would_write_from_its_own(
     sides: tuple[Side, Side], gathers: list[Any], client: Redis, drop: str, seams: str
 ) -> None:
     ahead, plain = sides
+    ahead.of_files = seams == "of files"
+    ahead.reads_ahead = not ahead.of_files
     small = kernels.forced(lasting=True, general=True, points=True, gathered=3, small_pushes=True)
     with small if seams == "few at once" else nullcontext(), clock.fixed(_us(DAYS + 60)):
         for side in sides:
@@ -454,10 +459,13 @@ def test_nothing_is_gathered_where_no_push_follows_or_there_are_many_events(
     ahead, plain = sides
     with clock.fixed(_us(DAYS + 60)):
         ahead.begin()
-        monkeypatch.setattr(gathering, "MOST", 2)
-        DROPS["newer"](ahead.project)
-        assert ahead.refresh().diff.gathered is None
-        monkeypatch.undo()
+        ahead.of_files = True
+        for limit in ("FEW", "MOST"):  # the first of events in files, the second of those in memory
+            ahead.reads_ahead = limit == "MOST"
+            monkeypatch.setattr(gathering, limit, 1)
+            ahead.project.drop("n", rows((0, DAYS, 5.0), (77, DAYS + len(limit), 7.0)))
+            assert ahead.refresh().diff.gathered is None
+            monkeypatch.undo()
         plain.begin()
         plain.reads_ahead = True
         plain.definitions.online_store = None
