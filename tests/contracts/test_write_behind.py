@@ -81,7 +81,7 @@ def test_a_file_that_cannot_be_written_fails_the_refresh_and_is_written_by_the_n
         for day in (0, 1):
             (project.events / f"d{day}.parquet").unlink()
         project.drop("d01", pl.concat(frames))
-    monkeypatch.setattr(io, "_checksum", refuse)
+    monkeypatch.setattr(io, "_checksum_of", refuse)
     with pytest.raises(StoreError, match="the disk is full"):
         project.definitions().refresh("spend")
     assert str(project.store.pointer("spend").version) == "1.0.0"
@@ -99,7 +99,7 @@ def test_a_file_that_cannot_be_written_does_not_hide_why_a_refresh_failed(
     def fail() -> None:
         raise StoreError("something else")
 
-    monkeypatch.setattr(io, "_checksum", refuse)
+    monkeypatch.setattr(io, "_checksum_of", refuse)
     arm("parts.placed", fail)
     project.drop("d9", rows((1, 9.0, 1.0)))
     with pytest.raises(StoreError, match="something else"):

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -28,6 +28,7 @@ from mlforge.errors import IntegrityError, StoreError
 CHECKSUM, UNSEALED = "mlforge.checksum", "0" * 64
 _SEAL = CHECKSUM.encode() + b"\x18\x40"  # as thrift writes a key and the length of its value
 _SYNCS = 4  # at a time; the disk takes them together
+_READ_BYTES = 1 << 20
 # polars tells the number in the text alone.
 _NUMBER = re.compile(r"\(os error (\d+)\)")
 
@@ -259,7 +260,7 @@ class Sealed:
     def of(cls, frame: pl.DataFrame, row_group: int, metadata: Mapping[str, str]) -> Sealed:
         """The file of a frame, with row groups of so many rows."""
         written = _unsealed(frame, row_group, metadata)
-        place, checksum = _checksum(written)
+        place, checksum = _checksum_of(written.getbuffer())
         written.seek(place)
         written.write(checksum)
         return cls(written.getbuffer(), checksum.decode())
@@ -277,10 +278,10 @@ def write_sealed(
 
     The checksum is computed while the other bytes are written.
     """
-    unsealed = _unsealed(frame, row_group, metadata)
-    checking = begin(_checksum, unsealed)
+    content = _unsealed(frame, row_group, metadata).getbuffer()
+    checking = begin(_checksum_of, content)
     with replacing(path, folder=False) as temporary, temporary.open("wb") as file:
-        file.write(unsealed.getbuffer())
+        file.write(content)
         place, checksum = checking.result()
         file.seek(place)
         file.write(checksum)
@@ -301,7 +302,7 @@ def _unsealed(frame: pl.DataFrame, row_group: int, metadata: Mapping[str, str]) 
 def is_sealed(path: Path) -> bool:
     """Whether a file still has all the bytes that it was sealed with."""
     with path.open("rb") as file:
-        place, checksum = _checksum(file)
+        place, checksum = _checksum_in(file)
         file.seek(place)
         return place > 0 and file.read(len(checksum)) == checksum
 
@@ -311,24 +312,37 @@ def seal_of(path: Path) -> str:
     return pl.read_parquet_metadata(path)[CHECKSUM]
 
 
-def _checksum(file: BinaryIO) -> tuple[int, bytes]:
-    """The offset of the checksum, 0 if there is none, and its value over all other bytes."""
-    size = file.seek(0, os.SEEK_END)
-    file.seek(max(size - 8, 0))
-    footer = max(size - 8 - int.from_bytes(file.read(4), "little"), 0)
-    file.seek(footer)
-    offset = file.read().rfind(_SEAL)
+def _checksum(size: int, read: Callable[[int, int], bytes | memoryview]) -> tuple[int, bytes]:
+    """The offset of the checksum, 0 if there is none, and its value over all other bytes.
+
+    read: the bytes from an offset until before another.
+    """
+    length = bytes(read(max(size - 8, 0), max(size - 4, 0)))
+    footer = max(size - 8 - int.from_bytes(length, "little"), 0)
+    offset = bytes(read(footer, size)).rfind(_SEAL)
     if offset < 0:
         return 0, b""
     place = footer + offset + len(_SEAL)
     hashed = hashlib.sha256()
     for start, end in ((0, place), (place + len(UNSEALED), size)):
-        file.seek(start)
-        remaining = end - start
-        while remaining > 0 and (chunk := file.read(min(remaining, 1 << 20))):
-            hashed.update(chunk)
-            remaining -= len(chunk)
+        for at in range(start, end, _READ_BYTES):
+            hashed.update(read(at, min(at + _READ_BYTES, end)))
     return place, hashed.hexdigest().encode()
+
+
+def _checksum_of(content: memoryview) -> tuple[int, bytes]:
+    """As `_checksum`, of bytes in memory, none of which is copied."""
+    return _checksum(len(content), lambda start, end: content[start:end])
+
+
+def _checksum_in(file: BinaryIO) -> tuple[int, bytes]:
+    """As `_checksum`, of an open file."""
+
+    def read(start: int, end: int) -> bytes:
+        file.seek(start)
+        return file.read(end - start)
+
+    return _checksum(file.seek(0, os.SEEK_END), read)
 
 
 def link_or_copy(source: Path, target: Path) -> None:
