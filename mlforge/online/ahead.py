@@ -1,4 +1,4 @@
-"""Rows of a push that are evaluated and encoded while the version that they are of is written. None is sent before its push begins."""
+"""Rows of a push that are encoded, and evaluated where they are not yet, while their version is written. None is sent before its push begins."""
 
 from __future__ import annotations
 
