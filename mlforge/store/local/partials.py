@@ -9,10 +9,10 @@ that have looked it up are done.
 
 from __future__ import annotations
 
-import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,14 +30,12 @@ from mlforge.store.local import io, packs
 from mlforge.store.local.live_packs import LivePacks, Packed
 from mlforge.store.local.loose_files import HASH, SUFFIX, LooseFiles
 from mlforge.store.local.packs import Pack, Packing, Run
+from mlforge.store.local.partial_file import partial_in, write_partial
 from mlforge.store.local.paths import is_link, no_link
 from mlforge.store.local.write_behind import WriteBehind
 from mlforge.store.numbered import numbered_rows
-from mlforge.store.partial_json import partial_from_json, partial_to_json
 from mlforge.store.resident import Resident, columns_of
 
-_DESCRIPTION = "mlforge.partial"
-_ROW_GROUP = 32_768
 _BeginWrite = Callable[[Callable[[], None], Mapping[str, Kept]], None]
 
 
@@ -162,13 +160,10 @@ class PartialStore:
         if pack := inventory.packed.pack_of(hash_):
             return pack.partials.get(hash_)
         path = Path(self._loose_place(hash_, inventory).file)
-        if not path.is_file():
-            return None
-        try:
-            described = partial_from_json(json.loads(pl.read_parquet_metadata(path)[_DESCRIPTION]))
-        except MISREAD:
-            return None  # damaged: the caller computes the partial again
-        return described if described.hash == hash_ else None
+        with suppress(*MISREAD):  # of a damaged one: the caller computes the partial again
+            described = partial_in(path) if path.is_file() else None
+            return described if described and described.hash == hash_ else None
+        return None
 
     def write(self, writes: Sequence[PartialWrite], sorted_by: str | None) -> None:
         """Store partials: many small ones of a schema in packs, every other in a file of its own."""
@@ -212,11 +207,10 @@ class PartialStore:
         """Have the partials in files of another store of partials, too; its packs become live in one step."""
         taken, places = list[Path](), self.look().packed.places
         for file in files:
-            described = pl.read_parquet_metadata(file).get(_DESCRIPTION)
-            if described is None:
+            partial = partial_in(file)
+            if partial is None:
                 taken.append(file)
                 continue
-            partial = partial_from_json(json.loads(described))
             if partial.hash in places:  # what a live pack holds counts, so it takes a newer one
                 self.write([PartialWrite(partial, pl.read_parquet(file, glob=False))], None)
                 continue
@@ -364,19 +358,13 @@ class PartialStore:
         return PartialLocation(str(path))
 
     def _write_alone(self, path: Path, write: PartialWrite, begin: _BeginWrite) -> None:
-        partial, frame = write
         with io.storage_errors(path):
             self.loose.mkdir(exist_ok=True)
         no_link(path)
-        described, kept = json.dumps(partial_to_json(partial)), Kept(frame)
-
-        def write_file() -> None:
-            io.write_sealed(path, frame, _ROW_GROUP, {_DESCRIPTION: described})
-            reach("partial.written")
-
-        begin(write_file, {str(path): kept})
-        if self._memory is not None and partial.rows <= self.packing.small_rows:
-            self._memory[str(path)] = kept
+        kept = {str(path): Kept(write.events)}
+        begin(lambda: write_partial(path, write), kept)
+        if self._memory is not None and write.partial.rows <= self.packing.small_rows:
+            self._memory |= kept
 
     def _doubled(self, inventory: Inventory) -> list[Path]:
         """Loose files of partials that have been in a live pack for long enough."""
