@@ -40,7 +40,7 @@ class PartialCache:
         beside: bool = False,
         write: Callable[[Sequence[PartialWrite]], None] | None = None,
     ) -> None:
-        self._write = write or self._store_each
+        self._write, self._write_last = write or self._store_each, write or self._begin_each
         self._prefix = partials.memo_prefix(feature, tables)
         self._feature, self._store, self._latest = feature, store, latest
         self._stored = store.partials(feature.name)
@@ -119,8 +119,7 @@ class PartialCache:
         """Store what is held back; the last of it goes on being written behind the caller, as the store does that."""
         self._behind.wait()
         if self._unwritten:
-            batch = self._held_back()
-            self._store.begin_partials(self._feature.name, batch, self._feature.spec.timestamp)
+            self._write_last(self._held_back())
 
     def settle(self) -> None:
         """Return once no thread stores anything any more, whether it could or not."""
@@ -137,6 +136,9 @@ class PartialCache:
 
     def _store_each(self, batch: Sequence[PartialWrite]) -> None:
         self._store.write_partials(self._feature.name, batch, self._feature.spec.timestamp)
+
+    def _begin_each(self, batch: Sequence[PartialWrite]) -> None:
+        self._store.begin_partials(self._feature.name, batch, self._feature.spec.timestamp)
 
     def _described(self, key: str) -> Partial | None:
         return self._of_latest.get(key) or self._store.find_partial(self._feature.name, key)

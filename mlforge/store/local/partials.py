@@ -103,12 +103,8 @@ class PartialStore:
     def plan_files(self, partials: Sequence[Partial]) -> Sequence[FileScanTask]:
         """Scan tasks that together read these partials; a pack that is read whole is planned from its footer."""
         tasks = self._planned(partials, self._look())
-        memory, behind = self._memory or {}, self.behind
-        if not memory and not behind:
-            return tasks
-        return [
-            replace(task, kept=memory.get(task.file) or behind.kept(task.file)) for task in tasks
-        ]
+        known = {**self.behind.kept, **(self._memory or {})}
+        return [replace(task, kept=known.get(task.file)) for task in tasks] if known else tasks
 
     def keep(self, manifest: Manifest, since: int | None, others: Iterable[Resident] = ()) -> None:
         """Have a version's events from an instant on in memory, and nothing else; nothing at all for None.
@@ -360,8 +356,7 @@ class PartialStore:
     def _write_alone(self, path: Path, write: PartialWrite, begin: _BeginWrite) -> None:
         with io.storage_errors(path):
             self.loose.mkdir(exist_ok=True)
-        no_link(path)
-        kept = {str(path): Kept(write.events)}
+        kept = {str(no_link(path)): Kept(write.events)}
         begin(lambda: write_partial(path, write), kept)
         if self._memory is not None and write.partial.rows <= self.packing.small_rows:
             self._memory |= kept

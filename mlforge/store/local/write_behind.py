@@ -15,11 +15,11 @@ _NONE: Mapping[str, Kept] = {}
 
 
 class WriteBehind:
-    """Writes under way, and the rows that their files will hold, by file."""
+    """Writes under way. kept: the rows that their files will hold, by file."""
 
     def __init__(self) -> None:
         self._under_way: list[Future[None]] = []
-        self._kept: dict[str, Kept] = {}
+        self.kept: dict[str, Kept] = {}
         self._afterwards: list[Callable[[], None]] = []
 
     def begin(self, write: Callable[[], None], kept: Mapping[str, Kept] = _NONE) -> None:
@@ -29,14 +29,7 @@ class WriteBehind:
         except RuntimeError:
             write()
         else:
-            self._kept |= kept
-
-    def __bool__(self) -> bool:
-        return bool(self._under_way)
-
-    def kept(self, file: str) -> Kept | None:
-        """The rows of a file that is being written; None for any other."""
-        return self._kept.get(file)
+            self.kept |= kept
 
     def afterwards(self, action: Callable[[], None]) -> None:
         """Do something that relies on what is being written, once all of it is there; at once where nothing is under way."""
@@ -50,7 +43,7 @@ class WriteBehind:
         if not self._under_way:
             return
         writes, actions = self._under_way, self._afterwards
-        self._under_way, self._kept, self._afterwards = [], {}, []
+        self._under_way, self.kept, self._afterwards = [], {}, []
         wait(writes)
         for write in writes:
             write.result()
