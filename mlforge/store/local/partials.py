@@ -13,7 +13,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -27,6 +27,7 @@ from mlforge.sources.damage import MISREAD
 from mlforge.store import file_tasks
 from mlforge.store.file_tasks import FileScanTask, Kept, PartialLocation, PartialWrite
 from mlforge.store.local import io, packs
+from mlforge.store.local.inventory import Inventory
 from mlforge.store.local.live_packs import LivePacks, Packed
 from mlforge.store.local.loose_files import HASH, SUFFIX, LooseFiles
 from mlforge.store.local.packs import Pack, Packing, Run
@@ -37,18 +38,6 @@ from mlforge.store.numbered import numbered_rows
 from mlforge.store.resident import Resident, columns_of
 
 _BeginWrite = Callable[[Callable[[], None], Mapping[str, Kept]], None]
-
-
-@dataclass(frozen=True)
-class Inventory:
-    """Stored partials at one instant: the loose ones, with whether each is a link, and those in live packs."""
-
-    loose: Mapping[str, bool]
-    packed: Packed
-
-    def lone(self, partial: Partial) -> bool:
-        """Whether a partial is stored in a file of its own and in no pack."""
-        return self.loose.get(partial.hash) is False and partial.hash not in self.packed.places
 
 
 class PartialStore:
