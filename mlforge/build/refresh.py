@@ -13,24 +13,24 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from mlforge.build.answer_names import check_answer_names
+from mlforge.build.candidate import candidate_of
 from mlforge.build.categorizer import Decision
 from mlforge.build.deciding import fate_of
-from mlforge.build.defaults import check_defaults, noted_defaults
+from mlforge.build.defaults import noted_defaults
 from mlforge.build.diff import compare_rows, tables
-from mlforge.build.drifting import Judgement, check_table_rules, judged
+from mlforge.build.drifting import Judgement, judged
 from mlforge.build.gathering import gathered_once
 from mlforge.build.intake_tasks import GroupFigures, groups_of
 from mlforge.build.keeping import keeper_of
 from mlforge.build.policy import mode_of
 from mlforge.build.result import BuildResult, Options
+from mlforge.build.sealing import sealed_source, sealing_of
 from mlforge.build.shared_intake import SharedIntake
 from mlforge.build.table import TableWriter
 from mlforge.build.usable import check_whole, complete, nothing_usable, still_there
 from mlforge.core import clock
 from mlforge.core.logs import get_logger
 from mlforge.core.manifest import Manifest
-from mlforge.core.release import RELEASE
-from mlforge.core.schema import Schema
 from mlforge.core.steps import Steps
 from mlforge.core.values import Version
 from mlforge.engines import Engine
@@ -125,30 +125,6 @@ def _tried(work: _Refresh, bound: structlog.typing.FilteringBoundLogger) -> Buil
     raise AssertionError("the last attempt returns or raises")
 
 
-def candidate_of(
-    feature: Feature, source: str, intake: Intake, schema: Schema, engine: Engine
-) -> Manifest:
-    """The version that the intake would make of a source, before it has a number and rows."""
-    check_defaults(feature, schema)
-    columns = feature.spec.output(schema)
-    check_table_rules(feature, columns)
-    return Manifest(
-        spec=feature.spec,
-        events=schema,
-        columns=columns,
-        code_hash=feature.code_hash,
-        partials=intake.partials,
-        engine=engine.name,
-        rowwise=intake.rowwise,
-        why=intake.why,
-        sources=intake.records,
-        tables=intake.tables,
-        table_sources=dict(feature.tables),
-        source=source,
-        mlforge_version=RELEASE,
-    )
-
-
 @dataclass(frozen=True)
 class _Refresh:
     feature: Feature
@@ -170,7 +146,7 @@ class _Refresh:
         """The version that follows a snapshot, if one does."""
         if snapshot.books.hold and snapshot.books.by_person and not self.options.attended:
             return self._unchanged(snapshot, "held", held=snapshot.books.hold)
-        source = _sealed(self.source, snapshot, is_believed=not self.options.full)
+        source = sealed_source(self.source, snapshot, is_believed=not self.options.full)
         with source.reading(_unchanged_stats(snapshot)) as listed:
             listing = complete(listed, source, snapshot.latest)
             if not listing.exists:
@@ -320,7 +296,7 @@ class _Refresh:
             ignored={ignored.path: ignored.reason for ignored in listing.ignored},
             description=self.feature.description,
             tags=self.feature.tags,
-            sealed=Sealed(until, _sealing_of(self.source)) if until else None,
+            sealed=Sealed(until, sealing_of(self.source)) if until else None,
             keeper=keeper_of(self.feature, self.store, before, self.options.keeper),
         )
         self._write_books(snapshot, now)
@@ -405,21 +381,6 @@ def _each_once(*warnings: str) -> tuple[str, ...]:
 
 def _groups(files: Sequence[SourceFile], most_bytes: int) -> tuple[GroupFigures, ...]:
     return tuple(map(GroupFigures.of, groups_of(files, most_bytes)))
-
-
-def _sealed(source: RowSource, snapshot: Snapshot, *, is_believed: bool) -> RowSource:
-    """The source without partitions that earlier refreshes of this very source found sealed."""
-    if source.sealed_after is None:
-        return source
-    sealed = snapshot.books.sealed
-    until = sealed.until if sealed and sealed.source == _sealing_of(source) else 0
-    stats = {path: state[:4] for path, state in snapshot.file_states.items()}
-    return source.sealed(until, stats, is_believed=is_believed)
-
-
-def _sealing_of(source: RowSource) -> str:
-    """The source and its `sealed_after`: an instant of another would seal what nobody has listed since."""
-    return f"{source.text} {source.sealed_after}"
 
 
 def _unchanged_stats(snapshot: Snapshot) -> Mapping[str, Stat] | None:
