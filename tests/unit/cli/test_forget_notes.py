@@ -17,7 +17,14 @@ from mlforge.registry.forgetting import Forgot
     ],
 )
 def test_source_files_are_named_in_their_number(files: tuple[str, ...], told: str) -> None:
-    forgot = Forgot("spend", "1.0.1", 3, Scrubbed((), 0, (), ()), 1, "events/", files)
+    forgot = Forgot("spend", "1.0.1", 3, Scrubbed((), 0, (), (), ()), 1, "events/", files)
     [note] = _notes([forgot], online=True)
     assert note.startswith(told)
     assert note.endswith(", ".join(f"{path} of events/" for path in files))
+
+
+def test_tables_that_hold_rows_still_are_named_once() -> None:
+    scrubbed = Scrubbed(("1.0.0",), 1, (), (), ("delta:/lake/spend",))
+    forgot = [Forgot(name, "1.0.1", 3, scrubbed, 1, "events/", ()) for name in ("spend", "daily")]
+    [note] = _notes(forgot, online=True)
+    assert note.endswith("until you export again and then vacuum: delta:/lake/spend")
