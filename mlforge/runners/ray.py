@@ -20,7 +20,9 @@ ADDRESS = "RAY_ADDRESS"
 """The variable that Ray's own programs take a cluster's address from."""
 _PORTS = {"ray": 10_001, "": 6_379}
 _TRIES, _SPEAKS_S = 3, 10.0
-_PASSING, _PAUSE_S = "Starting Ray client server failed", 1.0
+_PASSING = ("Starting Ray client server failed", "Proxy failed to Connect to backend")
+"""Texts by which a cluster says that it could not start the process of a client, as one that is busy does."""
+_PAUSE_S = 1.0
 _TLS = "RAY_USE_TLS"
 
 log = logging.getLogger("mlforge.runners")
@@ -109,14 +111,14 @@ class RayRunner(ClusterRunner):
                 ray.shutdown()
 
     def _connect(self, ray: Any) -> None:
-        """Connect, again while the cluster says that it could not start the process of a client, as one that is busy does."""
+        """Connect, and for as long as an executor may take to start again where what the cluster says passes."""
         deadline = time.monotonic() + self.start_within
         while True:
             try:
                 ray.init(self.address, log_to_driver=False)
                 return
             except (ConnectionError, TimeoutError, RuntimeError) as error:
-                is_passing = _PASSING in str(error)
+                is_passing = any(text in str(error) for text in _PASSING)
                 if is_passing and time.monotonic() < deadline:
                     log.info("asks Ray again: %s", error)
                     time.sleep(_PAUSE_S)

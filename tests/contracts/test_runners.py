@@ -247,6 +247,24 @@ def test_a_cluster_without_executors_does_not_let_a_build_wait_for_ever(tmp_path
     assert f"no Dask scheduler at {cluster.address}: no executor has taken a task" in failed.stderr
 
 
+def test_a_ray_that_fails_to_start_the_process_of_a_client_is_asked_again(
+    at_home: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    fails = tmp_path / "fails"
+    fails.touch()
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        f"if '--mode=specific-server' in sys.orig_argv and os.path.exists({str(fails)!r}):\n"
+        f"    os.unlink({str(fails)!r})\n    os._exit(1)\n"
+    )
+    with executors.ray(tmp_path, PYTHONPATH=str(tmp_path)) as cluster:
+        project = executors.project(tmp_path / "project", cluster)
+        executors.build(project, cluster)
+
+    assert not fails.exists()
+    assert published(project) == at_home
+
+
 def test_a_port_at_which_something_else_listens_is_no_ray_within_seconds(tmp_path: Path) -> None:
     python = executors.python_with("MLFORGE_RUNNERS", "ray")
     with socket.create_server(("127.0.0.1", 0)) as mute:

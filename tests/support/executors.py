@@ -290,7 +290,7 @@ def dask_scheduler(folder: Path) -> Iterator[Cluster]:
 
 
 @contextmanager
-def ray(folder: Path) -> Iterator[Cluster]:
+def ray(folder: Path, **environment: str) -> Iterator[Cluster]:
     """A Ray of one machine with two cores, reached by its server for clients."""
     python, port = python_with("MLFORGE_RUNNERS", "ray"), _free_port()
     start = f"start --head --node-ip-address=127.0.0.1 --port={_free_port()} --ray-client-server-port={port} --num-cpus=2"
@@ -301,7 +301,7 @@ def ray(folder: Path) -> Iterator[Cluster]:
         prefix="ray"
     ) as short:  # paths of sockets have at most 107 bytes
         command = [_beside(python, "ray"), *start.split(), *quiet.split(), f"--temp-dir={short}"]
-        with started(command, folder / "ray.log", python):
+        with started(command, folder / "ray.log", python, **environment):
             eventually(lambda: _listens(port))
             address = f"ray://127.0.0.1:{port}"
             runner = f"RayRunner({address!r})"
