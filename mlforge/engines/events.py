@@ -15,6 +15,7 @@ from mlforge.core.manifest import Manifest, Partial
 from mlforge.core.metrics import MetricColumn
 from mlforge.core.time_model import Window
 from mlforge.core.values import FIRST_INSTANT, TimeRange
+from mlforge.engines.tiles.build import is_rounded
 from mlforge.engines.tiles.by_entity import is_index_due, write_index
 from mlforge.engines.tiles.cache import TileCache
 from mlforge.engines.tiles.held import kept
@@ -46,7 +47,9 @@ class Events(EventScan):
 
     @cached_property
     def as_filed(self) -> Events:
-        """The same events as their files have them: no tiles, sets, totals, indexes or memory of this machine have a part in values."""
+        """The same events as their files have them, where values are rounded: no cache of this machine has a part in their last bits."""
+        if not is_rounded(self.spec):
+            return self
         return replace(self, store=None, resident=None, by_entity=None, known_totals=(None,))
 
     def restricted(self, columns: Collection[str]) -> Events:

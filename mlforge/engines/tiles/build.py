@@ -123,7 +123,7 @@ def build_tiles(
         sums = (wide(pl.col(part_alias(column, "sum"))) for column in summary.extents)
         return rows.with_columns(sums)
 
-    if in_order and any("spread" in kinds for kinds in columns.values()):
+    if in_order and is_rounded(spec):
         plans = [grouped(piece.lazy()) for piece in _pieces(events.collect(), spec, columns)]
         rows = pl.concat([plan.collect(engine="in-memory") for plan in plans])
     else:
@@ -135,11 +135,13 @@ def _pieces(
     events: pl.DataFrame, spec: FeatureSpec, values: Iterable[str]
 ) -> Iterator[pl.DataFrame]:
     """Events by time and value, some at a time, cut where intervals begin: of so few, polars adds up each group in its order."""
-    assert spec.interval is not None
     times = events[TIME]
     if (times.slice(1) <= times.head(-1)).any():
         events = events.sort(TIME, *map(value_alias, values))
         times = events[TIME]
+    if spec.interval is None:
+        yield from events.iter_slices(_PIECE) if events.height else [events]
+        return
     intervals, begin = times // spec.interval.us, 0
     while begin + _PIECE < events.height:
         end = int(intervals.search_sorted(intervals[begin + _PIECE]))
@@ -187,6 +189,11 @@ def parts(metrics: Iterable[MetricColumn]) -> Mapping[str, tuple[str, ...]]:
             dict.fromkeys(PARTS_OF.get(metric.aggregation, ()))
         )
     return {column: tuple(sorted(kinds[column])) for column in sorted(kinds)}
+
+
+def is_rounded(spec: FeatureSpec) -> bool:
+    """Whether some metric's last bits depend on how its events are grouped: sums of squares are rounded, all other parts are exact."""
+    return any("spread" in kinds for kinds in parts(spec.columns).values())
 
 
 def part_name(column: str, kind: str) -> str:

@@ -91,7 +91,9 @@ def merge(
 
 def compact(tiles: Tiles, spec: FeatureSpec, dtypes: Mapping[str, str]) -> Tiles | None:
     """A tile for each entity, of all its tiles; None where the spreads of a column cannot be merged exactly."""
-    rows, united, spreads = tiles.rows.collect(), [pl.col(TIME).max()], []
+    rows, united = tiles.rows.collect(), [pl.col(TIME).max()]
+    summed: list[pl.Expr] = []
+    spreads: list[pl.Expr] = []
     columns = rows.columns
     for name, kinds in parts(spec.columns).items():
         if "spread" in kinds:
@@ -103,15 +105,18 @@ def compact(tiles: Tiles, spec: FeatureSpec, dtypes: Mapping[str, str]) -> Tiles
                 return None
             spreads.append(_united_spread(name, mean_scale))
             united += [_united(name, kind) for kind in ("scaled_mean", "squares")]
+            summed.append(pl.col(part_alias(name, "spread")).list.sum())
         united += [_united(name, kind) for kind in kinds]
-    rows = rows.group_by(spec.entity).agg(united).with_columns(spreads)
+    rows = rows.group_by(spec.entity).agg(united).with_columns(summed).with_columns(spreads)
     return Tiles(rows.select(columns).lazy(), tiles.summary)
 
 
 def _united(column: str, kind: str) -> pl.Expr:
-    """The part of several tiles of an entity, of which that of spreads is within the tiles alone."""
+    """The part of several tiles of an entity; spreads in a list, in the order of the tiles, in which they are added up."""
     alias = part_alias(column, kind)
     part = pl.col(alias)
+    if kind == "spread":
+        return part
     if kind in _AT_ENDS:
         ordered = part.sort_by(part_alias(column, _AT_ENDS[kind]), alias).drop_nulls()
         return ordered.first() if kind == "first" else ordered.last()
