@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from mlforge import TrainingSet, ahead, get_training_data, training_set
+from mlforge.core import clock
 from mlforge.core.values import to_us
 from mlforge.metrics import Rolling
 from tests.support import oracle
@@ -179,7 +180,7 @@ def test_a_label_of_a_feature_that_is_not_asked_for_keeps_its_version(
     project.definitions(project.define(name="other")).build()
     labels = {"next": ahead("other", "amount", "sum", "4d")}
     made = training_set(one(1, 1), ["spend"], project.store, tmp_path / "set", labels=labels)
-    assert project.store.books("other").kept == {"1.0.0"}
+    assert project.store.books("other").kept_at(clock.now()) == {"1.0.0"}
     assert made.release(project.store) == ("other", "spend")
 
 

@@ -61,6 +61,8 @@ ELSEWHERE = (
     "task.written",
     "task.put",
     "task.set",
+    "set.written",
+    "set.published",
 )
 
 
