@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +107,36 @@ def test_a_file_that_cannot_be_written_does_not_hide_why_a_refresh_failed(
         project.definitions().refresh("spend")
     monkeypatch.undo()
     assert str(project.build().version) == "1.0.1"
+
+
+@pytest.mark.parametrize("by_a_thread", [False, True], ids=["the refresh", "a thread that reads"])
+def test_whoever_does_without_a_file_that_cannot_be_written_has_no_version_name_it(
+    project: Project,
+    monkeypatch: pytest.MonkeyPatch,
+    arm: Callable[[str, Callable[[], Any]], None],
+    by_a_thread: bool,
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def look() -> None:
+        with suppress(StoreError):
+            project.store.partials("spend")
+
+    def look_and_go_on() -> None:
+        if by_a_thread:
+            reader = threading.Thread(target=look)
+            reader.start()
+            reader.join()
+        else:
+            look()
+
+    monkeypatch.setattr(io, "_checksum_of", refuse)
+    arm("parts.placed", look_and_go_on)
+    project.drop("d9", rows((1, 9.0, 1.0)))
+    with pytest.raises(StoreError, match="the disk is full"):
+        project.definitions().refresh("spend")
+    assert str(project.store.pointer("spend").version) == "1.0.0"
+    monkeypatch.undo()
+    assert str(project.build().version) == "1.0.1"
+    assert verify(project.store, ["spend"]) == []

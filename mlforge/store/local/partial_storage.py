@@ -108,19 +108,19 @@ class LocalPartials(PartialStorage):
         """List `_tiles`."""
         return self._feature(name).tiles.find(kind)
 
-    def _settled(self, name: str) -> FeatureFolder:
+    def _written(self, name: str) -> FeatureFolder:
         """The feature's folder, once no file of a partial is being written."""
         feature = self._feature(name)
-        feature.partial_store.behind.settle()
+        feature.partial_store.behind.wait()
         return feature
 
     def tile_notes(self, name: str, tiles: str, of: str) -> Mapping[str, Any] | None:
         """Read them from the file's own metadata, once while it stays as it is."""
-        return self._settled(name).tiles.notes(tiles, of)
+        return self._written(name).tiles.notes(tiles, of)
 
     def write_tiles(self, name: str, kind: str, writes: Iterable[TileWrite]) -> None:
         """Write files of `_tiles`, each whole or not at all."""
-        self._settled(name).tiles.write(kind, writes)
+        self._written(name).tiles.write(kind, writes)
 
     def keep_tiles(self, name: str, kinds: Collection[str]) -> None:
         """Delete other files of `_tiles`."""
@@ -128,7 +128,7 @@ class LocalPartials(PartialStorage):
 
     def is_whole(self, name: str, file: str) -> bool:
         """Compare the file with the checksum within it."""
-        self._settled(name)
+        self._written(name)
         with suppress(OSError):
             return io.is_sealed(Path(file))
         return False

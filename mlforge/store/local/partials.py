@@ -71,7 +71,7 @@ class PartialStore:
 
     def look(self) -> Inventory:
         """List what is stored now."""
-        self.behind.settle()
+        self.behind.wait()
         return self._look()
 
     def _look(self) -> Inventory:

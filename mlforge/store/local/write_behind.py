@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 
 from mlforge.store.file_tasks import Kept
@@ -15,7 +15,11 @@ _NONE: Mapping[str, Kept] = {}
 
 
 class WriteBehind:
-    """Writes under way. kept: the rows that their files will hold, by file."""
+    """Writes under way. kept: the rows that their files will hold, by file.
+
+    Whoever holds the feature's lock begins and settles them. All others only wait, whether a thread that reads or a part of the same
+    refresh that does without what it cannot read: neither a write nor its error is taken from the one who publishes.
+    """
 
     def __init__(self) -> None:
         self._under_way: list[Future[None]] = []
@@ -38,15 +42,18 @@ class WriteBehind:
         else:
             action()
 
-    def settle(self) -> None:
-        """Wait until all is written, then do what was to follow. Raises the error of a write that failed: then nothing follows."""
-        if not self._under_way:
-            return
-        writes, actions = self._under_way, self._afterwards
-        self._under_way, self.kept, self._afterwards = [], {}, []
+    def wait(self) -> None:
+        """Return once all is written. Raises the error of a write that failed, as it does at each call until the lock is given back."""
+        writes = self._under_way
         wait(writes)
         for write in writes:
             write.result()
+
+    def settle(self) -> None:
+        """Wait until all is written, then do what was to follow; raises as `wait` does: then nothing follows."""
+        self.wait()
+        actions = self._afterwards
+        self._forget()
         for action in actions:
             action()
 
@@ -55,11 +62,14 @@ class WriteBehind:
         """All is written when the block ends; an error of the block comes first."""
         try:
             yield
-        except BaseException:
-            with suppress(Exception):
-                self.settle()
-            raise
-        self.settle()
+            self.settle()
+        finally:
+            wait(self._under_way)
+            self._forget()
+
+    def _forget(self) -> None:
+        """Know of nothing that is written any more."""
+        self._under_way, self.kept, self._afterwards = [], {}, []
 
 
 @cache
