@@ -56,6 +56,10 @@ class _Cut:
     lines: Mapping[int, str] = field(default_factory=dict)
 
 
+_Cuts = dict[str, _Cut]
+"""By the name of the list."""
+
+
 @dataclass(frozen=True, slots=True)
 class _NewPieces:
     """The names of stored pieces, and by name the texts of those to write."""
@@ -92,8 +96,7 @@ class ManifestChunks:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._events: Schema = ()
-        self._cuts: dict[str, _Cut] = {}
+        self._of_events: tuple[Schema, _Cuts] = ((), {})
         self._last: _Written | None = None
 
     @property
@@ -117,7 +120,7 @@ class ManifestChunks:
 
     def _written(self, manifest: Manifest) -> _Written:
         """The lists as the document holds them, with all pieces written."""
-        self._understand(manifest.events)
+        cuts = self._cuts_of(manifest.events)
 
         def partial_json(partial: Partial) -> dict[str, Any]:
             return partial_to_json(partial, manifest.events)
@@ -125,8 +128,8 @@ class ManifestChunks:
         pieces = _NewPieces(self._there())
         partials, sources = manifest.partials, manifest.sources
         lists = {
-            "partials": self._list("partials", partials, _HASH_OF, partial_json, pieces),
-            "sources": self._list("sources", sources, _PARTIAL_OF, source_to_json, pieces),
+            "partials": _listed(cuts, "partials", partials, _HASH_OF, partial_json, pieces),
+            "sources": _listed(cuts, "sources", sources, _PARTIAL_OF, source_to_json, pieces),
         }
         self._write(pieces.texts)
         return _Written(partials, sources, manifest.events, lists)
@@ -139,23 +142,27 @@ class ManifestChunks:
         if not named(document):
             return None
         events = events_of(document)
-        self._understand(events)
+        cuts = self._cuts_of(events)
 
         def partials(entries: Sequence[Mapping[str, Any]]) -> list[Partial]:
             return each_partial_from_json(entries, events)
 
         return Lists(
-            self._entries("partials", document["partials"], partials),
-            self._entries("sources", document["sources"], each_source_from_json),
+            self._entries(cuts, "partials", document["partials"], partials),
+            self._entries(cuts, "sources", document["sources"], each_source_from_json),
         )
 
     def _entries(
-        self, key: str, listed: Any, understood: Callable[[Sequence[Any]], Sequence[Any]]
+        self,
+        cuts: _Cuts,
+        key: str,
+        listed: Any,
+        understood: Callable[[Sequence[Any]], Sequence[Any]],
     ) -> Sequence[Any]:
         """The entries of a list, or of the pieces that a document names in its place; those that are new are understood together."""
         if not isinstance(listed, dict):
             return understood(listed)
-        known = dict(self._cut_before(key).pieces)
+        known = dict(_cut_before(cuts, key).pieces)
         names = listed["pieces"]
         for read in self._read([name for name in dict.fromkeys(names) if name not in known]):
             with well_formed(self._folder):
@@ -163,7 +170,7 @@ class ManifestChunks:
             known |= {name: tuple(islice(items, len(piece))) for name, piece in read.items()}
         cut: _Named = [(name, known[name]) for name in names]
         entries = [item for _, piece in cut for item in piece]
-        self._cuts[key] = _Cut(entries, cut)
+        cuts[key] = _Cut(entries, cut)
         return entries
 
     def sweep(self, documents: Iterable[Mapping[str, Any]]) -> None:
@@ -172,40 +179,12 @@ class ManifestChunks:
         for name in self._there() - needed:
             (self.folder / f"{name}.json").unlink()
 
-    def _understand(self, events: Schema) -> None:
-        """An entry's partial; the events' columns, which it leaves out, are in the manifest."""
-        if events != self._events:
-            self._events, self._cuts = events, {}
-
-    def _list(
-        self,
-        key: str,
-        entries: Sequence[Any],
-        name_of: Callable[[Any], str],
-        entry: Callable[[Any], dict[str, Any]],
-        new: _NewPieces,
-    ) -> list[Any] | dict[str, Any]:
-        """A list as the document holds it: the entries, or the names of its pieces, of which `new` takes those to write."""
-        if len(entries) <= _INLINE:
-            self._cuts.pop(key, None)
-            return [entry(item) for item in entries]
-        before = self._cut_before(key)
-        kept, length = _begun(before.pieces, alike(before.entries, entries))
-        known = {tuple(map(id, piece)): name for name, piece in before.pieces[len(kept) :]}
-        new_pieces = _cut(entries[length:], name_of)
-        cut = [*kept, *((known.get(tuple(map(id, piece)), ""), piece) for piece in new_pieces)]
-        absent = [item for name, piece in cut if name not in new.stored for item in piece]
-        lines = {id(item): before.lines.get(id(item)) or _text(entry(item)) for item in absent}
-        pieces = [
-            (name if name in new.stored else new.add(lines[id(item)] for item in piece), piece)
-            for name, piece in cut
-        ]
-        self._cuts[key] = _Cut(entries, pieces, lines)
-        return {"count": len(entries), "pieces": [name for name, _ in pieces]}
-
-    def _cut_before(self, key: str) -> _Cut:
-        """The list as it was last written or read."""
-        return self._cuts.get(key, _Cut())
+    def _cuts_of(self, events: Schema) -> _Cuts:
+        """The lists of manifests with these columns of events, which their entries leave out; a thread may write some while others are read."""
+        of_events = self._of_events
+        if of_events[0] != events:
+            of_events = self._of_events = events, {}
+        return of_events[1]
 
     def _there(self) -> set[str]:
         with suppress(FileNotFoundError):
@@ -228,6 +207,38 @@ class ManifestChunks:
         for start in range(0, len(names), _AT_ONCE):
             some = names[start : start + _AT_ONCE]
             yield {name: _entries_in(folder, name) for name in some}
+
+
+def _listed(
+    cuts: _Cuts,
+    key: str,
+    entries: Sequence[Any],
+    name_of: Callable[[Any], str],
+    entry: Callable[[Any], dict[str, Any]],
+    new: _NewPieces,
+) -> list[Any] | dict[str, Any]:
+    """A list as the document holds it: the entries, or the names of its pieces, of which `new` takes those to write."""
+    if len(entries) <= _INLINE:
+        cuts.pop(key, None)
+        return [entry(item) for item in entries]
+    before = _cut_before(cuts, key)
+    kept, length = _begun(before.pieces, alike(before.entries, entries))
+    known = {tuple(map(id, piece)): name for name, piece in before.pieces[len(kept) :]}
+    new_pieces = _cut(entries[length:], name_of)
+    cut = [*kept, *((known.get(tuple(map(id, piece)), ""), piece) for piece in new_pieces)]
+    absent = [item for name, piece in cut if name not in new.stored for item in piece]
+    lines = {id(item): before.lines.get(id(item)) or _text(entry(item)) for item in absent}
+    pieces = [
+        (name if name in new.stored else new.add(lines[id(item)] for item in piece), piece)
+        for name, piece in cut
+    ]
+    cuts[key] = _Cut(entries, pieces, lines)
+    return {"count": len(entries), "pieces": [name for name, _ in pieces]}
+
+
+def _cut_before(cuts: _Cuts, key: str) -> _Cut:
+    """The list as it was last written or read."""
+    return cuts.get(key, _Cut())
 
 
 def _entries_in(folder: Path, name: str) -> list[Any]:
