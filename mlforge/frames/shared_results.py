@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, TypeVar
 
 import polars as pl
@@ -48,10 +49,11 @@ class _Result:
 
 
 class SharedResults:
-    """The results of one job, by the names of computations."""
+    """The results of one job, by the names of computations; a thread that works ahead of the job may ask, too."""
 
     def __init__(self) -> None:
         self._by_name: dict[str, list[_Result]] = {}
+        self._lock = Lock()  # held for no computation and no comparison
         self.computed = self.handed_on = 0
 
     def of(
@@ -64,19 +66,23 @@ class SharedResults:
         """The result of a computation, as `once` gives it."""
         if not _are_few(frames):
             return compute()
-        known = self._by_name.setdefault(name, [])
-        for place, result in enumerate(known):
+        for result in self._by_name.get(name, ()):
             if result.key == key and _are_same(result.frames, frames):
                 self.handed_on += 1
-                known.append(known.pop(place))
+                self._keep(name, result)
                 value: T = result.value
                 return value
         value = compute()
         self.computed += 1
         if _bytes_of(value) <= MOST_BYTES:
-            known.append(_Result(key, frames, value))
-            _forget_oldest(known)
+            self._keep(name, _Result(key, frames, value))
         return value
+
+    def _keep(self, name: str, last: _Result) -> None:
+        """Have a result be the one that was asked for last. The list that others may be going through stays as it is."""
+        with self._lock:
+            others = (each for each in self._by_name.get(name, ()) if each is not last)
+            self._by_name[name] = _newest([*others, last])
 
 
 _of_job: ContextVar[SharedResults | None] = ContextVar("shared_results", default=None)
@@ -113,15 +119,15 @@ def _are_few(frames: Sequence[pl.DataFrame]) -> bool:
     return sum(frame.height for frame in frames) <= MOST_ROWS
 
 
-def _forget_oldest(known: list[_Result]) -> None:
-    """Forget what was asked for longest ago, until few results are left that take little memory."""
+def _newest(known: list[_Result]) -> list[_Result]:
+    """Few results that take little memory, without those that were asked for longest ago."""
     room, kept = KEPT_BYTES, 0
     for result in reversed(known[-KEPT:]):
         room -= result.bytes
         if room < 0:
             break
         kept += 1
-    del known[: len(known) - max(kept, 1)]
+    return known[-max(kept, 1) :]
 
 
 def _bytes_of(value: object) -> int:

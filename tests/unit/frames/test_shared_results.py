@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import Any
 
 import polars as pl
@@ -143,3 +145,26 @@ def test_of_each_name_results_are_kept_that_take_little_memory_together(
         assert compute.times == 5
         once("values", lambda: 2, compute)
     assert compute.times == 6
+
+
+def test_a_thread_that_asks_meanwhile_takes_no_result_from_one_who_compares(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Key:
+        """Equal to its like, which is found out while another thread asks for a result that leaves no room."""
+
+        __hash__ = None  # type: ignore[assignment]
+
+        def __eq__(self, other: object) -> bool:
+            if isinstance(other, Key):
+                ask = once, "values", lambda: "large", lambda: KEYS
+                asking = threading.Thread(target=copy_context().run, args=ask)
+                asking.start()
+                asking.join()
+            return isinstance(other, Key)
+
+    monkeypatch.setattr(sharing, "KEPT_BYTES", KEYS.estimated_size() - 1)
+    with shared_results():
+        once("values", lambda: "small", object)
+        first = once("values", Key, object)
+        assert once("values", Key, object) is first
