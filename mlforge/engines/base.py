@@ -152,12 +152,12 @@ class Engine(ABC):
         spec = events.spec
         line, keys_and_times = shared_timeline(events, within, lambda: _timeline(events, within))
         dtypes = spec.value_dtypes(events.schema)
-        results = with_known_metrics(
-            (type(self), dtypes),
-            line,
-            spec,
-            lambda metrics: self._aggregated(line, metrics, dtypes, spec.name),
-        )
+
+        def aggregated(metrics: Sequence[MetricColumn]) -> pl.DataFrame:
+            events.of_metrics(metrics).spec.values(events.schema)  # refuses what no kernel computes
+            return self._aggregated(line, metrics, dtypes, spec.name)
+
+        results = with_known_metrics((type(self), dtypes), line, spec, aggregated)
         values = (
             _settle(results, column, spec.name) for column in spec.plain.values(events.schema)
         )

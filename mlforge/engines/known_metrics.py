@@ -44,10 +44,13 @@ def with_known_metrics(
 ) -> pl.DataFrame:
     """ROW and each metric of a timeline by its name; `aggregate` gives them for the metrics that no feature has asked for.
 
-    of: all that the results follow from beside the timeline. A metric's values do not depend on those beside it.
+    of: all that the results follow from beside the timeline. A metric's values do not depend on those beside it, but for the last bits
+    of deviations, which depend on the longest window: so metrics of fewer windows are not aggregated apart.
     """
     known = once("metrics of a timeline", lambda: of, KnownMetrics, line)
     new = known.lacking(spec.columns)
+    if new and {metric.window for metric in new} != {*spec.windows}:
+        new = [*spec.columns]
     if new or known.numbers is None:
         others = known.lacking(asked_beside(spec)) if are_shared(line) else []
         results, given = with_others(aggregate, new, others)
@@ -71,4 +74,4 @@ class KnownMetrics:
 
     def estimated_size(self) -> int:
         """The bytes that they take."""
-        return sum(int(values.estimated_size()) for values in self.by_metric.values())
+        return sum(int(values.estimated_size()) for values in [*self.by_metric.values()])

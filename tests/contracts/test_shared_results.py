@@ -170,6 +170,29 @@ def test_what_each_feature_has_does_not_depend_on_those_before_it(
         defs.close()
 
 
+def test_a_metric_of_one_window_has_the_bytes_that_it_has_beside_those_of_longer_ones(
+    tmp_path: Path,
+) -> None:
+    amounts = (((37 * n) % 101) / 103 for n in range(1_000))
+    dense = rows(*((1, n / 100, amount) for n, amount in enumerate(amounts)))
+    large = rows((2, 9, 1e4))  # beside it deviations of the small ones are rounded
+    hashes = []
+    for place, sharing in (("shared", True), ("alone", False)):
+        project = Project(tmp_path / place)
+        defs = project.definitions(
+            project.define(name="both", metrics=of(["2d", "7d"], "sum")),
+            project.define(name="short", metrics=[*of(["7d"], "sum"), *of(["2d"], "std", "var")]),
+        )
+        project.drop("a", dense.head(900))
+        defs.build()
+        project.drop("b", pl.concat([dense.tail(100), large]))
+        with shared_results() if sharing else nullcontext():
+            for name in defs.features:
+                defs.refresh(name, options=Options(attended=False, cost_share=99))
+        hashes.append(project.store.read_metadata("short").content_hash)
+    assert hashes[0] == hashes[1]
+
+
 def test_a_feature_whose_sum_does_not_fit_harms_none_that_is_evaluated_with_it(
     tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,6 +231,26 @@ def test_a_feature_whose_sum_does_not_fit_harms_none_that_is_evaluated_with_it(
     assert project.store.list_versions("sums") == ["1.0.0"]
     assert project.store.read("extremes")["amount__max__7d"].max() == 2**62
     defs.close()
+
+
+def test_a_feature_whose_metric_no_engine_computes_harms_none_that_is_evaluated_with_it(
+    tmp_path: Path,
+) -> None:
+    def named(df: pl.DataFrame) -> pl.DataFrame:
+        return df.select("user_id", "at", amount="n" + pl.col("amount").cast(pl.String))
+
+    project = Project(tmp_path)
+    defs = project.definitions(
+        project.define(named, name="counts", metrics=of(["2d"], "count")),
+        project.define(named, name="sums", metrics=of(["2d"], "sum", "p90")),
+    )
+    with asked_together(defs.features.values()), shared_results():
+        for name in "ab":  # a first version, and one with rows of a drop
+            project.drop(name, rows((1, ord(name), 1.0), (2, ord(name), 2.0)))
+            defs.refresh("counts", options=Options(attended=False, cost_share=99))
+            with pytest.raises(DataError, match="sums: column 'amount'"):
+                defs.refresh("sums")
+    assert project.store.read("counts")["amount__count__2d"].to_list() == [1, 1, 2, 2]
 
 
 def test_rows_that_are_forgotten_amid_a_job_are_in_no_later_feature(tmp_path: Path) -> None:
