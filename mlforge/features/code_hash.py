@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from mlforge.features.written import Written, written
+from mlforge.features.written import Written, settled, written
 
 
 def code_hash(function: Callable[..., object]) -> str:
@@ -73,9 +73,9 @@ class CodeState:
         try:
             yield
         finally:
-            self._seen = written(self._function)
-            now = self._seen.states
-            self._changed = tuple(n for n, state in before.states.items() if now.get(n) != state)
+            after = written(self._function)
+            self._changed = settled(before, after)
+            self._seen = written(self._function) if self._changed else after
 
     def warnings(self) -> list[str]:
         """Sentences on what may change the function's results without changing its hash, as of the last look."""

@@ -27,6 +27,7 @@ from zoneinfo import ZoneInfo
 import polars as pl
 
 from mlforge.features.references import Home, module_of
+from mlforge.features.texts import is_tensor
 
 _TOLD_BY_REPR = (
     *(range, slice, date, time, timedelta, timezone, ZoneInfo, Decimal, Fraction, UUID, PurePath),
@@ -72,9 +73,10 @@ def is_told(value: object) -> bool:
     """Whether the elements of an array, or the repr of any other value that is not from here, tell all of it."""
     kind = type(value)
     is_array = kind.__module__ in _HOMES_OF_ARRAYS and hasattr(value, "tolist")
+    is_array = is_array or is_tensor(value) or kind in (bytearray, memoryview)
     if kind.__module__ == "_abc":  # an abstract class's notes on what is an instance of it
         return True
-    return is_array or kind in (bytearray, memoryview) or isinstance(value, _TOLD_BY_REPR)
+    return is_array or isinstance(value, _TOLD_BY_REPR)
 
 
 def is_logger(value: object) -> bool:
@@ -128,6 +130,8 @@ def copied(value: Any) -> tuple[object, ...] | None:
     kind = type(value)
     reduce = copyreg.dispatch_table.get(kind)
     try:
+        if reduce is None and _is_of_keras(kind):  # a pickle of its own has the time of day
+            return kind, value.get_config(), value.get_weights()
         made = value.__reduce_ex__(4) if reduce is None else reduce(value)
         if isinstance(made, str):
             return (made,)
@@ -136,6 +140,12 @@ def copied(value: Any) -> tuple[object, ...] | None:
         return function, arguments, attributes, [*(items or ())], [*(pairs or ())]
     except Exception:  # noqa: BLE001 - a foreign value may raise anything
         return None
+
+
+def _is_of_keras(kind: type) -> bool:
+    """Whether values of a type are models or layers of Keras."""
+    homes = {base.__module__.partition(".")[0] for base in kind.__mro__}
+    return not homes.isdisjoint({"keras", "tf_keras"}) and hasattr(kind, "get_weights")
 
 
 def _by_name(state: object) -> object:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from pickle import PickleBuffer
 from typing import Any
 
 import polars as pl
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _ROWS = 10_000
+_LONG = 1 << 24  # the repr of bytes is up to four times as long, and is copied several times
 _AS_LONG = str.maketrans("qQ", "lL")  # two names of one type, of which a copy may have the other
 
 
@@ -19,7 +21,7 @@ def pack(*texts: str) -> str:
     return "".join(f"{len(text)}:{text}," for text in texts)
 
 
-def digest(content: str | bytes) -> str:
+def digest(content: str | bytes | memoryview) -> str:
     """sha256 hex of a text or of bytes."""
     data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
     return hashlib.sha256(data).hexdigest()
@@ -28,6 +30,13 @@ def digest(content: str | bytes) -> str:
 def name_of(kind: type) -> str:
     """A type's module and name."""
     return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def plain_text(value: object) -> str:
+    """The type and the repr of a plain value; of a long text, or long bytes, the hash."""
+    if isinstance(value, (str, bytes)) and len(value) > _LONG:
+        return f"{type(value).__name__} {digest(value)}"
+    return f"{type(value).__name__} {value!a}"
 
 
 def expression_text(expression: pl.Expr) -> str:
@@ -61,13 +70,21 @@ def content_texts(value: Any) -> tuple[str, str]:
 def buffer_text(value: Any) -> str | None:
     """The bytes of an array, hashed, with their type and shape; None for a value without such, or one of padded records."""
     try:
-        view = memoryview(value)
+        view = memoryview(_of_a_tensor(value) if is_tensor(value) else value)
         if "O" not in view.format and not _is_padded(value):
             kind = view.format.translate(_AS_LONG)
-            return pack(name_of(type(value)), kind, str(view.shape), digest(view.tobytes()))
-    except (TypeError, ValueError):
+            elements = PickleBuffer(view).raw() if view.c_contiguous else view.tobytes()
+            return pack(name_of(type(value)), kind, str(view.shape), digest(elements))
+    except Exception:  # noqa: BLE001 - a foreign value may raise anything
         pass
     return None
+
+
+def is_tensor(value: object) -> bool:
+    """Whether a value is a tensor of torch: what a copy of one is made of holds an address, which is another in each process."""
+    return any(
+        kind.__name__ == "Tensor" and kind.__module__ == "torch" for kind in type(value).__mro__
+    )
 
 
 def columns_of(value: Any) -> Mapping[str, Any]:
@@ -81,6 +98,15 @@ def shown_text(value: object) -> str:
         return pack(name_of(type(value)), _ADDRESS.sub("", repr(value)))
     except Exception:  # noqa: BLE001 - the repr of a foreign value may raise anything
         return name_of(type(value))
+
+
+def _of_a_tensor(tensor: Any) -> Any:
+    """The elements of a tensor, as numpy has them; of kinds that it has not, such as bfloat16, as wider numbers."""
+    values = tensor.detach().cpu()
+    try:
+        return values.numpy()
+    except TypeError:
+        return values.float().numpy()
 
 
 def _is_padded(value: Any) -> bool:

@@ -38,12 +38,15 @@ from mlforge.features.texts import (
     expression_text,
     name_of,
     pack,
+    plain_text,
     plan_text,
     shown_text,
 )
 
 _FORMAT = "mlforge code 1"
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis))
+_SETTLED: dict[int, tuple[str, str]] = {}
+"""States of objects, by their ids, that functions changed while they ran: the last one, and that of before, which stands for it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,12 +55,14 @@ class Written:
 
     tells_all: whether the hash tells all that the function does. unseen: the types of objects of which only a name or a repr is
     known, by the name that the code has for them. states: hashes of the states of objects from elsewhere, by such names.
+    ids: the ids of these objects.
     """
 
     hash: str = ""
     tells_all: bool = False
     unseen: Mapping[str, str] = dataclasses.field(default_factory=dict)
     states: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    ids: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 def written(function: Callable[..., object]) -> Written:
@@ -65,7 +70,19 @@ def written(function: Callable[..., object]) -> Written:
     scribe = _Scribe(Home.of(function))
     text = scribe.text(function)
     hash_ = digest(pack(_FORMAT, text))
-    return Written(hash_, scribe.tells_all, scribe.unseen, scribe.states)
+    return Written(hash_, scribe.tells_all, scribe.unseen, scribe.states, scribe.ids)
+
+
+def settled(before: Written, after: Written) -> tuple[str, ...]:
+    """The names of objects whose states a function changed while it ran; from now on the states of before stand for these.
+
+    For other functions that use the objects, too: else each run of one would make the others other code.
+    """
+    changed = tuple(n for n, state in before.states.items() if after.states.get(n, state) != state)
+    for name in changed:
+        if before.ids[name] == after.ids[name]:
+            _SETTLED[before.ids[name]] = after.states[name], before.states[name]
+    return changed
 
 
 class _Unseen(Exception):
@@ -79,6 +96,7 @@ class _Scribe:
         self._home, self.tells_all = home, True
         self.unseen: dict[str, str] = {}
         self.states: dict[str, str] = {}
+        self.ids: dict[str, int] = {}
         self._names: list[str] = []
         self._depth = 0  # of states within states
         self._open: dict[int, int] = {}
@@ -87,7 +105,7 @@ class _Scribe:
     def text(self, value: object) -> str:
         """A value's text; inside a cycle, how far out it began."""
         if type(value) in _PLAIN:
-            return f"{type(value).__name__} {value!a}"
+            return plain_text(value)
         key = id(value)
         if key in self._open:
             return f"cycle {self._open[key]}"
@@ -254,7 +272,10 @@ class _Scribe:
                 self._note(f"a {name_of(type(value))},")
             return text
         if not self._depth:
-            self.states[".".join(self._names)] = state
+            last, stands_for_it = _SETTLED.get(id(value), ("", ""))
+            state = stands_for_it if state == last else state
+            name = ".".join(self._names)
+            self.states[name], self.ids[name] = state, id(value)
         return pack(text, state)
 
     def _state(self, made: tuple[object, ...] | None) -> str | None:

@@ -10,6 +10,9 @@ import pickle
 import random
 import re
 import string
+import time
+import tracemalloc
+import types
 from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
@@ -117,6 +120,96 @@ def test_the_state_of_what_a_function_uses_is_part_of_its_hash(one: object, othe
     assert code_hash(using(one)) != code_hash(using(other))
     assert code_hash(using(copy.copy(one))) == code_hash(using(one))
     assert CodeState(using(one)).tells_all
+
+
+class Tensor:
+    """As one of torch, which is too large to install for this: no buffer, and a pickle that has the address of its storage."""
+
+    __module__ = "torch"
+    dtype = "torch.float32"
+
+    def __init__(self, *values: float) -> None:
+        self.values = values
+
+    def detach(self) -> Tensor:
+        return self
+
+    cpu = detach
+
+    def numpy(self) -> object:
+        return np.array(self.values, np.float32)
+
+    def tolist(self) -> list[float]:
+        raise MemoryError("an object for each element")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Tensor, (id(self),)
+
+
+class Layer:
+    """As one of Keras: its pickle has the time of day."""
+
+    __module__ = "keras.src.layers"
+
+    def __init__(self, *weights: float) -> None:
+        self.weights = weights
+
+    def get_config(self) -> dict[str, str]:
+        return {"name": "dense"}
+
+    def get_weights(self) -> list[object]:
+        return [np.array(self.weights)]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Layer, (time.monotonic_ns(),)
+
+
+@pytest.mark.parametrize("kind", [Tensor, Layer])
+def test_a_model_whose_pickle_is_another_each_time_counts_by_its_numbers(
+    kind: Callable[..., object],
+) -> None:
+    for use in (lambda model: model, lambda model: types.SimpleNamespace(model=model)):
+        state = CodeState(using(use(kind(1.0, 2.0))))
+        assert state.tells_all
+        assert state.hash == code_hash(using(use(kind(1.0, 2.0))))
+        assert state.hash != code_hash(using(use(kind(1.0, 3.0))))
+
+
+@pytest.mark.parametrize("kind", [bytes, str])
+def test_a_large_text_of_a_model_takes_no_many_times_its_room(kind: type) -> None:
+    content = b"\x00" * (1 << 25)
+    one, other = (c if kind is bytes else c.decode() for c in (content, content[:-1] + b"a"))
+    tracemalloc.start()
+    try:
+        hashes = {code_hash(using(iter([value]))) for value in (one, other)}
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(hashes) == 2
+    assert peak < 2 * len(content)
+
+
+class Counting:
+    """As a KDTree of scikit-learn: its pickle has how often it was asked."""
+
+    __module__ = "sklearn.neighbors"
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+
+def test_what_a_function_changes_while_it_runs_makes_no_other_function_of_it_other_code() -> None:
+    model = Counting()
+    first, second = (CodeState(using(use)) for use in (model, functools.partial(plain, model)))
+    before = first.look(), second.look()
+    for _ in range(2):
+        with first.looked_at():
+            model.asked += 1
+        [told] = first.warnings()
+        assert "its function changes value while it runs" in told
+        assert (first.look(), second.look()) == before
+    model.asked = 7  # by a user
+    assert first.look() != before[0]
 
 
 @pytest.mark.slow  # to import scikit-learn takes a second
