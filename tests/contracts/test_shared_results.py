@@ -293,10 +293,10 @@ def test_functions_of_one_code_hash_that_hides_what_they_do_get_none_of_each_oth
     tmp_path: Path,
 ) -> None:
     def looked_up(amounts: Mapping[float, float]) -> Any:
-        of = amounts.get  # of a bound method of a dict the hash has the name alone
+        # of the Python within an expression the hash has nothing
+        amount = pl.col("amount").map_elements(amounts.get, return_dtype=pl.Float64)
 
         def function(df: pl.DataFrame) -> pl.DataFrame:
-            amount = pl.col("amount").map_elements(of, return_dtype=pl.Float64)
             return df.select("user_id", "at", amount=amount)
 
         return function
