@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +22,7 @@ from mlforge.core.logs import get_logger
 LOSSES = 3
 """So many processes may be lost at a task."""
 _LOOK_S = 0.2
+_HOST = "this machine"
 
 log = get_logger("mlforge.build")
 
@@ -32,7 +34,7 @@ def command(origin: Origin, memory_limit: int) -> tuple[str, ...]:
 
 
 class ProcessRunner(Runner):
-    """Shares tasks among processes that it starts. command: that of such a process. most: how many run at once."""
+    """Shares tasks among processes that it starts. command: that of such a process, which this one's id follows. most: how many run at once."""
 
     name = "local"
 
@@ -107,7 +109,11 @@ class _Process:
     def answer(self, task: Task) -> Answer:
         """The answer, by another process where one is lost; TaskFailed as an answer where that helps no more."""
         for losses in range(1, LOSSES + 1):
-            line = self._asked(task.to_json())
+            try:
+                line = self._asked(task.to_json())
+            except OSError as error:
+                why = f"no process can be started for {task.title} ({error.strerror})"
+                return Answer(_HOST, error="TaskFailed", text=why)
             if line.endswith("\n"):
                 return Answer.from_json(line)
             code = self.reaped()
@@ -115,7 +121,7 @@ class _Process:
                 raise _ClosedError
             log.warning("a task was lost and is run again", task=task.id[:12], losses=losses, code=code)  # fmt: skip
         return Answer(
-            "this machine",
+            _HOST,
             error="TaskFailed",
             text=f"{task.title} ended {LOSSES} processes that ran it, as one does that takes more memory than there is; "
             "with a lower memory_limit fewer tasks run at once",
@@ -145,7 +151,7 @@ class _Process:
             if self._process is None:
                 # In a group of its own: a terminal's Ctrl-C is the parent's, which ends it.
                 self._process = subprocess.Popen(
-                    self._command,
+                    (*self._command, str(os.getpid())),
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     text=True,

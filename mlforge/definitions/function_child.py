@@ -20,9 +20,9 @@ from mlforge.ingest.returned import described
 from mlforge.sources import sandbox
 
 
-def main(target: str, here: str, feature: str, code_hash: str) -> int:
-    """Answer calls until the other side ends."""
-    die_with_parent()
+def main(target: str, here: str, feature: str, code_hash: str, parent: str) -> int:
+    """Answer calls until the other side ends. parent: its process."""
+    die_with_parent(int(parent))
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what the function prints is no answer
     try:

@@ -19,9 +19,9 @@ log = logging.getLogger("mlforge.build")
 _HOST = "a process of this machine"
 
 
-def main(target: str, here: str, profile: str, memory_limit: str) -> int:
-    """Answer tasks, a line each."""
-    die_with_parent()
+def main(target: str, here: str, profile: str, memory_limit: str, parent: str) -> int:
+    """Answer tasks, a line each. parent: the process that asks."""
+    die_with_parent(int(parent))
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what the definitions print is no answer
     run = _run(target or None, Path(here), profile or None, int(memory_limit))

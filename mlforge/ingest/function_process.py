@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -37,7 +38,7 @@ class NotThisCodeError(Exception):
 
 
 class FunctionProcess:
-    """The process of one feature's function; `command` starts it, and is followed by the hash of the code that is meant."""
+    """The process of one feature's function; `command` starts it, followed by the hash of the code that is meant, and this process."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self._command = command
@@ -78,9 +79,8 @@ class FunctionProcess:
 
     def _running(self, code_hash: str) -> subprocess.Popen[bytes]:
         if self._process is None:
-            self._process = subprocess.Popen(
-                [*self._command, code_hash], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-            )
+            command = [*self._command, code_hash, str(os.getpid())]
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         return self._process
 
     def _end(self, most: int) -> Exception:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mlforge.core.lock import FILE
-from mlforge.errors import IntegrityError, RetrievalError, TaskRefused
+from mlforge.errors import IntegrityError, RetrievalError, StoreError, TaskRefused
 from mlforge.store.bucket_client import ConditionFailed, Objects, each
 from mlforge.training_sets.document import DOCUMENT, SetDocument, SetPart
 from mlforge.training_sets.set_files import SetFiles, SetPlace
@@ -128,12 +128,15 @@ class BucketPlace(SetPlace):
         """Create the document where there is none."""
         assert isinstance(files, BucketFiles)
         self._objects.put(f"{files.prefix}{FILE}", lock.encode())
+        files.is_published = True  # from here on, unless it is known that the document is not there
         try:
             self._objects.create(DOCUMENT, document.encode())
-        except ConditionFailed as error:
-            if self.document() != document:  # else it is ours, and the first answer was lost
+        except StoreError as error:
+            files.is_published = self.document() == document  # then just the answer was lost
+            if not files.is_published and isinstance(error, ConditionFailed):
                 raise self._taken() from error
-        files.is_published = True
+            if not files.is_published:
+                raise
 
     def document(self) -> str | None:
         """Read it."""

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +17,7 @@ import pytest
 from mlforge import TrainingSet, training_set
 from mlforge.core import clock, failpoints
 from mlforge.core.values import Duration
-from mlforge.errors import IntegrityError, RetrievalError, TaskRefused
+from mlforge.errors import IntegrityError, RetrievalError, StoreError, TaskRefused
 from mlforge.metrics import Rolling
 from mlforge.store import LocalStore, ObjectStore
 from mlforge.training_sets import shared_writing, stored_set
@@ -158,6 +159,49 @@ def test_of_two_that_make_a_set_in_one_place_one_is_refused_and_leaves_nothing(
     assert [*machines.store("first").books("spend").sets] == [made.document.id]
     with pytest.raises(RetrievalError, match="never overwritten"):
         machines.made()
+
+
+@pytest.mark.parametrize("lost", [StoreError, KeyboardInterrupt])
+def test_a_set_whose_document_is_there_keeps_its_parts_though_no_answer_tells(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch, lost: type[BaseException]
+) -> None:
+    def lose(deed: str, key: str) -> None:
+        if deed == "create":
+            raise lost("no answer")
+
+    def client(store: InMemory, url: str) -> MemoryObjects:
+        objects = reached(store, url)
+        objects.after = lose
+        return objects
+
+    reached = InMemory.objects_at
+    monkeypatch.setattr(InMemory, "objects_at", client)
+
+    with nullcontext() if lost is StoreError else pytest.raises(lost):
+        machines.made()
+
+    assert TrainingSet.open(OUT, machines.store("reader")).verify() == []
+
+
+def test_a_set_whose_document_cannot_be_written_leaves_nothing(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(deed: str, key: str) -> None:
+        if deed == "create":
+            raise StoreError("forbidden")
+
+    def client(store: InMemory, url: str) -> MemoryObjects:
+        objects = reached(store, url)
+        objects.before = refuse
+        return objects
+
+    reached = InMemory.objects_at
+    monkeypatch.setattr(InMemory, "objects_at", client)
+
+    with pytest.raises(StoreError, match="forbidden"):
+        machines.made()
+
+    assert machines.objects == {}
 
 
 def test_a_set_that_fails_leaves_nothing_and_holds_no_version(machines: Machines) -> None:

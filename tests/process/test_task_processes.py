@@ -5,14 +5,22 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mlforge.build.processes import ProcessRunner
+from mlforge.errors import TaskFailed
+from mlforge.store import LocalStore
+from mlforge.training_sets.set_tasks import JoinTask
 from tests.support import executors
 from tests.support.executors import HOME, PROCESSES, TASKS, environment, published, result_files
+from tests.support.projects import rows
 from tests.support.workers import eventually
 
 
@@ -43,6 +51,58 @@ def test_two_processes_of_which_one_is_killed_write_the_bytes_of_one_alone(tmp_p
     assert len(ran(project)) == TASKS + 1
     assert len(set(ran(project))) == 3
     assert not any(map(is_alive, ran(project)))
+
+
+@pytest.mark.slow
+def test_files_that_processes_read_are_taken_up_and_set_aside_as_one_alone_does(
+    tmp_path: Path,
+) -> None:
+    project = executors.project(tmp_path / "project", HOME)
+    rows((1, 2, None)).write_parquet(project / "drops" / "no amount.parquet")
+    rows((1, 2, 3.0)).drop("amount").write_parquet(project / "drops" / "lacks amount.parquet")
+    executors.build(project, HOME)
+    home = kept(project)
+    (project / "feature_store").rename(tmp_path / "home")
+    executors.define(project, PROCESSES)
+    for name in ("in-groups", "watch", "kill-ingested"):
+        (project / name).touch()
+
+    executors.build(project, PROCESSES)
+
+    assert kept(project) == home
+    assert [*home[1]] == ["damaged.parquet", "lacks amount.parquet"]
+    read = [line for line in (project / "watch").read_text().split() if "ingested" in line]
+    assert len(read) == 8 + 1  # the process that is killed at a group is not the one that builds
+    assert not (project / "feature_store" / "spend" / ".tasks").exists()
+
+
+def kept(project: Path) -> tuple[Any, ...]:
+    """The version, the quarantine and the file states of a project, but for what tells when it was built."""
+    store = LocalStore(project / "feature_store")
+    states = {
+        path: state._replace(mtime_ns=0) for path, state in store.file_states("spend").items()
+    }
+    quarantine = {
+        path: replace(bad, since=0) for path, bad in store.books("spend").quarantine.items()
+    }
+    return replace(store.read_metadata("spend"), created_at=0), quarantine, states
+
+
+def test_a_process_whose_parent_is_gone_before_it_is_bound_ends() -> None:
+    late = "from mlforge.core.bound import die_with_parent; die_with_parent(0)"
+    ended = subprocess.run([sys.executable, "-c", late], check=False)
+
+    assert ended.returncode == -signal.SIGKILL
+
+
+def test_a_process_that_cannot_be_started_is_told_with_its_task(tmp_path: Path) -> None:
+    runner = ProcessRunner([str(tmp_path / "none")], 2)
+    tasks = [
+        JoinTask("set", "", "polars", {}, str(tmp_path), "", first, first + 1) for first in (0, 1)
+    ]
+
+    with pytest.raises(TaskFailed, match=r"for set: the task .* \(No such file or directory\)"):
+        [*runner.run(tasks, lambda task: None)]
 
 
 @contextmanager

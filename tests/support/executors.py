@@ -101,9 +101,16 @@ SPARK_HERE = {"SPARK_LOCAL_IP": "127.0.0.1"}
 def python_with(variable: str, module: str) -> str:
     """The interpreter of an environment that has a module; skips the test where there is none."""
     named = os.environ.get(variable)
-    if named is None and find_spec(module) is None:
+    if named is None and not _is_installed(module):
         pytest.skip(f"{variable} names no Python with {module}: .ci/run makes one")
     return named or sys.executable
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # not even the package that it would be in
+        return False
 
 
 @dataclass(frozen=True)
@@ -146,10 +153,20 @@ def project(
         events = [(n % 3, week * 7 + n / 3, (n + 1) / 7 + week**5 / 3) for n in range(20)]
         rows(*events).write_parquet(folder / "drops" / f"w{week:02}.parquet")
     (folder / "drops" / "damaged.parquet").write_bytes(b"PAR1 and no more")
+    define(folder, cluster, settings, store)
+    return folder
+
+
+def define(
+    folder: Path,
+    cluster: Cluster,
+    settings: str = "",
+    store: str = 'LocalStore("feature_store")',
+) -> None:
+    """Write a project's definitions, which name the cluster."""
     about = f"runner={cluster.runner}, {settings}"
     text = DEFINITIONS.format(imports=cluster.imports, settings=about, store=store)
     (folder / "definitions.py").write_text(text)
-    return folder
 
 
 def command(cluster: Cluster, *arguments: str) -> list[str]:
