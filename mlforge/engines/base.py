@@ -275,7 +275,10 @@ def _evaluated_at(spec: FeatureSpec) -> pl.Expr:
 
 
 def _settle(results: pl.DataFrame, column: Column, owner: str) -> pl.Expr:
-    """The kernel's result in the column's dtype, 0 or null for an empty window."""
+    """The kernel's result in the column's dtype, 0 or null for an empty window.
+
+    Of zeros one form, -0.0 as 0.0: which of the two a least value is follows from the order of rows.
+    """
     dtype = polars_schema.to_polars(column.dtype)
     value = pl.col(column.name)
     assert column.aggregation is not None
@@ -284,7 +287,10 @@ def _settle(results: pl.DataFrame, column: Column, owner: str) -> pl.Expr:
         value = value.fill_null(kind.empty)
     if column.aggregation == "sum" and column.dtype == "Int64":
         _check_sum(results[column.name], owner)
-    return polars_schema.finite(value.cast(dtype), dtype).alias(column.name)
+    value = value.cast(dtype)
+    if dtype.is_float():
+        value = pl.when(value == 0).then(pl.lit(0.0, dtype)).otherwise(value)
+    return polars_schema.finite(value, dtype).alias(column.name)
 
 
 def _check_sum(sums: pl.Series, owner: str) -> None:

@@ -91,9 +91,9 @@ class EngineContract:
             (tmp_path / str(number)).mkdir()
             case = Case(tmp_path / str(number), order, metrics, dtype=dtype)
             inexact = pl.selectors.matches("__(mean|std|var|sum)__")
-            answers.append(case.check(engine, case.moments()).select(~inexact))
-        assert answers[0].equals(answers[1], null_equal=True)
-        assert answers[0].equals(answers[2], null_equal=True)
+            # As text, which tells -0.0 from 0.0.
+            answers.append(case.check(engine, case.moments()).select(~inexact).write_json())
+        assert answers[0] == answers[1] == answers[2]
 
     def test_no_points_give_no_rows_of_the_same_columns(
         self, engine: Engine, tmp_path: Path
