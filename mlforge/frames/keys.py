@@ -70,6 +70,9 @@ def key_column(column: pl.Series, dtype: str) -> pl.Series:
     if column.dtype == pl.Null or (column.dtype.is_integer() and held.is_integer()):
         return column.cast(held, strict=False)
     values = _comparable(column)
+    whole = _whole(values, held)
+    if whole is not None:
+        return whole
     distinct = values.unique(maintain_order=True).drop_nulls()
     keys = [_coerced(column.name, value, dtype) for value in distinct.to_list()]
     if held.is_integer():
@@ -79,6 +82,20 @@ def key_column(column: pl.Series, dtype: str) -> pl.Series:
     else:
         typed = pl.Series(keys, dtype=held)
     return values.replace_strict(distinct, typed, default=None, return_dtype=held)
+
+
+def _whole(values: pl.Series, held: pl.DataType) -> pl.Series | None:
+    """The column cast at once, where that gives each value's key: a spine has millions. None where a look at each value is needed."""
+    if values.dtype == held:
+        return values
+    kind, wide = values.dtype, pl.Int128() if held.is_integer() else held
+    is_of_day = isinstance(kind, pl.Datetime) and kind.time_zone is None and held == pl.Date
+    is_number = held.is_integer() and (kind.is_float() or kind == pl.String)
+    if not (is_of_day or is_number or (kind.is_integer() and held == pl.String)):
+        return None
+    keys = values.cast(wide, strict=False)
+    is_one = keys.cast(kind, strict=False).eq_missing(values).all()
+    return keys.cast(held, strict=False) if is_one else None
 
 
 def _comparable(column: pl.Series) -> pl.Series:

@@ -272,3 +272,20 @@ def test_single_values_of_other_libraries_have_json_too(value: object, expected:
 
 def test_a_text_that_is_not_unicode_survives() -> None:
     assert json.loads(json_row({"x": "\ud800"})) == {"x": "\ud800"}
+
+
+@pytest.mark.parametrize(
+    ("column", "dtype", "keys"),
+    [
+        (pl.Series([1.0, None, float("nan"), 2.0**63]), "Int64", [1, None, None, None]),
+        (pl.Series(["7", None, str(2**63)]), "Int64", [7, None, None]),
+        (pl.Series(["a", None], dtype=pl.Categorical), "String", ["a", None]),
+        (pl.Series([7, None]), "String", ["7", None]),
+        (pl.Series([datetime(2026, 1, 1), None]), "Date", [date(2026, 1, 1), None]),
+    ],
+)
+def test_a_long_spine_of_keys_is_cast_without_a_look_at_each(
+    column: pl.Series, dtype: str, keys: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("mlforge.frames.keys._coerced")
+    assert key_column(column, dtype).to_list() == keys
