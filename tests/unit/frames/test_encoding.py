@@ -281,7 +281,11 @@ def test_a_text_that_is_not_unicode_survives() -> None:
         (pl.Series(["7", None, str(2**63)]), "Int64", [7, None, None]),
         (pl.Series(["a", None], dtype=pl.Categorical), "String", ["a", None]),
         (pl.Series([7, None]), "String", ["7", None]),
-        (pl.Series([datetime(2026, 1, 1), None]), "Date", [date(2026, 1, 1), None]),
+        (
+            pl.Series([date(2026, 1, 1), None]).cast(pl.Datetime("ns")),
+            "Date",
+            [date(2026, 1, 1), None],
+        ),
     ],
 )
 def test_a_long_spine_of_keys_is_cast_without_a_look_at_each(
