@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import subprocess
 import sys
 import time
@@ -114,12 +115,19 @@ def test_nothing_is_audited_before_it_has_been_quiet_for_a_while(auditor: Audito
 def test_an_audit_that_takes_too_long_or_too_much_memory_is_ended(
     shop: Shop, auditor: Auditor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.reconcile.audit_scheduler.TIMEOUT_S", 0)
-    auditor.tick(CALM)
-    process = running(auditor)
-    assert process is not None
-    auditor.tick(CALM)
+    endless = "import time; print('spend', flush=True); time.sleep(600)"
+    with monkeypatch.context() as patched:
+        scheduler = "worker.reconcile.audit_scheduler"
+        patched.setattr(f"{scheduler}.bound_to_parent", lambda _: [sys.executable, "-c", endless])
+        patched.setattr(Auditor, "_due", lambda *_: ("spend", "next"))
+        patched.setattr(f"{scheduler}.TIMEOUT_S", 0)
+        auditor.tick(CALM)
+        process = running(auditor)
+        assert process is not None
+        select.select([process.stdout], [], [])
+        auditor.tick(CALM)
     assert process.poll() is not None
+    assert list(auditor._tried) == ["spend"], "what was behind it has its turn next"
     code = (
         "import worker.reconcile.audit_scheduler as a; a.MEMORY = 300 << 20; import os\n"
         "a._audit = lambda *_: len(bytearray(1 << 30))\n"

@@ -141,7 +141,8 @@ class Auditor:
         assert process is not None
         process.kill()
         process.wait()
-        _told(process)
+        # else one that never ends would be the first again, and the others never have their turn
+        self._forget_tries(set(self._features) - set(_told(process).split()))
         self._rest(time.monotonic())
         log.info("audit given up", features=self._features, why=why)
 
