@@ -52,8 +52,15 @@ class ProcessRunner(Runner):
         count = min(self._most, len(tasks))
         log.info("tasks shared among processes", tasks=len(tasks), processes=count)
         with _answers(self._command, count, tasks) as answers:
+            reason = ""
             for task, answer in zip(tasks, answers, strict=True):
-                yield here(task) if answer.is_refusal else answer.result_of(task)
+                if not answer.is_refusal:
+                    yield answer.result_of(task)
+                    continue
+                if answer.text != reason:
+                    reason = answer.text
+                    log.warning("run here, as a process refused it", feature=task.feature, why=reason)  # fmt: skip
+                yield here(task)
 
 
 @contextmanager

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
-from mlforge.build.processes import ProcessRunner
+from mlforge.build.processes import ProcessRunner, command
+from mlforge.build.runner import Origin
 from mlforge.errors import TaskFailed
 from mlforge.store import LocalStore
 from mlforge.training_sets.set_tasks import JoinTask
@@ -95,14 +97,30 @@ def test_a_process_whose_parent_is_gone_before_it_is_bound_ends() -> None:
     assert ended.returncode == -signal.SIGKILL
 
 
+@pytest.mark.slow
+def test_tasks_that_processes_refuse_are_run_here_and_the_reason_is_told_once(
+    tmp_path: Path,
+) -> None:
+    tasks = join_tasks(tmp_path)
+    runner = ProcessRunner(command(Origin(None, str(tmp_path)), 1 << 30), 2)
+
+    with capture_logs() as logs:
+        assert [*runner.run(tasks, lambda task: task.first)] == [0, 1]
+
+    [refused] = [entry for entry in logs if entry["log_level"] == "warning"]
+    assert refused["feature"] == "set"
+    assert refused["why"].startswith("the definitions do not load: ")
+
+
+def join_tasks(folder: Path) -> list[JoinTask]:
+    return [JoinTask("set", "", "polars", {}, str(folder), "", n, n + 1) for n in (0, 1)]
+
+
 def test_a_process_that_cannot_be_started_is_told_with_its_task(tmp_path: Path) -> None:
     runner = ProcessRunner([str(tmp_path / "none")], 2)
-    tasks = [
-        JoinTask("set", "", "polars", {}, str(tmp_path), "", first, first + 1) for first in (0, 1)
-    ]
 
     with pytest.raises(TaskFailed, match=r"for set: the task .* \(No such file or directory\)"):
-        [*runner.run(tasks, lambda task: None)]
+        [*runner.run(join_tasks(tmp_path), lambda task: None)]
 
 
 @contextmanager
