@@ -25,7 +25,7 @@ from mlforge.core.manifest import Manifest, Partial, SourceRecord
 from mlforge.core.schema import Schema
 from mlforge.errors import IntegrityError
 from mlforge.store.local import io
-from mlforge.store.local.paths import no_link, well_formed
+from mlforge.store.local.paths import entries_of, no_link, well_formed
 from mlforge.store.manifest_json import Lists, head
 from mlforge.store.partial_json import (
     each_partial_from_json,
@@ -174,10 +174,12 @@ class ManifestChunks:
         return entries
 
     def sweep(self, documents: Iterable[Mapping[str, Any]]) -> None:
-        """Delete the pieces that no document names."""
-        needed = {piece for document in documents for piece in named(document)}
-        for name in self._there() - needed:
-            (self.folder / f"{name}.json").unlink()
+        """Delete the pieces that no document names, and what a killed writer left half-written: call with the feature's lock held."""
+        needed = {f"{piece}.json" for document in documents for piece in named(document)}
+        for entry in entries_of(self.folder):
+            is_one = entry.name.startswith(".") or _HASH.fullmatch(entry.name.removesuffix(".json"))
+            if is_one and entry.name not in needed:
+                Path(entry.path).unlink(missing_ok=True)
 
     def _cuts_of(self, events: Schema) -> _Cuts:
         """The lists of manifests with these columns of events, which their entries leave out; a thread may write some while others are read."""

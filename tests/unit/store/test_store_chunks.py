@@ -67,11 +67,15 @@ def test_pieces_go_with_the_last_version_that_names_them(project: Project) -> No
     for number in range(3):
         project.drop("d000", rows((1, 0, 10.0 + number)))
         project.build()
-    prune(project.store, ["spend"], Retention(newest=1))
+    folder = project.store.path / "spend" / "_lineage"
+    half_written = folder / f".{'0' * 64}.json.{'1' * 32}"  # as a killed writer leaves it
+    half_written.write_text("[")
+    [pruned] = prune(project.store, ["spend"], Retention(newest=1))
+    assert pruned.versions == ("1.0.0", "1.0.1", "1.0.2")
     named = manifest_chunks.named(
         json.loads((project.store.path / "spend" / "1.0.3" / ".meta.json").read_text())
     )
-    assert {name.removesuffix(".json") for name in pieces(project)} == named
+    assert {path.name for path in folder.iterdir()} == {f"{name}.json" for name in named}
     assert project.store.read("spend").height == 40
 
 
