@@ -242,7 +242,9 @@ class Definitions:
             if not online:
                 return result
             pushed = self.push(name, engine=engine, diff=result.diff)
-            return replace(result, keys_written=pushed.written + pushed.deleted)
+            # Events in memory, for the push alone: those of many features would be kept until the last is built.
+            diff = result.diff and result.diff.alone
+            return replace(result, keys_written=pushed.written + pushed.deleted, diff=diff)
 
         return build_each(self, self.selected(features, tags), built, progress)
 

@@ -22,6 +22,11 @@ class VersionsDiff:
     events: EventDiff
     gathered: Gathered | None = None
 
+    @property
+    def alone(self) -> VersionsDiff:
+        """The same difference without the events that were gathered, or what was made of them."""
+        return VersionsDiff(self.before, self.after, self.events)
+
     def is_between(self, before: Manifest, after: Manifest) -> bool:
         """Whether it tells how these versions differ: versions of one `rows_hash` hold the same events."""
         known = (self.before.rows_hash, self.after.rows_hash)

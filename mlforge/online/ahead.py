@@ -47,6 +47,10 @@ class DiffAhead(VersionsDiff):
         """The same difference with rows beside it."""
         return cls(diff.before, diff.after, diff.events, diff.gathered, rows)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """The difference alone: what a thread makes is in no pickle, and a push in another process makes it anew."""
+        return VersionsDiff, (self.before, self.after, self.events, self.gathered)
+
 
 def _encoded(gathered: Gathered, engine: Engine, online: OnlineStore) -> Batch:
     """The rows as they will be sent."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import random
 import threading
 from collections.abc import Callable, Iterator
@@ -142,6 +143,26 @@ def test_a_push_writes_from_gathered_events_what_it_would_write_from_its_own(
         assert (pushed.written, pushed.deleted) == (other.written, other.deleted)
         assert ahead.rows_online(client) == plain.rows_online(client)
         assert ahead.online.books("spend").rows == plain.online.books("spend").rows
+
+
+def test_a_refresh_of_another_process_is_pushed_as_one_of_this_is(
+    sides: tuple[Side, Side], client: Redis
+) -> None:
+    with clock.fixed(_us(DAYS + 60)):
+        for side in sides:
+            side.reads_ahead = True
+            side.begin()
+            DROPS["newer"](side.project)
+            built = side.refresh()
+            assert isinstance(built.diff, DiffAhead)
+            if side is sides[0]:
+                built = pickle.loads(pickle.dumps(built))
+                assert built.diff.gathered is not None
+            side.definitions.push("spend", diff=built.diff)
+            DROPS["late"](side.project)
+            [built] = side.definitions.build(online=True).values()
+            assert (built.mode, built.diff.gathered) == ("incremental", None), "it is pushed by now"
+    assert sides[0].rows_online(client) == sides[1].rows_online(client)
 
 
 def a_change(project: Project, chance: random.Random, number: int) -> None:
