@@ -78,13 +78,15 @@ def listening(host: str, port: int, fd: int | None = None) -> socket.socket:
 def serve(
     definitions: Definitions,
     listener: socket.socket,
+    announce: Callable[[], object],
     keys: Path | None,
     url: str | None = None,
     tls: ssl.SSLContext | None = None,
 ) -> None:
     """Answer on the listener until SIGTERM or Ctrl-C; requests in hand are answered first.
 
-    keys: the file of API keys. url: the workers' Redis, None where there is none. tls: None answers over plain HTTP.
+    announce: called once nothing is missing to answer. keys: the file of API keys. url: the workers' Redis, None where there is none.
+    tls: None answers over plain HTTP.
     """
     check_extra()
     import uvicorn
@@ -97,6 +99,7 @@ def serve(
     live, tracing = live_of(definitions, url), tracing_of_environment()
     is_local = at_loopback(listener)
     app = App(definitions, keys=keys, live=live, at_loopback=is_local, tracing=tracing)
+    announce()
 
     class Server(uvicorn.Server):
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

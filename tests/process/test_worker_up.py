@@ -207,6 +207,7 @@ def test_up_answers_over_http_also_while_edited_definitions_are_taken_up(termina
 
     eventually(lambda: any("8d" in column for column in columns()))
     up.sees(r"definitions taken up")
+    assert up.text.count("server: serving") == 2, "at the start, and with the edited definitions"
     first = next(pid for pid in up.family() if b"\0serve" in command_of(pid))
     os.kill(first, signal.SIGKILL)
     up.sees("server ended .killed by SIGKILL.; it starts again")

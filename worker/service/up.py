@@ -136,6 +136,8 @@ class Up:
     """The process that answers over HTTP; it is started anew for edited definitions."""
     scope: str = ""
     """Under which the project's event log is found: the watcher says so at each of its starts."""
+    begun_with: str = ""
+    """The hash of the definitions of the start, until the watcher has told of its own: the process that answers has these already."""
 
     def run(self) -> int:
         """Run until `stop` is set; nothing that it started outlives it. `hurry` waits for no job."""
@@ -162,7 +164,7 @@ class Up:
             log = stack.enter_context(closing(LogFile(folder / "up.log")))
             children = self._children(url, log, self._listener(stack))
             stack.callback(_stop_all, children, self.hurry, self.say)
-            self.scope = opened.scope
+            self.scope, self.begun_with = opened.scope, opened.hash
             threading.Thread(target=self._follow, args=(opened.redis,), daemon=True).start()
             self._supervise(children, server)
             self.say("stopping")
@@ -258,10 +260,16 @@ class Up:
                 for entry in events.read(last, wait_ms=1_000):
                     last = entry.id
                     self.say(described(entry))
-                    if entry.kind == "definitions" and self.server is not None:
-                        self.server.restart()
+                    if entry.kind == "definitions":
+                        self._follow_definitions(str(entry.details.get("hash")))
             except FAULTS:  # the processes tell of an outage, each for itself
                 self.stop.wait(0.5)
+
+    def _follow_definitions(self, hash_: str) -> None:
+        """Have the process that answers begin anew with definitions that were taken up, unless it has begun with them."""
+        has_them, self.begun_with = hash_ == self.begun_with, ""
+        if self.server is not None and not has_them:
+            self.server.restart()
 
 
 class _StartEnds(BaseException):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from mlforge.cli.command import Command
@@ -69,8 +70,9 @@ def serve(args: argparse.Namespace) -> int:
             callers = "callers need no key" if keys is None else f"callers need a key of {keys}"
             if tls is not None and tls.clients is not None:
                 callers = f"{callers}, and a certificate that {tls.clients} vouches for"
-            note(f"serving {definitions.name} at {scheme}://{place}:{number}; {callers}")
-            server.serve(definitions, listener, keys, workers_url(args), context)
+            line = f"serving {definitions.name} at {scheme}://{place}:{number}; {callers}"
+            announce = partial(note, line)
+            server.serve(definitions, listener, announce, keys, workers_url(args), context)
     finally:
         definitions.close()
     return 0

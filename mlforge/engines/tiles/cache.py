@@ -21,7 +21,7 @@ from mlforge.compilers.base import TIME
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.metrics import MetricColumn
 from mlforge.core.schema import Schema
-from mlforge.core.side_by_side import each_ahead
+from mlforge.core.side_by_side import CORES, each_ahead
 from mlforge.core.values import TimeRange
 from mlforge.engines import timeline
 from mlforge.engines.fixed_point import Extent, Scale
@@ -37,6 +37,8 @@ from mlforge.store.scan import EventScan
 _FORMAT = 1
 _AT_ONCE = 2_000_000
 """About how many events of a file are held in memory while tiles are built of them."""
+_AT_ONCE_OF_ALL = 6_000_000
+"""About how many events of all files that threads work on at a time."""
 
 
 def kind_of(spec: FeatureSpec, schema: Schema) -> str | None:
@@ -208,8 +210,9 @@ def tasks_without(
 def _writes(
     tasks: Iterable[FileScanTask], write_of: Callable[[FileScanTask], TileWrite | None]
 ) -> Iterator[TileWrite]:
-    """The writes for some tasks; of files with few events several are worked on at a time."""
-    for are_few, some in groupby(tasks, lambda task: task.rows <= _AT_ONCE):
+    """The writes for some tasks; of files with few events several are worked on at a time, the more cores there are the fewer events."""
+    few = min(_AT_ONCE, _AT_ONCE_OF_ALL // (CORES + 1))
+    for are_few, some in groupby(tasks, lambda task: task.rows <= few):
         make = each_ahead if are_few else map
         yield from filter(None, make(write_of, some))
 

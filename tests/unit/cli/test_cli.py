@@ -213,6 +213,19 @@ def test_a_folder_that_cannot_be_written_is_one_line(capsys: pytest.CaptureFixtu
     assert error.count("\n") == 1
 
 
+def test_serving_without_an_online_store_is_refused_and_not_announced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    assert main(["init", "."]) == 0
+    capsys.readouterr()
+    assert main(["serve", "--port", "0"]) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "there is no online store to serve from" in told.err
+
+
 def test_serving_without_its_extra_names_it(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

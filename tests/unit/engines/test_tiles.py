@@ -15,10 +15,11 @@ import pytest
 from mlforge.core.aggregations import AGGREGATIONS, aggregation
 from mlforge.core.values import to_us
 from mlforge.engines import Engine, engine_named, plan, timeline
-from mlforge.engines.tiles import build
+from mlforge.engines.tiles import build, cache
 from mlforge.engines.tiles import merge as merging
 from mlforge.engines.tiles.merge import Merge
 from mlforge.metrics import Rolling
+from mlforge.store.file_tasks import FileScanTask, TileWrite
 from tests.support import kernels
 from tests.support.judged import History, every
 from tests.support.projects import START
@@ -228,3 +229,22 @@ def test_no_name_of_a_key_or_column_gets_in_the_way(
     history.add(*rows, **types)
     asked = [(*key, NOW + n * HOUR) for key in {row[:2] for row in rows} for n in range(12)]
     history.check(engine, *asked)
+
+
+@pytest.mark.parametrize(("cores", "side_by_side"), [(2, True), (200, False)])
+def test_many_cores_hold_no_more_events_of_files_in_memory_at_a_time(
+    cores: int, side_by_side: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside: list[FileScanTask] = []
+
+    def each_ahead(work: Callable[[FileScanTask], Any], items: Iterator[Any]) -> Iterator[Any]:
+        for item in items:
+            beside.append(item)
+            yield work(item)
+
+    monkeypatch.setattr(cache, "CORES", cores)
+    monkeypatch.setattr(cache, "each_ahead", each_ahead)
+    tasks = [FileScanTask(str(number), (), None, rows=100_000) for number in range(4)]
+    writes = cache._writes(tasks, lambda task: TileWrite(task.file, pl.DataFrame(), {}))
+    assert [write.of for write in writes] == ["0", "1", "2", "3"]
+    assert beside == (tasks if side_by_side else [])
