@@ -115,8 +115,7 @@ class PartialStorage(ABC):
         where the store cannot be written to.
         """
 
-    @abstractmethod
-    def keep_tiles(self, name: str, kinds: Collection[str]) -> None:
+    def keep_tiles(self, name: str, kinds: Collection[str]) -> None:  # noqa: B027 - may be left out: tiles are only a cache
         """Delete tiles of other kinds once they are older than the grace period for readers, while nobody reads a version.
 
         What stays goes at a later call.
