@@ -23,6 +23,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from mlforge.features import references
 from mlforge.features.code_hash import CodeState, code_hash
 
 
@@ -166,8 +167,9 @@ class Layer:
 
 @pytest.mark.parametrize("kind", [Tensor, Layer])
 def test_a_model_whose_pickle_is_another_each_time_counts_by_its_numbers(
-    kind: Callable[..., object],
+    kind: Callable[..., object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(references, "is_installed", lambda package: package != "tests")
     for use in (lambda model: model, lambda model: types.SimpleNamespace(model=model)):
         state = CodeState(using(use(kind(1.0, 2.0))))
         assert state.tells_all
