@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from queue import SimpleQueue
+from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import Any
 
@@ -51,7 +52,10 @@ class ProcessRunner(Runner):
             return
         count = min(self._most, len(tasks))
         log.info("tasks shared among processes", tasks=len(tasks), processes=count)
-        with _answers(self._command, count, tasks) as answers:
+        with (
+            TemporaryDirectory(prefix="mlforge-tasks-", ignore_cleanup_errors=True) as folder,
+            _answers(self._command, folder, count, tasks) as answers,
+        ):
             reason = ""
             for task, answer in zip(tasks, answers, strict=True):
                 if not answer.is_refusal:
@@ -65,10 +69,13 @@ class ProcessRunner(Runner):
 
 @contextmanager
 def _answers(
-    command: Sequence[str], count: int, tasks: Sequence[Task]
+    command: Sequence[str], folder: str, count: int, tasks: Sequence[Task]
 ) -> Iterator[Iterator[Answer]]:
-    """The answers of so many processes, in the order of the tasks; the processes are gone when the block ends, however it does."""
-    processes = [_Process(command) for _ in range(count)]
+    """The answers of so many processes, in the order of the tasks; the processes are gone when the block ends, however it does.
+
+    folder: for the processes' temporary files, which they leave there as they are killed.
+    """
+    processes = [_Process(command, folder) for _ in range(count)]
     idle: SimpleQueue[_Process] = SimpleQueue()
     for process in processes:
         idle.put(process)
@@ -108,8 +115,8 @@ class _ClosedError(Exception):
 class _Process:
     """A process that answers tasks, a line of JSON each; it starts with the first one, and anew where it was lost."""
 
-    def __init__(self, command: Sequence[str]) -> None:
-        self._command = command
+    def __init__(self, command: Sequence[str], folder: str) -> None:
+        self._command, self._folder = command, folder
         self._process: subprocess.Popen[str] | None = None
         self._lock, self._is_closed = Lock(), False
 
@@ -162,6 +169,7 @@ class _Process:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     text=True,
+                    env={**os.environ, "TMPDIR": self._folder},
                     process_group=0,
                 )
             return self._process

@@ -112,6 +112,27 @@ def test_tasks_that_processes_refuse_are_run_here_and_the_reason_is_told_once(
     assert refused["why"].startswith("the definitions do not load: ")
 
 
+LEAVES_FILES = """
+import sys, tempfile
+from pathlib import Path
+left = Path(tempfile.mkdtemp())
+Path(sys.argv[1], left.name).write_text(str(left))
+for task in sys.stdin:
+    print('{"host": "", "result": {"rows": 1, "unknown": {}}}', flush=True)
+"""
+
+
+def test_temporary_files_of_processes_go_with_the_tasks(tmp_path: Path) -> None:
+    runner = ProcessRunner([sys.executable, "-c", LEAVES_FILES, str(tmp_path)], 2)
+
+    results = [*runner.run(join_tasks(tmp_path), lambda task: None)]
+
+    left = [Path(note.read_text()) for note in tmp_path.iterdir()]
+    assert [result.rows for result in results] == [1, 1]
+    assert left
+    assert not any(folder.exists() for folder in left)
+
+
 def join_tasks(folder: Path) -> list[JoinTask]:
     return [JoinTask("set", "", "polars", {}, str(folder), "", n, n + 1) for n in (0, 1)]
 
