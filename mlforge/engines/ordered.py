@@ -57,7 +57,7 @@ class OrderedValues:
             values = values.set(zero, 0.0)  # of equal values one form: -0.0 becomes 0.0
         if weights is not None:
             return cls(values, rows[TIME], before, weights.filter(present))
-        return cls(_by_value(rows, values), rows[TIME], before)
+        return cls(by_value(rows, values), rows[TIME], before)
 
     def slices(self, segments: Segments) -> Segments:
         """Segments of the line's rows as segments of the values."""
@@ -65,8 +65,8 @@ class OrderedValues:
         return Segments(starts, self.before.gather(segments.starts + segments.lengths) - starts)
 
 
-def _by_value(rows: pl.DataFrame, values: pl.Series) -> pl.Series:
-    """The values, with those of one entity and instant in order; most instants have one."""
+def by_value(rows: pl.DataFrame, values: pl.Series) -> pl.Series:
+    """The values of rows by entity, then time, with those of one entity and instant in order, nulls first; most instants have one."""
     differs = (pl.col(name).ne_missing(pl.col(name).shift()) for name in (ENTITY, TIME))
     begins = rows.select(pl.any_horizontal(differs)).to_series()
     tied = (~(begins & begins.shift(-1, fill_value=True))).arg_true()

@@ -64,7 +64,7 @@ def _results(
     """The result of each aggregate in windows as `_rolled` gives them, beside the numbers of their points. Raises SumOverflow."""
     longest = max(_greatest(rolled[_LENGTH]) for rolled in windows.values())
     columns = [
-        Sums(line[value_name(index)], dtype, longest) for index, dtype in enumerate(context.dtypes)
+        Sums(line, value_name(index), dtype, longest) for index, dtype in enumerate(context.dtypes)
     ]
     segments = {
         window: Segments(rolled[_START], rolled[_LENGTH]) for window, rolled in windows.items()

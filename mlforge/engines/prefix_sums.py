@@ -10,6 +10,7 @@ import polars as pl
 from mlforge.core.schema import DIGITS, decimal_scale
 from mlforge.engines import pairwise
 from mlforge.engines.fixed_point import Fixed
+from mlforge.engines.ordered import by_value
 from mlforge.engines.pairwise import Segments
 
 _SURE = 1.5 * 10.0**DIGITS
@@ -26,12 +27,13 @@ class DecimalOverflow(Exception):
 
 @dataclass(frozen=True)
 class Sums:
-    """The sums of one value column; in fixed point where that is exact, else pairwise.
+    """The sums of a value column of a timeline; in fixed point where that is exact, else pairwise.
 
     dtype: the column's. longest: the length of the longest segment.
     """
 
-    values: pl.Series
+    line: pl.DataFrame
+    column: str
     dtype: str
     longest: int
 
@@ -42,7 +44,12 @@ class Sums:
     def of(self, segments: Segments) -> pl.Series:
         """The sum of each segment, of decimals as the integers that they are physically."""
         exact = self._fixed
-        return pairwise.sums(self.floats, segments) if exact is None else exact.sums(segments)
+        return pairwise.sums(self.in_order, segments) if exact is None else exact.sums(segments)
+
+    @property
+    def values(self) -> pl.Series:
+        """The column."""
+        return self.line[self.column]
 
     @cached_property
     def scale(self) -> int | None:
@@ -58,6 +65,11 @@ class Sums:
     def floats(self) -> pl.Series:
         """The values as floats."""
         return self.values.cast(pl.Float64)
+
+    @cached_property
+    def in_order(self) -> pl.Series:
+        """The values as floats, those of one instant by their values: the order of rows and files has no part in what is rounded."""
+        return by_value(self.line, self.floats)
 
     @cached_property
     def _fixed(self) -> Fixed | None:
@@ -97,7 +109,7 @@ class SegmentSums:
         exact = self.column.squarable
         if exact is not None:
             return exact.deviations(self.segments, count)
-        return pairwise.moments(self.column.floats, self.segments).squares
+        return pairwise.moments(self.column.in_order, self.segments).squares
 
     @cached_property
     def _sums(self) -> pl.Series:

@@ -10,9 +10,11 @@ from fractions import Fraction
 import polars as pl
 import pytest
 
+from mlforge.compilers.base import ENTITY, TIME
 from mlforge.engines import pairwise
 from mlforge.engines.fixed_point import Fixed
 from mlforge.engines.pairwise import Segments
+from mlforge.engines.prefix_sums import Sums
 
 LONGEST = 50
 
@@ -97,3 +99,20 @@ def test_equal_values_do_not_deviate() -> None:
     assert fixed is not None
     found = fixed.deviations(Segments(pl.Series([0, 5]), pl.Series([30, 2])), pl.Series([30, 2]))
     assert found.to_list() == [0.0, 0.0]
+
+
+def test_what_is_rounded_does_not_depend_on_the_order_of_rows_of_one_instant() -> None:
+    chance = random.Random(1)
+    values = [chance.random() * 10.0 ** chance.randint(-30, 30) for _ in range(60)]
+    results = []
+    for step in (1, -1):  # five rows an instant, each in one order and in the other
+        instants = [values[start : start + 5][::step] for start in range(0, 60, 5)]
+        line = pl.DataFrame(
+            {TIME: [n // 5 for n in range(60)], "x": [v for each in instants for v in each]},
+            schema={TIME: pl.Int64, "x": pl.Float64},
+        ).with_columns(pl.lit(0, pl.UInt32).alias(ENTITY))
+        starts = pl.Series(range(0, 45, 5))
+        segments = Segments(starts, starts.clip(15, 15))  # three instants each
+        sums = Sums(line, "x", "Float64", 15).over(segments)
+        results.append((sums.floats().to_list(), sums.deviations(segments.lengths).to_list()))
+    assert results[0] == results[1]
