@@ -110,7 +110,8 @@ class TableWriter:
         gathered = self._seen_by(own)
         together = rows_and_online(self.engine, gathered, own) if gathered else None
         if together is None:
-            return evaluate(self.engine, self.events, own), self.gathered
+            events = gathered.events if gathered else self.events
+            return evaluate(self.engine, events, own), self.gathered
         rows, with_online = together
         return with_derived(rows, self.events), with_online
 

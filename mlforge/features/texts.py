@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from pickle import PickleBuffer
 from typing import Any
 
 import polars as pl
@@ -73,11 +72,18 @@ def buffer_text(value: Any) -> str | None:
         view = memoryview(_of_a_tensor(value) if is_tensor(value) else value)
         if "O" not in view.format and not _is_padded(value):
             kind = view.format.translate(_AS_LONG)
-            elements = PickleBuffer(view).raw() if view.c_contiguous else view.tobytes()
-            return pack(name_of(type(value)), kind, str(view.shape), digest(elements))
+            return pack(name_of(type(value)), kind, str(view.shape), digest(_elements(view)))
     except Exception:  # noqa: BLE001 - a foreign value may raise anything
         pass
     return None
+
+
+def _elements(view: memoryview) -> memoryview | bytes:
+    """The bytes of an array, in the order of its elements."""
+    try:
+        return view.cast("B")
+    except TypeError:  # they lie apart, or are of several fields
+        return view.tobytes()
 
 
 def is_tensor(value: object) -> bool:
