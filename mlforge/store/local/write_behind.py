@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from contextvars import copy_context
 from functools import cache
 
 from mlforge.store.file_tasks import Kept
@@ -29,7 +30,7 @@ class WriteBehind:
     def begin(self, write: Callable[[], None], kept: Mapping[str, Kept] = _NONE) -> None:
         """Begin to write; at once and in this thread where no other can be started. kept: the rows of files that are written."""
         try:
-            self._under_way.append(_threads().submit(write))
+            self._under_way.append(_threads().submit(copy_context().run, write))
         except RuntimeError:
             write()
         else:
