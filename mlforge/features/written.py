@@ -156,14 +156,14 @@ class _Scribe:
             return pack(
                 self.text(kind),
                 factory,
-                *sorted(pack(self.text(k), self.text(v)) for k, v in value.items()),
+                *sorted(pack(self.text(k), self._named(str(k), v)) for k, v in value.items()),
                 *self._more(value),
             )
         if isinstance(value, Set):
             items = sorted(map(self.text, value))
             return pack(self.text(kind), *items, *self._more(value))
         if isinstance(value, (tuple, list, deque)):
-            items = [*map(self.text, value)]
+            items = [self._named(str(place), item) for place, item in enumerate(value)]
             return pack(self.text(kind), *items, *self._more(value))
         if self._home.owns_type(kind):
             text = pack("instance", self.text(kind), *self._items(state_of(value)))
@@ -177,8 +177,8 @@ class _Scribe:
         return pack(
             "function",
             normal_form(function.__code__, function.__globals__) or self._code(function.__code__),
-            self.text(function.__defaults__),
-            self.text(function.__kwdefaults__),
+            self._named("default", function.__defaults__),
+            self._named("default", function.__kwdefaults__),
             *inner,
             *self._items(beside(function, {})),
         )

@@ -265,7 +265,10 @@ def test_definitions_that_are_others_in_each_process_are_told_of(shop):
         entries = journal.read(since)
         return [e.details["error"] for e in entries if e.kind == "definitions_unsteady"]
 
-    assert "so that no worker takes a job (spend uses " in eventually(told)[0]
+    assert "so that no worker takes a job (spend uses default.0)" in eventually(told)[0]
+    file.write_text(good)  # which all processes have alike, so that the drop is taken
+    write(shop.folder / "drops" / "steady.parquet", purchases((9, 0, 1.0)))
+    eventually(lambda: shop.online("spend", 9))
 
 
 @pytest.mark.slow
