@@ -85,11 +85,11 @@ def training_set(
         def pinned(reading: Reading) -> Joining:
             head = known.head if known else EventRows.checked(spine, reading).head
             joining = Joining.checked(reading, head, timestamp, kernel)
-            pins.pin(reading, set_id, place.address)
+            pins.pin(reading, set_id, place)
             return joining
 
         joining = read(features, store, pinned, terms)
-        with pins.released_on_failure(store, set_id):
+        with pins.released_on_failure(store, set_id, place):
             with joining.reading.leased():
                 rows = known or EventRows.checked(spine, joining.reading).written(scratch)
                 draft = _draft(set_id, rows, joining, engine, scratch)
@@ -108,8 +108,8 @@ def training_set(
             lock = lock_of_reading(joining.reading, document.created_at)
             reach("set.written")
             place.publish(files, document.to_text(), lock.text)
-    reach("set.published")
-    pins.keep(joining.reading, set_id)
+            reach("set.published")
+            pins.keep(store, set_id)
     return TrainingSet.at(place.address, document, store)
 
 

@@ -7,13 +7,13 @@ set of the same feature on the same machine finds out, and takes away what is le
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from mlforge.core import clock
 from mlforge.core.values import Version
-from mlforge.errors import IntegrityError, RetrievalError, VersionNotFound
+from mlforge.errors import IntegrityError, RetrievalError, StoreError, VersionNotFound
 from mlforge.retrieval import references
 from mlforge.retrieval.reading import Reading
 from mlforge.store import Store
@@ -25,23 +25,19 @@ from mlforge.training_sets.set_files import SetPlace
 _WEEK_US = 7 * 86_400_000_000
 
 
-def pin(reading: Reading, set_id: str, out: str) -> None:
-    """Keep the reading's versions for a training set that is being made; VersionNotFound for one that was pruned meanwhile.
+def pin(reading: Reading, set_id: str, place: SetPlace) -> None:
+    """Keep the reading's versions for a training set that is being made there; VersionNotFound for one that was pruned meanwhile.
 
     Takes each feature's lock for a moment. Raises StoreError where the store cannot be written to.
     """
-    with released_on_failure(reading.store, set_id):
+    with released_on_failure(reading.store, set_id, place):
         for name, versions in _by_name(reading).items():
-            _keep(reading.store, name, versions, set_id, out)
+            _keep(reading.store, name, versions, set_id, place.address)
 
 
-def keep(reading: Reading, set_id: str) -> None:
+def keep(store: Store, set_id: str) -> None:
     """Keep them from now on until the set is released; for a set that is made. Raises as `pin`."""
-    for name in _by_name(reading):
-        with reading.store.lock(name):
-            books = reading.store.books(name)
-            held = replace(books.sets[set_id], until=None)
-            reading.store.write_books(name, replace(books, sets={**books.sets, set_id: held}))
+    _rewrite(store, set_id, lambda held: replace(held, until=None))
 
 
 def _by_name(reading: Reading) -> dict[str, set[Version]]:
@@ -88,22 +84,39 @@ def _is_made(place: SetPlace, set_id: str) -> bool:
 
 def release(store: Store, set_id: str) -> tuple[str, ...]:
     """Let a store's versions go that a training set kept; returns the names of the features that had some."""
+    return _rewrite(store, set_id, lambda _: None)
+
+
+def _rewrite(
+    store: Store, set_id: str, rewritten: Callable[[SetPin], SetPin | None]
+) -> tuple[str, ...]:
+    """Write a set's pins anew, None takes one away; returns the names of the features that had some."""
     names = tuple(name for name in store.features() if set_id in store.books(name).sets)
     for name in names:
         with store.lock(name):
             books = store.books(name)
-            kept = {other: held for other, held in books.sets.items() if other != set_id}
+            others = {other: held for other, held in books.sets.items() if other != set_id}
+            held = rewritten(books.sets[set_id]) if set_id in books.sets else None
+            kept = others if held is None else {**others, set_id: held}
             store.write_books(name, replace(books, sets=kept))
     return names
 
 
 @contextmanager
-def released_on_failure(store: Store, set_id: str) -> Iterator[None]:
-    """A block in which a set is made: where it fails, the set's versions are let go."""
+def released_on_failure(store: Store, set_id: str, place: SetPlace) -> Iterator[None]:
+    """A block in which a set is made: where it fails, the set's versions are let go.
+
+    They are kept where the set is there all the same, as where a signal or a lost answer comes right behind its last write; and for the
+    week of a set that is being made where nobody can tell.
+    """
     try:
         yield
     except BaseException:
-        release(store, set_id)
+        with suppress(StoreError):
+            if _is_made(place, set_id):
+                keep(store, set_id)
+            else:
+                release(store, set_id)
         raise
 
 

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
@@ -31,13 +31,15 @@ PART = 30
 
 
 class InMemory(ObjectStore):
-    """A store of which other addresses lie in memory, too."""
+    """A store of which other addresses lie in memory, too; before and after: called with each deed there and its key."""
 
     others: ClassVar[dict[str, dict[str, Any]]] = {}
+    before: Callable[[str, str], None] = staticmethod(lambda deed, key: None)
+    after: Callable[[str, str], None] = staticmethod(lambda deed, key: None)
 
     def objects_at(self, url: str) -> MemoryObjects:
         client = MemoryObjects(self.others.setdefault(url, {}))
-        client.url = url
+        client.url, client.before, client.after = url, self.before, self.after
         return client
 
 
@@ -169,18 +171,13 @@ def test_a_set_whose_document_is_there_keeps_its_parts_though_no_answer_tells(
         if deed == "create":
             raise lost("no answer")
 
-    def client(store: InMemory, url: str) -> MemoryObjects:
-        objects = reached(store, url)
-        objects.after = lose
-        return objects
-
-    reached = InMemory.objects_at
-    monkeypatch.setattr(InMemory, "objects_at", client)
+    monkeypatch.setattr(InMemory, "after", staticmethod(lose))
 
     with nullcontext() if lost is StoreError else pytest.raises(lost):
         machines.made()
 
     assert TrainingSet.open(OUT, machines.store("reader")).verify() == []
+    assert [pin.until for pin in machines.store("first").books("spend").sets.values()] == [None]
 
 
 def test_a_set_whose_document_cannot_be_written_leaves_nothing(
@@ -190,13 +187,7 @@ def test_a_set_whose_document_cannot_be_written_leaves_nothing(
         if deed == "create":
             raise StoreError("forbidden")
 
-    def client(store: InMemory, url: str) -> MemoryObjects:
-        objects = reached(store, url)
-        objects.before = refuse
-        return objects
-
-    reached = InMemory.objects_at
-    monkeypatch.setattr(InMemory, "objects_at", client)
+    monkeypatch.setattr(InMemory, "before", staticmethod(refuse))
 
     with pytest.raises(StoreError, match="forbidden"):
         machines.made()

@@ -273,3 +273,14 @@ def test_what_nobody_can_see_of_is_told_by_its_name() -> None:
     assert second.startswith(
         "its code uses double, an expression that calls Python, of which only the name is known"
     )
+
+
+def test_objects_in_defaults_lists_and_dicts_are_named_one_by_one():
+    pair = [string.Template("a"), string.Template("b")]
+    by_name = {"x": string.Template("c")}
+
+    def function(value, model=string.Template("d"), *, other=string.Template("e")):
+        return pair, by_name, value, model, other
+
+    state = CodeState(function)
+    assert set(state.states) == {"pair.0", "pair.1", "by_name.x", "default.0", "default.other"}
