@@ -277,9 +277,9 @@ def test_what_nobody_can_see_of_is_told_by_its_name() -> None:
 
 def test_objects_in_defaults_lists_and_dicts_are_named_one_by_one():
     pair = [string.Template("a"), string.Template("b")]
-    by_name = {"x": string.Template("c")}
+    by_name, first, second = {"x": string.Template("c")}, string.Template("d"), string.Template("e")
 
-    def function(value, model=string.Template("d"), *, other=string.Template("e")):
+    def function(value, model=first, *, other=second):
         return pair, by_name, value, model, other
 
     state = CodeState(function)
