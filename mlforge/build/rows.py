@@ -118,9 +118,11 @@ def pieces_of(rows: pl.DataFrame, layout: Layout, timestamp: str | None) -> Iter
 
 
 def _slices(rows: pl.DataFrame, most: int) -> Iterator[pl.DataFrame]:
-    """Slices of about one size: a full part that takes one row more becomes two halves."""
-    if not rows.is_empty():
-        count = -(-rows.height // most)
+    """Slices of about one size: a full part that takes one row more becomes two halves. Few rows are given as they are."""
+    count = -(-rows.height // most)
+    if count == 1:
+        yield rows
+    elif count:
         yield from rows.iter_slices(-(-rows.height // count))
 
 

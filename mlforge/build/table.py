@@ -21,6 +21,7 @@ from mlforge.engines.one_pass import rows_and_online
 from mlforge.engines.views import Gathered
 from mlforge.frames import polars_schema
 from mlforge.frames.entity_times import FIRST, LAST, EntityTimes
+from mlforge.frames.shared_results import once
 from mlforge.store import TablePiece, Transaction
 from mlforge.store.changes import EventDiff
 from mlforge.store.transaction import Piece
@@ -94,26 +95,47 @@ class TableWriter:
         if touched is None or spec.timestamp is None:
             return self.full()
         fresh, gathered = self._evaluated(own)
-        if gathered is not None and self.taker is not None:
-            self.taker(gathered)
         earlier, dirty, later = _split(before, touched, fresh.height, self.layout.part_rows)
+        chunks = once(
+            "rewritten rows",
+            lambda: (tuple(part.hash for part in dirty), spec.evaluated, self._columns),
+            lambda: self._rewritten(dirty, fresh, own),
+            *(fresh, own.frame),
+        )
+        parts = self._write(chunks, earlier, later)
+        return Table(parts, fresh.height, gathered=gathered)
+
+    def _rewritten(
+        self, dirty: Sequence[Part], fresh: pl.DataFrame, own: EntityTimes
+    ) -> list[pl.DataFrame]:
+        """The rows of parts of the served version with fresh ones among them, in chunks that no part crosses."""
+        timestamp, touched = str(self.events.spec.timestamp), own.hull
+        assert touched is not None
         rows = self._with_fresh(self._read(dirty), fresh, own)
         # A long stretch before the touched rows gets a part of its own: the next drop may touch this
         # time again, and need not write that stretch again.
-        head = bisect_left(rows[spec.timestamp].to_physical(), touched.start)
-        cut = head if head > 2 * (rows.height - head) else 0
-        parts = self._write([rows.head(cut), rows.slice(cut)], earlier, later)
-        return Table(parts, fresh.height, gathered=gathered)
+        head = bisect_left(rows[timestamp].to_physical(), touched.start)
+        is_long = head > 2 * (rows.height - head)
+        return [rows.head(head), rows.slice(head)] if is_long else [rows]
 
     def _evaluated(self, own: EntityTimes) -> tuple[pl.DataFrame, Gathered | None]:
-        """The rows within some entities' own times; and the gathered events, with the rows to put online if both were evaluated."""
+        """The rows within some entities' own times; and the gathered events, with the rows to put online if both were evaluated.
+
+        The events are given to `taker`, who may be at work on them while rows are evaluated.
+        """
         gathered = self._seen_by(own)
         together = rows_and_online(self.engine, gathered, own) if gathered else None
         if together is None:
+            self._hand_on(self.gathered)
             events = gathered.events if gathered else self.events
             return evaluate(self.engine, events, own), self.gathered
         rows, with_online = together
+        self._hand_on(with_online)
         return with_derived(rows, self.events), with_online
+
+    def _hand_on(self, gathered: Gathered | None) -> None:
+        if gathered is not None and self.taker is not None:
+            self.taker(gathered)
 
     def _with_fresh(self, old: pl.DataFrame, fresh: pl.DataFrame, own: EntityTimes) -> pl.DataFrame:
         """Rows of the served version with fresh ones in the place of those of some entities' own times, in order."""
@@ -143,8 +165,16 @@ class TableWriter:
         spec = self.events.spec
         if events.hull is None or not spec.columns:
             return events
-        first, last = events.frame[FIRST], events.frame[LAST]
-        return events.moved(*time_model.touched_ends(first, last, spec.windows, spec.interval))
+
+        def touched() -> pl.DataFrame:
+            first, last = events.frame[FIRST], events.frame[LAST]
+            ends = time_model.touched_ends(first, last, spec.windows, spec.interval)
+            return events.moved(*ends).frame
+
+        windows = tuple(spec.windows)
+        return EntityTimes(
+            once("touched rows", lambda: (windows, spec.interval), touched, events.frame)
+        )
 
     def shared(self, before: Sequence[Part]) -> Table:
         """The served version's table once more, without writing a byte of it."""

@@ -42,10 +42,15 @@ class _Result:
     key: Hashable
     frames: tuple[pl.DataFrame, ...]
     value: Any
+    bytes_at_first: int
 
     @property
     def bytes(self) -> int:
-        return _bytes_of(self.value) + _bytes_of(self.frames)
+        """Its bytes by now: a value that is no frame, and tells its size itself, may have grown."""
+        has_grown = hasattr(self.value, "estimated_size") and not isinstance(
+            self.value, pl.DataFrame
+        )
+        return _bytes_of(self.value) + _bytes_of(self.frames) if has_grown else self.bytes_at_first
 
 
 class SharedResults:
@@ -74,8 +79,9 @@ class SharedResults:
                 return value
         value = compute()
         self.computed += 1
-        if _bytes_of(value) <= MOST_BYTES:
-            self._keep(name, _Result(key, frames, value))
+        size = _bytes_of(value)
+        if size <= MOST_BYTES:
+            self._keep(name, _Result(key, frames, value, size + _bytes_of(frames)))
         return value
 
     def _keep(self, name: str, last: _Result) -> None:

@@ -104,7 +104,8 @@ class PartialCache:
         stored, start = partials.stored(events), 0
         for partial in new:
             self._new[partial.hash] = partial
-            own = stored.slice(start, partial.rows)
+            is_alone = partial.rows == stored.height  # then other features' may be these very rows
+            own = stored if is_alone else stored.slice(start, partial.rows)
             self._unwritten.append(PartialWrite(partial, own))
             start += partial.rows
         self._unwritten_bytes += int(stored.estimated_size())

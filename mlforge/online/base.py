@@ -19,6 +19,7 @@ import polars as pl
 from mlforge.core.signatures import named_methods
 from mlforge.errors import OnlineError, OnlineUnavailable
 from mlforge.frames.encoding import json_row, key_hash, key_hashes
+from mlforge.frames.shared_results import ByIdentity, once
 from mlforge.online.books import Claim, Evidence, OnlineBooks, Target
 from mlforge.online.chunks import Rows, chunked, digests_of, encoded, noted, slices
 from mlforge.online.reads import OnlineReads
@@ -123,7 +124,12 @@ class OnlineStore(OnlineReads):
 
     def encoded(self, frame: pl.DataFrame, keys: Sequence[str]) -> Sequence[Rows]:
         """The rows of a frame as `put` sends them. The server is not asked for anything."""
-        return [*self._encoded(frame, keys)]
+        return once(
+            "encoded rows",
+            lambda: (ByIdentity(self), tuple(keys)),
+            lambda: [*self._encoded(frame, keys)],
+            frame,
+        )
 
     def _encoded(self, frame: pl.DataFrame, keys: Sequence[str]) -> Iterator[Rows]:
         """The rows of a frame in chunks, as `_put` takes them; by default as JSON texts."""

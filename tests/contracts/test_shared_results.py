@@ -111,13 +111,15 @@ def served(defs: Definitions, names: list[str]) -> SharedResults | None:
 
 
 def state(project: Project, client: redis.Redis, prefix: str, name: str) -> tuple[Any, ...]:
-    """What was published of a feature, and all of its rows online, without prefix."""
+    """What was published of a feature, the bytes of its events, and all of its rows online, without prefix."""
     versions = [project.store.read_metadata(name, v) for v in project.store.list_versions(name)]
     published = [
         (str(m.version), m.content_hash, m.rows_hash, m.partials, m.watermark) for m in versions
     ]
+    events = (project.store.path / name / "_partials").iterdir()
+    stored = {file.name: file.read_bytes() for file in events}
     keys = sorted(client.scan_iter(f"{prefix}:{name}:" + "?" * 64))
-    return published, {key[len(prefix) :]: client.get(key) for key in keys}
+    return published, stored, {key[len(prefix) :]: client.get(key) for key in keys}
 
 
 @pytest.fixture
@@ -168,6 +170,28 @@ def test_what_each_feature_has_does_not_depend_on_those_before_it(
     assert handed_on > 40
     for defs in made.values():
         defs.close()
+
+
+def test_files_that_features_have_alike_are_encoded_once(
+    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, names = Project(tmp_path), ["spend", "outlay", "expense"]
+    online = RedisStore.from_url(redis_url, prefix="encoded")
+    defs = project.definitions(*(project.define(name=n) for n in names), online_store=online)
+    project.drop("a", rows((1, 0, 10.0), (2, 1, 1.0)))
+    served(defs, names)
+    project.drop("b", rows((1, 2, 5.0)))
+    encoded: list[int] = []
+    write = pl.DataFrame.write_parquet
+
+    def counted(frame: pl.DataFrame, *arguments: Any, **options: Any) -> None:
+        encoded.append(frame.height)
+        write(frame, *arguments, **options)
+
+    monkeypatch.setattr(pl.DataFrame, "write_parquet", counted)
+    served(defs, names)
+    assert sorted(encoded) == [1, 3], "the events that came, and the rows"
+    defs.close()
 
 
 def test_a_metric_of_one_window_has_the_bytes_that_it_has_beside_those_of_longer_ones(

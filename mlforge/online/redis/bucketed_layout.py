@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import polars as pl
 
-from mlforge.online.chunks import Rows
+from mlforge.online.chunks import Rows, encoded
 from mlforge.online.redis.buckets import bucket_keys, bucket_of, by_bucket
 from mlforge.online.redis.fetched_books import books_key
 from mlforge.online.redis.json_layout import ANY_HASH, SCANNED_AT_ONCE, JsonLayout, call
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 class BucketedLayout(JsonLayout):
     """As `JsonLayout`, whose keys of books are here those of a server of its own: each stands for those of all buckets."""
+
+    def encoded(self, frame: pl.DataFrame, keys: Sequence[str]) -> Iterator[Rows]:
+        """The frame in chunks of JSON texts, which buckets mix."""
+        return encoded(frame, keys)
 
     def sweep(self, server: Server, key: str, layout: str) -> None:
         """Delete nothing: on a cluster, rows lie in no other layout."""

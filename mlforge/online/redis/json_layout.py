@@ -31,8 +31,9 @@ class JsonLayout(RowLayout):
     digest_bytes, raw = 32, False
 
     def encoded(self, frame: pl.DataFrame, keys: Sequence[str]) -> Iterator[Rows]:
-        """The frame in chunks of JSON texts."""
-        return encoded(frame, keys)
+        """The frame in chunks of JSON texts, and these as `put` sends them."""
+        chunks = encoded(frame, keys)
+        return (Rows(rows.hashes, rows.texts, sent=resp.strings(rows.texts)) for rows in chunks)
 
     def put(self, server: Server, write: Write, chunks: Iterable[Rows]) -> int:
         """Write the rows, each chunk at once; returns their number."""
@@ -119,7 +120,7 @@ def call(script: str, write: Write, rows: Rows) -> bytes:
     """The call of a script for rows, whose keys begin with that of the books."""
     keys = resp.prefixed(f"{write.key}:", rows.hashes)
     arguments = resp.strings([write.fence, write.life])
-    packed = b"".join([keys, arguments, resp.strings(rows.texts)])
+    packed = b"".join([keys, arguments, rows.sent or resp.strings(rows.texts)])
     count = len(rows.hashes) + 2 + len(rows.texts)
     return resp.command("EVAL", script, str(len(rows.hashes) + 1), write.key, more=(count, packed))
 

@@ -270,6 +270,10 @@ class Sealed:
         with replacing(path, folder=False) as temporary:
             temporary.write_bytes(self.content)
 
+    def estimated_size(self) -> int:
+        """The bytes that it takes."""
+        return len(self.content)
+
 
 def write_sealed(
     path: Path, frame: pl.DataFrame, row_group: int, metadata: Mapping[str, str]

@@ -24,6 +24,7 @@ from mlforge.core.list_diff import alike
 from mlforge.core.manifest import Manifest, Partial, SourceRecord
 from mlforge.core.schema import Schema
 from mlforge.errors import IntegrityError
+from mlforge.frames.shared_results import once
 from mlforge.store.local import io
 from mlforge.store.local.paths import entries_of, no_link, well_formed
 from mlforge.store.manifest_json import Lists, head
@@ -125,8 +126,18 @@ class ManifestChunks:
         def partial_json(partial: Partial) -> dict[str, Any]:
             return partial_to_json(partial, manifest.events)
 
-        pieces = _NewPieces(self._there())
         partials, sources = manifest.partials, manifest.sources
+        if max(len(partials), len(sources)) <= _INLINE:
+            lists: dict[str, Any] = once(
+                "lists of a manifest",
+                lambda: (tuple(partials), tuple(sources), manifest.events),
+                lambda: {
+                    "partials": [*map(partial_json, partials)],
+                    "sources": [*map(source_to_json, sources)],
+                },
+            )
+            return _Written(partials, sources, manifest.events, lists)
+        pieces = _NewPieces(self._there())
         lists = {
             "partials": _listed(cuts, "partials", partials, _HASH_OF, partial_json, pieces),
             "sources": _listed(cuts, "sources", sources, _PARTIAL_OF, source_to_json, pieces),

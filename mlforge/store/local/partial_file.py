@@ -9,6 +9,7 @@ import polars as pl
 
 from mlforge.core.failpoints import reach
 from mlforge.core.manifest import Partial
+from mlforge.frames.shared_results import are_shared, once
 from mlforge.store.file_tasks import PartialWrite
 from mlforge.store.local import io
 from mlforge.store.partial_json import partial_from_json, partial_to_json
@@ -18,9 +19,19 @@ _ROW_GROUP = 32_768
 
 
 def write_partial(path: Path, write: PartialWrite) -> None:
-    """Write a partial, whole or not at all; the caller syncs the folder."""
+    """Write a partial, whole or not at all; the caller syncs the folder. One that several features of a job have alike is encoded once."""
     described = json.dumps(partial_to_json(write.partial))
-    io.write_sealed(path, write.events, _ROW_GROUP, {_DESCRIPTION: described})
+    events, metadata = write.events, {_DESCRIPTION: described}
+    if are_shared(events):
+        sealed = once(
+            "a partial's file",
+            lambda: described,
+            lambda: io.Sealed.of(events, _ROW_GROUP, metadata),
+            events,
+        )
+        sealed.write(path)
+    else:
+        io.write_sealed(path, events, _ROW_GROUP, metadata)
     reach("partial.written")
 
 

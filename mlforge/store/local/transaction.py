@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from io import BytesIO
 from pathlib import Path
 
 import polars as pl
@@ -12,6 +14,7 @@ import polars as pl
 from mlforge.core.failpoints import reach
 from mlforge.core.manifest import Manifest, Part
 from mlforge.errors import IntegrityError
+from mlforge.frames.shared_results import are_shared, once
 from mlforge.store.local import io
 from mlforge.store.local.paths import DATA
 from mlforge.store.records import Books
@@ -116,9 +119,41 @@ def part_name(index: int, hash_: str) -> str:
 
 
 def write_part(piece: Piece, path: Path) -> tuple[Part, Path]:
-    """Write a part, which has no name yet, or take the file of a stored one; returns it with its file."""
+    """Write a part, which has no name yet, or take the file of a stored one; returns it with its file.
+
+    Rows that several features of a job have alike are encoded once for all of them.
+    """
     if isinstance(piece, StoredPiece):
         io.link_or_copy(piece.file, path)
         return piece.part, path
-    piece.rows.write_parquet(path, compression="zstd", row_group_size=_ROW_GROUP)
-    return Part("", piece.rows.height, piece.times, io.hash_file(path)), path
+    rows = piece.rows
+    if are_shared(rows):
+        encoded = once("a part's bytes", tuple, lambda: _Encoded.of(rows), rows)
+        path.write_bytes(encoded.content)
+        return Part("", rows.height, piece.times, encoded.hash), path
+    _encode(rows, path)
+    return Part("", rows.height, piece.times, io.hash_file(path)), path
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    """The bytes of a part's file, and their hash."""
+
+    content: memoryview
+    hash: str
+
+    @classmethod
+    def of(cls, rows: pl.DataFrame) -> _Encoded:
+        """The file of a part with these rows."""
+        written = BytesIO()
+        _encode(rows, written)
+        content = written.getbuffer()
+        return cls(content, hashlib.sha256(content).hexdigest())
+
+    def estimated_size(self) -> int:
+        """The bytes that it takes."""
+        return len(self.content)
+
+
+def _encode(rows: pl.DataFrame, file: Path | BytesIO) -> None:
+    rows.write_parquet(file, compression="zstd", row_group_size=_ROW_GROUP)
