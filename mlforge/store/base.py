@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +184,13 @@ class Store(PartialStorage, Erasure, Promises):
         """A summary of each feature's served version, by name; `regenerate_index` mends a stale index."""
 
     # A backend may do these, too.
+
+    def listing_later(self) -> AbstractContextManager[None]:
+        """Let versions that are published within the block come into the index together, at its end.
+
+        After a kill the next writer of each feature mends its line.
+        """
+        return nullcontext()
 
     def renames(self) -> Renames:
         """The renames of features; all that the store tells, locks and versions' sources, too, has their present names."""

@@ -148,6 +148,40 @@ def test_an_index_that_is_behind_damaged_or_lost_is_mended_by_the_next_writer(st
     assert store.index() == right
 
 
+def test_versions_that_are_published_in_one_go_come_into_the_index_together(store):
+    publish(store, FIRST, 1)
+    with store.listing_later():
+        publish(store, SECOND, 1, 2)
+        publish(store, FIRST, 1, name="other")
+        with store.lock("spend"):  # which mends no line that is going to come
+            pass
+        assert {name: line["version"] for name, line in store.index().items()} == {
+            "spend": "1.0.0",
+            "other": "1.0.0",  # the first of a feature is not waited for
+        }
+        store.serve("spend", FIRST)
+        publish(store, THIRD, 1, 3)
+    assert store.index()["spend"]["version"] == "1.1.0"
+
+
+def test_the_next_writer_puts_into_the_index_what_a_killed_one_was_going_to(store):
+    publish(store, FIRST, 1)
+    with store.listing_later():
+        publish(store, SECOND, 1, 2)
+        with LocalStore(store.path).lock("spend"):
+            pass
+        assert store.index()["spend"]["version"] == "1.0.1"
+
+
+def test_an_index_that_cannot_be_written_at_the_end_of_a_block_harms_nobody(store):
+    publish(store, FIRST, 1)
+    with store.listing_later():
+        publish(store, SECOND, 1, 2)
+        (store.path / "_metadata" / "manifest.json").unlink()
+        (store.path / "_metadata" / "manifest.json").mkdir()
+    assert store.pointer("spend").version == SECOND
+
+
 def test_a_damaged_index_is_an_error_that_names_it(store):
     publish(store, FIRST, 1)
     (store.path / "_metadata" / "manifest.json").write_text("{")

@@ -613,6 +613,7 @@ def test_a_feature_that_cannot_be_pruned_is_refreshed_all_the_same(shop, project
         store.write_books("spend", Books(pins=("not a version",)))
     Requests(project)("spend", "a came", None)
     assert work(project, "spend") == "refreshed"
+    refresh_job.tidy_up(project, ["spend"])
     assert shop.ticket("spend").failures == 0
     assert shop.online("spend", 1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -29,7 +30,7 @@ from worker.queue.renewal import renewing
 from worker.queue.together import waiting_together
 from worker.state.drop_steps import drop_steps, trigger_of
 from worker.state.work_queue import Lease, Ticket
-from worker.supervision import FAULTS
+from worker.supervision import FAULTS, survived
 
 if TYPE_CHECKING:
     from mlforge.build.result import BuildResult
@@ -75,15 +76,19 @@ def _served_together(at_work: Project, feature: str, job: str) -> str:
         outcome = serve(at_work, feature, job, reading)
     if outcome in ENDING:
         return outcome
+    served = {feature: outcome}
     features = at_work.definitions.features
     of_source = [feature, *of_one_source(features, feature)]
-    with asked_together(features[name] for name in of_source):
+    store = at_work.definitions.store
+    with asked_together(features[name] for name in of_source), store.listing_later():
         for lease in waiting_together(at_work, feature, job):
             with structlog.contextvars.bound_contextvars(feature=lease.feature, job=job):
                 reach("job.begun")
                 ending = _served(at_work, lease, Ticket(lease.feature), reading)
             if ending in ENDING:
                 return ending
+            served[lease.feature] = ending
+    tidy_up(at_work, [name for name, ending in served.items() if ending == "refreshed"])
     return outcome
 
 
@@ -151,8 +156,6 @@ def _bring_up(at_work: Project, lease: Lease, before: Ticket, reading: SourceRea
     push.end("push")
     # Rows are readable from here on: what tidying takes is no part of their freshness.
     fresh_ms = None if lease.closed_at is None else max(0.0, (clock.now() - lease.closed_at) / 1000)
-    if built.changed:
-        _tidy(definitions.store, feature)
     if built.held is not None:
         at_work.event_log.write("held", feature, reason=built.held)
         log.warning("held", reason=built.held)
@@ -213,6 +216,21 @@ def _serve_on(at_work: Project, feature: str) -> None:
         _push(at_work, feature)
     except FAULTS as error:
         log.warning("not pushed either", error=str(error))
+
+
+def tidy_up(at_work: Project, features: list[str]) -> None:
+    """Tidy features that the job has refreshed, once none waits for it any more: to pack their small files takes longer than a refresh.
+
+    One that is at work elsewhere by now is left to whoever is; the store's own lock keeps out whoever comes. They are
+    taken in any order: one whose tidying ends the process does not keep the same others from their turn each time.
+    """
+    if not features:
+        return
+    with survived("tidy up"), at_work.common_clock():
+        at_rest = [t.feature for t in at_work.work_queue.read(features) if not t.leased]
+        for feature in random.sample(at_rest, len(at_rest)):
+            with structlog.contextvars.bound_contextvars(feature=feature):
+                _tidy(at_work.definitions.store, feature)
 
 
 def _tidy(store: Store, feature: str) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from mlforge.core.logs import get_logger
 from mlforge.core.manifest import Manifest, config_of
-from mlforge.core.values import to_iso
+from mlforge.core.values import Version, to_iso
 from mlforge.errors import IntegrityError, StoreError, UnsupportedStore
 from mlforge.store.local import io
 from mlforge.store.local.lock import exclusive
 from mlforge.store.local.paths import no_link, well_formed
 
+log = get_logger("mlforge.store")
 _FORMAT = 1
 
 
@@ -31,16 +33,61 @@ def read(store: Path) -> dict[str, dict[str, Any]]:
         return {name: {**entry} for name, entry in document["features"].items()}
 
 
-def update(store: Path, manifest: Manifest, served: Callable[[], Iterable[Manifest]]) -> None:
-    """Replace the line of a feature; one that is damaged is made anew of the versions `served`."""
-    with exclusively(store):
+class Lines:
+    """The lines of a store's index, which follow the versions that its process publishes: each at once, or those of a block together."""
+
+    def __init__(self, store: Path, served: Callable[[], Iterable[Manifest]]) -> None:
+        """served: the versions of all features that are served, for an index that is damaged."""
+        self._store, self._served = store, served
+        self._later: dict[str, None] | None = None
+
+    def update(self, manifests: Iterable[Manifest]) -> None:
+        """Replace the lines of some features; an index that is damaged is made anew."""
+        with exclusively(self._store):
+            try:
+                entries = read(self._store)
+            except UnsupportedStore:
+                return  # another mlforge's is left alone until somebody asks for a new one
+            except IntegrityError:
+                entries = lines_of(self._served())
+            _write(self._store, {**entries, **lines_of(manifests)})
+
+    def follow(self, manifest: Manifest, *, is_first: bool) -> None:
+        """Replace a feature's line, now or at the end of the block; the first one now, as it tells which versions of others are in use."""
+        if self._later is None or is_first or manifest.upstream is not None:
+            self.update([manifest])
+        else:
+            self._later[manifest.name] = None
+
+    def tell(self, name: str, version: Version) -> bool:
+        """Whether a feature's line names a version, or will at the end of the block; False where there is no line that can be read."""
+        if self._later is not None and name in self._later:
+            return True
+        with suppress(StoreError):
+            return bool(read(self._store).get(name, {}).get("version") == str(version))
+        return False
+
+    @contextmanager
+    def later(self, latest: Callable[[str], Manifest | None]) -> Iterator[None]:
+        """Within the block, have lines wait for its end, when each feature's `latest` version counts."""
+        waiting: dict[str, None] = {}
+        self._later = waiting
         try:
-            entries = read(store)
-        except UnsupportedStore:
-            return  # another mlforge's is left alone until somebody asks for a new one
-        except IntegrityError:
-            entries = lines_of(served())
-        _write(store, {**entries, **lines_of([manifest])})
+            yield
+        finally:
+            self._later = None
+            if waiting:
+                with _mended_later():
+                    self.update([served for name in waiting if (served := latest(name))])
+
+
+@contextmanager
+def _mended_later() -> Iterator[None]:
+    """Log what keeps lines from being written: whoever next writes a feature mends its line, and the versions are there."""
+    try:
+        yield
+    except StoreError as error:
+        log.warning("index not written", error=str(error))
 
 
 def remove(store: Path, name: str) -> None:
@@ -56,13 +103,6 @@ def write(store: Path, served: Iterable[Manifest]) -> list[str]:
     entries = lines_of(served)
     _write(store, entries)
     return sorted(entries)
-
-
-def version_of(store: Path, name: str) -> str | None:
-    """The version that the line of a feature names; None where there is no line that can be read."""
-    with suppress(StoreError):
-        return read(store).get(name, {}).get("version")
-    return None
 
 
 def exclusively(store: Path) -> AbstractContextManager[None]:

@@ -33,7 +33,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,7 @@ class LocalStore(LocalPartials, LocalErasure, LocalPromises, Store):
         self._features: dict[str, FeatureFolder] = {}
         self._identity, self._forgotten = IdentityFile(self.path), ForgottenFile(self.path)
         self._renames = renaming.RenamesFile(self.path)
+        self._lines = index.Lines(self.path, self._served)
 
     def located_at(self, folder: Path) -> LocalStore:
         """The store that a relative path means in a definitions file of that folder."""
@@ -239,17 +240,21 @@ class LocalStore(LocalPartials, LocalErasure, LocalPromises, Store):
         pointer, synced = publishing.publish(feature, staged, manifest, snapshot.pointer)
         try:
             LocalTaskFiles.of(feature).clear()
-            index.update(self.path, manifest, self._served)
+            self._lines.follow(manifest, is_first=snapshot.pointer is None)
         finally:
             synced.result()
         reach("publish.indexed")
         return pointer
 
+    def listing_later(self) -> AbstractContextManager[None]:
+        """Replace `_metadata/manifest.json` once: that takes the longer the more features there are."""
+        return self._lines.later(self.latest)
+
     def serve(self, name: str, version: Version) -> Pointer:
         """Point at an existing version."""
         manifest = self.manifest(name, version)
         pointer = publishing.serve(self._feature(name), version)
-        index.update(self.path, manifest, self._served)
+        self._lines.update([manifest])
         return pointer
 
     def recover(self, name: str) -> None:
@@ -260,8 +265,8 @@ class LocalStore(LocalPartials, LocalErasure, LocalPromises, Store):
         finish(self.path, self._feature(name), self._renames)
         recover(self._feature(name))
         served = self.pointer(name)
-        if served is not None and index.version_of(self.path, name) != str(served.version):
-            index.update(self.path, self.manifest(name, served.version), self._served)
+        if served is not None and not self._lines.tell(name, served.version):
+            self._lines.update([self.manifest(name, served.version)])
 
     def books(self, name: str) -> Books:
         """Read `_books.json`."""
