@@ -21,7 +21,7 @@ def check_answer_names(
     came = [c for c in _columns(candidate) if c not in before]
     names = {f"{candidate.name}__{column}": column for column in came}
     identity = [name for name in candidate.spec.identity if name not in before]
-    for other in others:
+    for other in others if names or identity else ():
         for name in sorted(names.keys() & {*other.identity}):
             raise DefinitionError(
                 f"{candidate.name}: its column {names[name]!r} would be {name!r} in an answer, as is a key or the timestamp of "

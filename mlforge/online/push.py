@@ -27,6 +27,7 @@ from mlforge.engines.versions_diff import VersionsDiff
 from mlforge.engines.views import AsOfView, Gathered
 from mlforge.errors import BooksDamaged, IntegrityError, OwnedElsewhere, StalePush
 from mlforge.frames.encoding import key_hashes
+from mlforge.frames.shared_results import ByIdentity, once
 from mlforge.online import Evidence, OnlineBooks, OnlineStore, Owner, Target, batches
 from mlforge.online.affected import Affected, Differences
 from mlforge.online.ahead import DiffAhead
@@ -172,7 +173,7 @@ class _Push:
         is_there = books is not None and books.is_at(target, self.online.layout)
         if books is not None and is_there and not claim.takes_from:
             return self._renewed(books)
-        evidence = self.online.evidence_to_note()
+        evidence = self._evidence()
         books = self.online.begin(name, target, claim)
         reach("push.begun")
         try:
@@ -185,6 +186,10 @@ class _Push:
             # The damage may lie in what was pushed before, which a full push does not read.
             log.warning("all rows are written anew", feature=name, why=str(error))
         return self._all(evidence)
+
+    def _evidence(self) -> Evidence | None:
+        """Evidence from before the first row is written: of a job's features that of the first. The older it is, the more shows as lost."""
+        return once("evidence", lambda: ByIdentity(self.online), self.online.evidence_to_note)
 
     def claim(self, books: OnlineBooks | None) -> Claim:
         """Whose rows this push makes them; OwnedElsewhere if they are another's who may still be there."""
