@@ -86,7 +86,7 @@ class CodeState:
         ]
         changed = [
             f"its function changes {name} while it runs, so that the same rows may give other events the next time; "
-            "fit it beforehand, and leave it as it is within the function"
+            "fit it and use it once beforehand, and leave it as it is within the function"
             for name in self._changed
         ]
         return unseen + changed

@@ -9,6 +9,7 @@ import os
 import re
 from collections import deque
 from collections.abc import Callable, Mapping, Set
+from operator import itemgetter
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -29,6 +30,7 @@ from mlforge.features.hidden_state import (
     owner_of,
     state_of,
 )
+from mlforge.features.known_texts import KnownTexts, TooDeepError
 from mlforge.features.references import Home, members, module_of, parts, references
 from mlforge.features.texts import (
     buffer_text,
@@ -44,6 +46,7 @@ from mlforge.features.texts import (
 )
 
 _FORMAT = "mlforge code 1"
+_MOST_NAMES = 8
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis))
 _SETTLED: dict[int, tuple[str, str]] = {}
 """States of objects, by their ids, that functions changed while they ran: the last one, and that of before, which stands for it."""
@@ -99,24 +102,20 @@ class _Scribe:
         self.ids: dict[str, int] = {}
         self._names: list[str] = []
         self._depth = 0  # of states within states
-        self._open: dict[int, int] = {}
-        self._known: dict[int, tuple[object, str]] = {}  # holds the values: ids must not be reused
+        self._texts = KnownTexts(self._describe, _shortened)
 
     def text(self, value: object) -> str:
         """A value's text; inside a cycle, how far out it began."""
         if type(value) in _PLAIN:
             return plain_text(value)
-        key = id(value)
-        if key in self._open:
-            return f"cycle {self._open[key]}"
-        if key not in self._known:
-            self._open[key] = len(self._open)
-            try:
-                text = self._describe(value)
-            finally:
-                del self._open[key]
-            self._known[key] = (value, text if len(text) <= 64 else digest(text))
-        return self._known[key][1]
+        try:
+            return self._texts.of(value)
+        except TooDeepError:
+            if self._depth:
+                raise
+            self._hide("a value that lies too deep within others,")
+            self._texts.cut()
+            return pack("too deep")
 
     def _describe(self, value: Any) -> str:
         kind = type(value)
@@ -153,15 +152,11 @@ class _Scribe:
             return pack(self.text(kind), *self._items(inner), *self._rest(value, inner))
         if isinstance(value, Mapping):
             factory = self.text(getattr(value, "default_factory", None))
-            return pack(
-                self.text(kind),
-                factory,
-                *sorted(pack(self.text(k), self._named(str(k), v)) for k, v in value.items()),
-                *self._more(value),
-            )
+            by_key = sorted(((self.text(k), k) for k in value), key=itemgetter(0))
+            pairs = sorted(pack(text, self._named(str(k), value[k])) for text, k in by_key)
+            return pack(self.text(kind), factory, *pairs, *self._more(value))
         if isinstance(value, Set):
-            items = sorted(map(self.text, value))
-            return pack(self.text(kind), *items, *self._more(value))
+            return pack(self.text(kind), *self._in_any_order(value), *self._more(value))
         if isinstance(value, (tuple, list, deque)):
             items = [self._named(str(place), item) for place, item in enumerate(value)]
             return pack(self.text(kind), *items, *self._more(value))
@@ -218,6 +213,14 @@ class _Scribe:
             return self.text(value)
         finally:
             self._names.pop()
+
+    def _in_any_order(self, items: Set[object]) -> list[str]:
+        """The texts of a set's items; just their number where texts depend on the order, which is another one in each process."""
+        texts = self._texts.in_any_order(map(self.text, items))
+        if texts is None:
+            self._hide("a set whose objects lead to one another,")
+            return [f"cycles among {len(items)}"]
+        return texts
 
     def _more(self, value: object) -> list[str]:
         """Texts of all that a container holds beside its elements; a container of Python holds nothing that counts."""
@@ -287,13 +290,25 @@ class _Scribe:
         self._depth += 1
         try:
             return self.text(made)
-        except (_Unseen, RecursionError):
+        except (_Unseen, TooDeepError, RecursionError) as error:
             if self._depth > 1:
                 raise
+            if isinstance(error, TooDeepError):
+                self._texts.cut()
             return None
         finally:
             self._depth -= 1
 
+    def _hide(self, what: str) -> None:
+        """Note a value whose text leaves something out."""
+        self.tells_all = False
+        self._note(what)
+
     def _note(self, what: str) -> None:
         """Note a value of which only a name is known, by its name in the code."""
-        self.unseen[".".join(self._names) or "itself"] = what
+        names = self._names[:_MOST_NAMES] + [".."] * (len(self._names) > _MOST_NAMES)
+        self.unseen[".".join(names) or "itself"] = what
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 64 else digest(text)

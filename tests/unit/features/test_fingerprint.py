@@ -323,8 +323,12 @@ def test_hashes_are_the_same_in_every_process(tmp_path: Path) -> None:
     values = ", ".join(CONSTANTS[name][0] for name in names)
     (tmp_path / "defs.py").write_text(
         f"{ZOO}\nVALUES = [{values}, object(), Thing]\nSEEN = {{'a', 'b', 'c', 'd'}}\n"
+        "class Node:\n    pass\n"
+        "RING = [Node() for _ in range(5)]\n"
+        "for number, node in enumerate(RING):\n    node.number, node.near = number, {RING[number - 1], RING[number - 2]}\n"
+        "BY_NAME = {n: RING[ord(n) - 97] for n in SEEN}\n"
         "def g(df):\n    return df if df in {'x', 'y', 'z'} else VALUES, f\n"
-        "def f(df):\n    return g(df), SEEN\n"
+        "def f(df):\n    return g(df), SEEN, RING, BY_NAME\n"
         'exec(\'def h(df): return df in {"p", "q", "r"}\')\n'
     )
     program = "import defs; from mlforge.features.code_hash import code_hash; print(code_hash(defs.f), code_hash(defs.h))"

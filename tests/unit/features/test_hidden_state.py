@@ -250,6 +250,24 @@ def test_a_model_that_is_fitted_anew_is_other_code() -> None:
             assert "its function changes value while it runs" in told
 
 
+@pytest.mark.slow  # to import scikit-learn takes a second
+@pytest.mark.parametrize("algorithm", ["kd_tree", "ball_tree"])
+def test_a_tree_of_neighbours_is_not_changed_by_being_asked(algorithm: str) -> None:
+    from sklearn.neighbors import KNeighborsRegressor
+
+    def fitted(last: float) -> Any:
+        points = [[float(n)] for n in range(9)] + [[last]]
+        return KNeighborsRegressor(2, algorithm=algorithm).fit(points, range(10))
+
+    model = fitted(9.5)
+    state = CodeState(using(model))
+    before = state.look()
+    with state.looked_at():
+        model.predict([[3.5]])
+    assert (state.look(), state.warnings(), state.tells_all) == (before, [], True)
+    assert before == code_hash(using(fitted(9.5))) != code_hash(using(fitted(9.7)))
+
+
 @pytest.mark.parametrize(("one", "other"), [pytest.param(*pair, id=name) for name, *pair in HIDDEN])
 def test_a_hash_that_leaves_something_out_says_so(one: object, other: object) -> None:
     functions = using(one), using(other)
