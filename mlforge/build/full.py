@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from mlforge.build.buckets import buckets_of, together
 from mlforge.build.rows import Layout, evaluate, pieces_of
 from mlforge.build.tasks import TaskFigures
 from mlforge.core import time_model
+from mlforge.core.scratch import scratch_folder
 from mlforge.core.values import TimeRange
 from mlforge.engines import Engine, Events
 from mlforge.engines.base import rows_at_once
@@ -112,12 +112,12 @@ class FullBuild:
 @contextmanager
 def _spool(feature: str) -> Iterator[Path]:
     """A folder in the system's for temporary files, which is gone once the block ends."""
-    try:
-        folder = tempfile.TemporaryDirectory(prefix="mlforge-build-")
-    except OSError as error:
-        raise _no_room(feature, error) from error
-    with folder as path:
-        yield Path(path)
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(scratch_folder("build"))
+        except OSError as error:
+            raise _no_room(feature, error) from error
+        yield folder
 
 
 def _no_room(feature: str, error: Exception) -> StoreError:

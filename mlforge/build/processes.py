@@ -11,14 +11,15 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from queue import SimpleQueue
-from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import Any
 
 from mlforge.build.orders import Answer
 from mlforge.build.runner import Origin, RunHere, Runner, Task
 from mlforge.core.logs import get_logger
+from mlforge.core.scratch import scratch_folder
 
 LOSSES = 3
 """So many processes may be lost at a task."""
@@ -53,7 +54,7 @@ class ProcessRunner(Runner):
         count = min(self._most, len(tasks))
         log.info("tasks shared among processes", tasks=len(tasks), processes=count)
         with (
-            TemporaryDirectory(prefix="mlforge-tasks-", ignore_cleanup_errors=True) as folder,
+            scratch_folder("tasks") as folder,
             _answers(self._command, folder, count, tasks) as answers,
         ):
             reason = ""
@@ -69,7 +70,7 @@ class ProcessRunner(Runner):
 
 @contextmanager
 def _answers(
-    command: Sequence[str], folder: str, count: int, tasks: Sequence[Task]
+    command: Sequence[str], folder: Path, count: int, tasks: Sequence[Task]
 ) -> Iterator[Iterator[Answer]]:
     """The answers of so many processes, in the order of the tasks; the processes are gone when the block ends, however it does.
 
@@ -115,7 +116,7 @@ class _ClosedError(Exception):
 class _Process:
     """A process that answers tasks, a line of JSON each; it starts with the first one, and anew where it was lost."""
 
-    def __init__(self, command: Sequence[str], folder: str) -> None:
+    def __init__(self, command: Sequence[str], folder: Path) -> None:
         self._command, self._folder = command, folder
         self._process: subprocess.Popen[str] | None = None
         self._lock, self._is_closed = Lock(), False
@@ -169,7 +170,7 @@ class _Process:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     text=True,
-                    env={**os.environ, "TMPDIR": self._folder},
+                    env={**os.environ, "TMPDIR": str(self._folder)},
                     process_group=0,
                 )
             return self._process

@@ -1,7 +1,7 @@
 """From argv to an exit code.
 
 Exit codes: 0 all went well, 1 something failed, 2 the command line is wrong, 130 Ctrl-C, 141 the
-reader of the output has gone; `diff` has more of its own.
+reader of the output has gone, 143 SIGTERM; `diff` has more of its own.
 """
 
 from __future__ import annotations
@@ -9,10 +9,14 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
+from types import FrameType
 from typing import Any, NoReturn
 
 from mlforge.cli.command import Command
@@ -52,7 +56,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
 }
 """The commands of each module of `mlforge.cli.commands`, in the order of `mlforge --help`: a named command imports its own module alone."""
 PLUGINS = "mlforge.commands"
-FAILED, USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
+FAILED, USAGE, INTERRUPTED, BROKEN_PIPE, TERMINATED = 1, 2, 130, 141, 143
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -98,7 +102,30 @@ def _run(argv: Sequence[str]) -> int:
         parser.print_help(sys.stderr)
         return USAGE
     args.all_commands = lambda: known_commands()[0]
-    return commands[args.command].run(args)
+    with _tidy_end() if own else nullcontext():
+        return commands[args.command].run(args)
+
+
+@contextmanager
+def _tidy_end() -> Iterator[None]:
+    """Have SIGTERM end the block as Ctrl-C does, by way of all that cleans up, unless somebody else has a use for it."""
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL or not _is_main_thread():
+        yield
+        return
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGTERM) is _terminated:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _terminated(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(TERMINATED)
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def _unknown(named: str, commands: dict[str, Command], broken: list[str]) -> str:

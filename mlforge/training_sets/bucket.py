@@ -5,13 +5,13 @@ Whoever takes part shares files below the id, too. What a killed process leaves 
 
 from __future__ import annotations
 
-import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from mlforge.core.lock import FILE
+from mlforge.core.scratch import scratch_folder
 from mlforge.errors import IntegrityError, RetrievalError, StoreError, TaskRefused
 from mlforge.store.bucket_client import ConditionFailed, Objects, each
 from mlforge.training_sets.document import DOCUMENT, SetDocument, SetPart
@@ -116,8 +116,8 @@ class BucketPlace(SetPlace):
     @contextmanager
     def making(self, set_id: str) -> Iterator[BucketFiles]:
         """Say that the set is being made, with a folder of this machine for what is put aside."""
-        with tempfile.TemporaryDirectory(prefix="mlforge-set-") as scratch:
-            files = BucketFiles(self._objects, set_id, Path(scratch))
+        with scratch_folder("set") as scratch:
+            files = BucketFiles(self._objects, set_id, scratch)
             files.begin()
             try:
                 yield files

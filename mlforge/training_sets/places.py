@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mlforge.core.scratch import scratch_folder
 from mlforge.store import Store
 from mlforge.store.addresses import is_bucket
 from mlforge.store.bucket_client import objects_at
@@ -29,5 +29,5 @@ def files_at(address: str, store: Store) -> Iterator[SetFiles]:
         yield FolderFiles(Path(address))
         return
     place, _, set_id = address.rpartition("/")
-    with tempfile.TemporaryDirectory(prefix="mlforge-set-") as scratch:
-        yield BucketFiles(objects_at(place, store), set_id, Path(scratch))
+    with scratch_folder("set") as scratch:
+        yield BucketFiles(objects_at(place, store), set_id, scratch)

@@ -144,6 +144,13 @@ def test_a_process_that_cannot_be_started_is_told_with_its_task(tmp_path: Path) 
         [*runner.run(join_tasks(tmp_path), lambda task: None)]
 
 
+def temporary_of(project: Path) -> Path:
+    """The folder for temporary files of builds of a project."""
+    folder = project / "tmp"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 @contextmanager
 def building(project: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A build whose processes are amid their tasks."""
@@ -152,7 +159,7 @@ def building(project: Path) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
         executors.command(PROCESSES),
         cwd=project,
-        env=environment(PROCESSES.python),
+        env=environment(PROCESSES.python) | {"TMPDIR": str(temporary_of(project))},
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
@@ -170,10 +177,14 @@ def test_no_process_outlives_a_build_that_is_ended(tmp_path: Path, sent: signal.
     project = executors.project(tmp_path / "project", PROCESSES)
     with building(project) as process:
         os.killpg(process.pid, sent)
-        process.wait(30)
+        code = process.wait(30)
         eventually(lambda: not any(map(is_alive, ran(project))))
 
+    left, temporary = sent == signal.SIGKILL, temporary_of(project)
+    assert code == (-sent if left else 128 + sent)
+    assert [path.name[:22] for path in temporary.iterdir()] == ["mlforge-scratch-tasks-"] * left
     assert not (project / "feature_store" / "spend" / "_latest.json").exists()
     (project / "hold").unlink()
-    executors.build(project, PROCESSES)
+    executors.build(project, PROCESSES, TMPDIR=str(temporary))
     assert len(published(project)) == TASKS
+    assert list(temporary.iterdir()) == []

@@ -31,7 +31,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -41,6 +40,7 @@ from mlforge.core import arguments
 from mlforge.core.failpoints import reach
 from mlforge.core.manifest import Manifest, Part, VersionSummary
 from mlforge.core.renames import Renames
+from mlforge.core.scratch import scratch_folder
 from mlforge.core.signatures import named_methods
 from mlforge.core.values import Version
 from mlforge.errors import DefinitionError, StoreError, UnsupportedStore
@@ -210,9 +210,9 @@ class LocalStore(LocalPartials, LocalErasure, LocalPromises, Store):
     @contextmanager
     def draft(self) -> Iterator[Store]:
         """Writes go to a temporary folder of the machine's."""
-        with tempfile.TemporaryDirectory(prefix="mlforge-plan-") as folder:
-            scratch = LocalStore(Path(folder) / "store", self.packing)
-            yield Draft(self, scratch, Path(folder))
+        with scratch_folder("plan") as folder:
+            scratch = LocalStore(folder / "store", self.packing)
+            yield Draft(self, scratch, folder)
 
     def task_files(self, name: str) -> LocalTaskFiles:
         """A hidden folder beside the versions."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -19,6 +18,7 @@ from typing import Any
 from mlforge.core import arguments
 from mlforge.core.failpoints import reach
 from mlforge.core.manifest import Manifest, Part, VersionSummary
+from mlforge.core.scratch import scratch_folder
 from mlforge.core.signatures import named_methods
 from mlforge.core.values import Duration, Version, is_name
 from mlforge.errors import IntegrityError, StoreError
@@ -328,8 +328,8 @@ class ObjectStore(ErasingStore, RecordedStore):
     @contextmanager
     def draft(self) -> Iterator[Store]:
         """Writes go to a temporary folder of the machine's."""
-        with tempfile.TemporaryDirectory(prefix="mlforge-plan-") as folder:
-            yield Draft(self, LocalStore(Path(folder) / "store", self.packing), Path(folder))
+        with scratch_folder("plan") as folder:
+            yield Draft(self, LocalStore(folder / "store", self.packing), folder)
 
     @contextmanager
     def transaction(self, snapshot: Snapshot) -> Iterator[ObjectTransaction]:
