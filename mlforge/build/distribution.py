@@ -41,13 +41,15 @@ class Distribution:
     """How full builds, pushes and training sets are shared.
 
     above: the number of events, or of a spine's rows, above which one is. definitions: their hash, which every process must have. alone: whether
-    this process builds by itself where nobody else is there.
+    this process builds by itself where nobody else is there. run: the id of a run that evaluates everything anew, else empty: its tasks
+    take up no result of another run's.
     """
 
     runner: Runner
     above: int
     definitions: str
     alone: bool = False
+    run: str = ""
 
     def takes(self, events: Events) -> bool:
         """Whether a build of these events is shared."""
@@ -129,6 +131,7 @@ class Distribution:
                 entities=files.write_frame(part.entities.frame) if part.entities else None,
                 bucket=part.bucket,
                 buckets=part.buckets,
+                run=self.run,
             )
 
 
@@ -208,10 +211,9 @@ def _write_carried(events: Events, files: TaskFiles) -> str | None:
 
 def _stored(files: TaskFiles, task: BuildTask, result: TaskResult) -> list[StoredPiece] | None:
     """The parts of a result with their files; None where one is gone or damaged."""
-    pieces, file_of = [], files.part if task.entities is None else files.frame
-    for part in result.parts:
-        file = file_of(part.hash)
-        if file is None:
-            return None
-        pieces.append(StoredPiece(part, file))
-    return pieces
+    hashes = [part.hash for part in result.parts]
+    stored = files.parts(hashes) if task.entities is None else [*map(files.frame, hashes)]
+    present = [file for file in stored if file is not None]
+    if len(present) < len(stored):
+        return None
+    return [*map(StoredPiece, result.parts, present)]

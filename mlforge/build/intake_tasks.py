@@ -6,20 +6,14 @@ What a task writes follows from the bytes of its files and from the feature: it 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple, Self
 
-from mlforge.core.failpoints import reach
-from mlforge.core.values import Version
-from mlforge.engines.tasks import Task
-from mlforge.errors import DefinitionError, IntegrityError, MlforgeError, TaskFailed, TaskRefused
-from mlforge.features.feature import Feature
-from mlforge.ingest.elsewhere import Around, Outcomes, ingest_for_another
-from mlforge.ingest.transform import Apart
-from mlforge.sources.row_source import RowSource
+from mlforge.engines.tasks import Task, task_of
+from mlforge.errors import DefinitionError, MlforgeError, TaskFailed, TaskRefused
+from mlforge.ingest.elsewhere import Outcomes
 from mlforge.sources.source_file import SourceFile
-from mlforge.store import Store
-from mlforge.store.file_tasks import PartialWrite
 from mlforge.store.task_files import TaskFiles
 
 GROUP_BYTES, GROUP_FILES = 128 << 20, 2_048
@@ -60,7 +54,8 @@ class IntakeTask(Task):
 
     store: the text by which people know the store. group: the hash of the document that names the files, and what they are
     to be told of the rest of the source. code: the hash of the function. served: the version that is served, empty before
-    the first. max_bytes: the memory that a file may take.
+    the first. max_bytes: the memory that a file may take. run: as in `Sharing`.
+    beside: tasks of other features over the same files, as JSON, which are to be done with the same reading.
     """
 
     kind = "intake"
@@ -70,6 +65,19 @@ class IntakeTask(Task):
     code: str
     served: str
     max_bytes: int | None
+    run: str = ""
+    beside: tuple[str, ...] = ()
+
+    @cached_property
+    def id(self) -> str:
+        """As of each task, whatever is done beside it."""
+        return replace(self, beside=()).id if self.beside else super().id
+
+    @property
+    def others(self) -> tuple[IntakeTask, ...]:
+        """The tasks beside it."""
+        tasks = (task_of(text, {self.kind: IntakeTask}) for text in self.beside)
+        return tuple(task for task in tasks if isinstance(task, IntakeTask))
 
     def result(self, document: Mapping[str, Any]) -> IntakeResult:
         """The names of what was written."""
@@ -107,52 +115,6 @@ class IntakeResult:
             return None
 
 
-def run_intake_task(
-    task: IntakeTask, *, feature: Feature, source: RowSource, store: Store, apart: Apart | None
-) -> IntakeResult:
-    """Ingest a task's files, write their events to the store, and return the result, which is kept there, too.
-
-    A task that was run before gives the result of then. A file that is not here as the task names it has no outcome. Raises
-    VersionConflict where its build has ended, TaskRefused where this process has other code of the function.
-    """
-    files = store.task_files(task.feature)
-    files.check_open()
-    known = known_result(files, task)
-    if known is not None:
-        return known
-    _check_code(task, feature)
-    group = files.document(task.group)
-    if group is None:
-        raise IntegrityError(
-            f"{task.feature}: {task.group[:12]}, which a task names, is gone or damaged; build again"
-        )
-    written: list[str] = []
-
-    def write(partials: Sequence[PartialWrite]) -> None:
-        written.extend(files.write_partials(partials, feature.spec.timestamp))
-
-    outcomes = ingest_for_another(
-        feature,
-        source.files_as_listed({path: tuple(stat) for path, *stat in group["files"]}),
-        Around(
-            frozenset(group["hive"]),
-            {name: table.scan() for name, table in source.tables},
-            group["tables"],
-            group["forgotten"],
-            store.manifest(task.feature, Version.parse(task.served)) if task.served else None,
-            group["adopted"],
-        ),
-        store,
-        write,
-        task.max_bytes,
-        apart,
-    )
-    reach("task.ingested")
-    result = IntakeResult(files.write_document(outcomes.to_json()), tuple(written))
-    files.write_document(result.to_json(), task.id)
-    return result
-
-
 def known_result(files: TaskFiles, task: IntakeTask) -> IntakeResult | None:
     """The result of a task that was run before, if all that it wrote is whole."""
     try:
@@ -160,11 +122,3 @@ def known_result(files: TaskFiles, task: IntakeTask) -> IntakeResult | None:
     except (KeyError, TypeError):
         return None
     return None if result.told(files) is None or files.lacks_partials(result.partials) else result
-
-
-def _check_code(task: IntakeTask, feature: Feature) -> None:
-    if feature.code_hash != task.code:
-        raise TaskRefused(
-            f"{task.feature}: the task is of other code of its function than this process has; deploy the same definitions "
-            "to all machines, and restart their workers"
-        )

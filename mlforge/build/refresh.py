@@ -20,6 +20,7 @@ from mlforge.build.defaults import noted_defaults
 from mlforge.build.diff import compare_rows, tables
 from mlforge.build.drifting import Judgement, judged
 from mlforge.build.gathering import gathered_once
+from mlforge.build.intake_planning import IntakePlan
 from mlforge.build.intake_tasks import GroupFigures, groups_of
 from mlforge.build.keeping import keeper_of
 from mlforge.build.policy import mode_of
@@ -78,7 +79,7 @@ def refresh(
     if options.version is not None:
         Version.parse(options.version)
     with nullcontext(store) if options.publish else store.draft() as chosen:
-        work = _Refresh(feature, source, chosen, engine, options, reading, steps)
+        work = _Refresh(feature, source, chosen, engine, options.in_a_run, reading, steps)
         result = _tried(work, bound)
     steps.end("publish" if result.changed else "build")
     result = replace(result, steps=steps.seconds, engine=engine.name)
@@ -121,7 +122,7 @@ def _tried(work: _Refresh, bound: structlog.typing.FilteringBoundLogger) -> Buil
             bound.warning(
                 "stored events cannot be read: building from the sources", error=str(error)
             )
-            work = replace(work, options=replace(work.options, full=True))
+            work = replace(work, options=replace(work.options, full=True).in_a_run)
     raise AssertionError("the last attempt returns or raises")
 
 
@@ -208,10 +209,10 @@ class _Refresh:
     ) -> SharedIntake | None:
         """Whoever takes part in a large intake; None for nobody."""
         options = self.options
-        if options.distribution is None or options.careful:
+        if options.sharing is None or options.careful:
             return None
-        return SharedIntake(
-            options.distribution,
+        plan = IntakePlan(
+            options.sharing,
             self.feature,
             self.source,
             self.store,
@@ -219,9 +220,8 @@ class _Refresh:
             listing,
             snapshot.latest,
             options.max_file_memory,
-            options.group_bytes,
-            apart,
         )
+        return SharedIntake(plan, options.group_bytes, apart, options.companions)
 
     def _publish(self, snapshot: Snapshot, change: _Change, books: Books) -> BuildResult:
         """Write the rows of a change and serve its version; or stop before that, and return what it would do."""
@@ -236,7 +236,7 @@ class _Refresh:
             gathered = None
             if options.gathered and latest and diff and mode == "incremental":
                 gathered = gathered_once(self.store, latest, candidate, diff)
-            beside = options.distribution, gathered, options.gathered
+            beside = options.sharing, gathered, options.gathered
             writer = TableWriter(self.engine, events, tx, options.layout, *beside)
             table = writer.write(mode, latest.parts if latest else (), diff)
             candidate = replace(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from mlforge.build.companions import Companion
 from mlforge.build.distribution import Distribution
 from mlforge.build.intake_tasks import GROUP_BYTES, GroupFigures
 from mlforge.build.rows import Layout
@@ -37,7 +39,8 @@ class Options:
     writes nothing to the store. distribution: who takes part in a full build; None for this process alone. keeper: the
     definitions that the feature is of. others: the features of the same definitions. gathered: where a push follows, called with the
     events that it needs, and mostly its rows, before the version is written.
-    group_bytes: the most bytes of new files that a task of an intake reads.
+    group_bytes: the most bytes of new files that a task of an intake reads. run: the id of a run that is full: its tasks take up no
+    result of another run's. companions: the features of the same source whose turn comes later in the run.
     """
 
     attended: bool = True
@@ -55,6 +58,18 @@ class Options:
     others: tuple[FeatureSpec, ...] = ()
     gathered: Callable[[Gathered], object] | None = None
     group_bytes: int = GROUP_BYTES
+    run: str = ""
+    companions: tuple[Companion, ...] = ()
+
+    @property
+    def in_a_run(self) -> Options:
+        """The same options, with an id of a run where they ask for everything anew and have none."""
+        return replace(self, run=self.run or uuid.uuid4().hex) if self.full else self
+
+    @property
+    def sharing(self) -> Distribution | None:
+        """How work of this run is shared; None for this process alone."""
+        return self.distribution and replace(self.distribution, run=self.run)
 
 
 @dataclass(frozen=True)

@@ -9,28 +9,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-from mlforge.build.intake_tasks import (
-    IntakeResult,
-    IntakeTask,
-    groups_of,
-    known_result,
-    run_intake_task,
-)
+from mlforge.build.companions import Companion, tasks_beside
+from mlforge.build.intake_planning import IntakePlan
+from mlforge.build.intake_running import Hands, run_intake_task
+from mlforge.build.intake_tasks import IntakeResult, IntakeTask, groups_of, known_result
 from mlforge.core.logs import get_logger
-from mlforge.core.manifest import Manifest
-from mlforge.engines import Engine
-from mlforge.engines.tasks import Sharing, releases
 from mlforge.errors import IntegrityError, TaskFailed, UnsupportedStore
-from mlforge.features.feature import Feature
 from mlforge.ingest.elsewhere import Adopted, Outcomes
 from mlforge.ingest.transform import Apart
-from mlforge.sources.listing import Listing
-from mlforge.sources.row_source import RowSource
 from mlforge.sources.source_file import SourceFile
 from mlforge.sources.source_reading import SETTLED_NS
-from mlforge.store import Store
 from mlforge.store.task_files import TaskFiles
 
 EVENT_BYTES = 16
@@ -43,20 +32,14 @@ log = get_logger("mlforge.build")
 class SharedIntake:
     """Has large numbers of new files of one listing ingested by tasks.
 
-    group_bytes: the most bytes of a task's files. apart: as in `ingest`, for tasks that are run here. warnings: those of
-    the sharing. tasks: how many there were so far.
+    group_bytes: the most bytes of a task's files. apart: as in `ingest`, for tasks that are run here. companions: features for which
+    the same reading is to do. warnings: those of the sharing. tasks: how many there were so far.
     """
 
-    sharing: Sharing
-    feature: Feature
-    source: RowSource
-    store: Store
-    engine: Engine
-    listing: Listing
-    latest: Manifest | None
-    max_bytes: int
+    plan: IntakePlan
     group_bytes: int
     apart: Apart | None = None
+    companions: Sequence[Companion] = ()
     warnings: list[str] = field(default_factory=list)
     tasks: int = 0
 
@@ -70,21 +53,22 @@ class SharedIntake:
 
         Parts of tables and of other features are left to this process: what names them may not be there elsewhere.
         """
-        groups = [*groups_of(files, self.group_bytes)]
-        if len(groups) < 2 or not self._is_large(files) or self.listing.version:
-            return Outcomes()
-        try:
-            shared = self.store.task_files(self.feature.name)
-        except UnsupportedStore:
+        plan, groups = self.plan, [*groups_of(files, self.group_bytes)]
+        if len(groups) < 2 or not self._is_large(files) or plan.listing.version:
             return Outcomes()
         begun = time.time_ns()
-        shared.prepare()
-        tasks = [
-            self._task(shared.write_document(self._group(group, tables, adopted)))
-            for group in groups
-        ]
+        try:
+            tasks = plan.tasks_of(groups, tables, adopted)
+        except UnsupportedStore:
+            return Outcomes()
+        if adopted is None:
+            beside = tasks_beside(plan, self.companions, files, groups)
+            pairs = zip(tasks, beside, strict=True)
+            tasks = [replace(task, beside=others) for task, others in pairs]
         self.tasks += len(tasks)
-        log.info("intake shared", feature=self.feature.name, tasks=len(tasks), files=len(files))
+        name = plan.feature.name
+        log.info("intake shared", feature=name, tasks=len(tasks), files=len(files))
+        shared = plan.store.task_files(name)
         told = _Told(shared, self._here)
         for task, result in self._results(tasks, shared):
             if not told.add(task, result):
@@ -92,47 +76,22 @@ class SharedIntake:
         return told.taken({file.path: file for file in files}, begun)
 
     def _is_large(self, files: Sequence[SourceFile]) -> bool:
-        return sum([file.stat.size for file in files]) > EVENT_BYTES * self.sharing.above
-
-    def _group(
-        self, group: Sequence[SourceFile], tables: Mapping[str, str], adopted: Adopted | None
-    ) -> dict[str, Any]:
-        return {
-            "files": [[file.path, *file.stat] for file in group],
-            "hive": sorted(self.listing.hive),
-            "tables": dict(tables),
-            "forgotten": self.store.forgotten().digest,
-            "adopted": adopted,
-        }
-
-    def _task(self, group: str) -> IntakeTask:
-        return IntakeTask(
-            feature=self.feature.name,
-            definitions=self.sharing.definitions,
-            engine=self.engine.name,
-            releases=releases(self.engine),
-            store=repr(self.store),
-            group=group,
-            code=self.feature.code_hash,
-            served=str(self.latest.version) if self.latest else "",
-            max_bytes=self.max_bytes,
-        )
+        return sum([file.stat.size for file in files]) > EVENT_BYTES * self.plan.sharing.above
 
     def _here(self, task: IntakeTask) -> IntakeResult:
-        return run_intake_task(
-            task, feature=self.feature, source=self.source, store=self.store, apart=self.apart
-        )
+        hands = Hands(self.plan.feature, self.plan.source, self.apart)
+        return run_intake_task(replace(task, beside=()), lambda _: hands, self.plan.store)
 
     def _results(
         self, tasks: Sequence[IntakeTask], files: TaskFiles
     ) -> Iterator[tuple[IntakeTask, IntakeResult]]:
         """The results of the tasks up to one that fails, and of those behind it that have ended; the others are left to this process."""
-        results = iter(self.sharing.results(tasks, self._here, self.warnings.append))
+        sharing, name = self.plan.sharing, self.plan.feature.name
+        results = iter(sharing.results(tasks, self._here, self.warnings.append))
         for number, task in enumerate(tasks):
             try:
                 result = next(results)
             except TaskFailed as error:
-                name = self.feature.name
                 log.warning("files are read here, as a task failed", feature=name, why=str(error))
                 ended = ((left, known_result(files, left)) for left in tasks[number:])
                 yield from ((left, known) for left, known in ended if known is not None)

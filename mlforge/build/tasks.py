@@ -44,7 +44,7 @@ class BuildTask(Task):
     store: the text by which people know the store. inputs: the hash of the document that
     names the version's files, by hash. carried: the hash of what earlier events come to, where windows over all time need it.
     start, end: the range of the rows, in UTC microseconds. part_rows: the most rows in a part.
-    entities: the hash of the frame of the bucket's entities, None for all. bucket, buckets: as in `TaskFigures`.
+    entities: the hash of the frame of the bucket's entities, None for all. bucket, buckets: as in `TaskFigures`. run: as in `Sharing`.
     """
 
     kind = "build"
@@ -58,6 +58,7 @@ class BuildTask(Task):
     entities: str | None = None
     bucket: int = 1
     buckets: int = 1
+    run: str = ""
 
     @property
     def times(self) -> TimeRange:

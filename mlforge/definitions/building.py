@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mlforge.build.result import BuildResult
+from mlforge.build.companions import Companion
+from mlforge.build.result import BuildResult, Options
+from mlforge.core.scratch import sweep_scratch
 from mlforge.definitions.chains import in_order
 from mlforge.definitions.keeping import keep_all, note_names
 from mlforge.definitions.together import Readings, compacted, each_in_turn
+from mlforge.engines import Engine, engine_named
 from mlforge.sources.source_reading import SourceReading
 
 if TYPE_CHECKING:
@@ -18,24 +22,45 @@ if TYPE_CHECKING:
 def build_each(
     definitions: Definitions,
     names: Iterable[str],
-    build: Callable[[str, SourceReading | None], BuildResult],
+    build: Callable[[str, SourceReading | None, Options], BuildResult],
+    options: Options,
+    engine: str | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, BuildResult]:
     """Build features, each behind those that it is made from; the results by name.
 
-    build: builds the feature of a name, through the reading of its source where others of these features share it.
+    build: builds the feature of a name, through the reading of its source where others of these features share it, by these options with
+    its companions. engine: as in `engine_of`.
     progress: called with each name before. The names of the definitions are noted first; a version of each service that has
     changed is kept last, also where features failed. Raises BuildError with all failures, once all features were tried.
     """
     ordered = in_order(definitions.features, names)
     readings = Readings(definitions.features, ordered)
 
+    options = options.in_a_run  # of all features
+
+    def companion(name: str) -> Companion:
+        return Companion(
+            definitions.feature(name),
+            definitions.source(name),
+            engine_of(definitions, name, engine),
+        )
+
     def built(name: str) -> BuildResult:
-        result = build(name, readings.of(name))
+        companions = tuple(map(companion, readings.others(name)))
+        result = build(name, readings.of(name), replace(options, companions=companions))
         return compacted(definitions.store, result) if result.changed else result
 
+    sweep_scratch()
     note_names(definitions)
     try:
         return each_in_turn(ordered, built, progress)
     finally:
         keep_all(definitions)
+
+
+def engine_of(definitions: Definitions, name: str, override: str | None = None) -> Engine:
+    """The engine of a feature, or another for once; one that is only in the store has the default."""
+    feature, settings = definitions.features.get(name), definitions.settings
+    chosen = override or (feature and feature.engine) or settings.engine
+    return engine_named(chosen, settings.memory_limit)

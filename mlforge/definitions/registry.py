@@ -18,7 +18,7 @@ from mlforge.core.arguments import text
 from mlforge.core.keeper import Keeper
 from mlforge.core.signatures import named_methods
 from mlforge.core.values import Duration
-from mlforge.definitions.building import build_each
+from mlforge.definitions.building import build_each, engine_of
 from mlforge.definitions.calls import check_arguments, check_optional
 from mlforge.definitions.chains import check_chains, in_order
 from mlforge.definitions.collection import (
@@ -45,7 +45,7 @@ from mlforge.definitions.settings import DISTRIBUTE_ABOVE, GONE_AFTER, LOCAL, RE
 from mlforge.definitions.sources import check_place, check_places, source_of
 from mlforge.definitions.tasks import task_run
 from mlforge.definitions.together import Drafts, Readings, each_in_turn
-from mlforge.engines import MEMORY_LIMIT, Engine, engine_named
+from mlforge.engines import MEMORY_LIMIT
 from mlforge.engines.versions_diff import VersionsDiff
 from mlforge.errors import OnlineError
 from mlforge.features.feature import Feature
@@ -237,7 +237,7 @@ class Definitions:
             self._online()
         options = replace(self.settings.options, version=version, full=full)
 
-        def built(name: str, reading: SourceReading | None) -> BuildResult:
+        def built(name: str, reading: SourceReading | None, options: Options) -> BuildResult:
             result = self._refresh(name, self.store, engine, options, reading, is_pushed=online)
             if not online:
                 return result
@@ -246,7 +246,7 @@ class Definitions:
             diff = result.diff and result.diff.alone
             return replace(result, keys_written=pushed.written + pushed.deleted, diff=diff)
 
-        return build_each(self, self.selected(features, tags), built, progress)
+        return build_each(self, self.selected(features, tags), built, options, engine, progress)
 
     def plan(
         self,
@@ -273,7 +273,7 @@ class Definitions:
         def plan_one(name: str) -> BuildResult:
             draft = drafts.of(name)
             result = self._refresh(name, draft, engine, options, readings.of(name), is_pushed=False)
-            return with_keys(result, draft, self.online_store, self._engine(name, engine))
+            return with_keys(result, draft, self.online_store, engine_of(self, name, engine))
 
         with Drafts(self.store, self.features) as drafts:
             return each_in_turn(names, plan_one, progress)
@@ -326,7 +326,7 @@ class Definitions:
         feature, source = self.feature(name), self.source(name, store)
         check_place(self, name, source)
         others = tuple(other.spec for other in self.features.values())
-        engine_ = self._engine(name, engine)
+        engine_ = engine_of(self, name, engine)
         ahead = PushAhead(self.online_store if is_pushed else None, engine_)
         options = replace(options, keeper=self.keeper, others=others, gathered=ahead.taker)
         if self.loaded_from is not None:
@@ -367,7 +367,7 @@ class Definitions:
         return self._push(name, adopt=True)
 
     def _push(self, name: str, engine: str | None = None, **how: Any) -> PushResult:
-        online, by = self._online(), self._engine(name, engine)
+        online, by = self._online(), engine_of(self, name, engine)
         owner = owner_of(self.store, self.name, str(self.root))
         sharing = push_distribution_of(self)
         return push(name, self.store, online, by, owner, sharing=sharing, **how)
@@ -384,12 +384,6 @@ class Definitions:
         """Let go of connections."""
         if self.online_store is not None:
             self.online_store.close()
-
-    def _engine(self, name: str, override: str | None = None) -> Engine:
-        """A feature's engine; one that is only in the store has the default."""
-        feature = self.features.get(name)
-        chosen = override or (feature and feature.engine) or self.settings.engine
-        return engine_named(chosen, self.settings.memory_limit)
 
     def _online(self) -> OnlineStore:
         if self.online_store is None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from mlforge.build.distribution import run_task
-from mlforge.build.intake_tasks import IntakeTask, run_intake_task
+from mlforge.build.intake_running import Hands, run_intake_task
+from mlforge.build.intake_tasks import IntakeTask
 from mlforge.build.tasks import BuildTask
 from mlforge.engines import Engine, engine_named
 from mlforge.engines.tasks import Result, Task, task_of
@@ -41,16 +43,14 @@ def _built(definitions: Definitions, task: BuildTask, engine: Engine) -> Result:
 
 
 def _ingested(definitions: Definitions, task: IntakeTask, engine: Engine) -> Result:
-    name, store = task.feature, definitions.store
-    child = command(*definitions.loaded_from, name) if definitions.loaded_from else ()
-    with Apart.opened(child, at_once=True) as apart:
-        return run_intake_task(
-            task,
-            feature=definitions.feature(name),
-            source=definitions.source(name),
-            store=store,
-            apart=apart,
-        )
+    with ExitStack() as stack:
+
+        def hands_of(name: str) -> Hands:
+            child = command(*definitions.loaded_from, name) if definitions.loaded_from else ()
+            apart = stack.enter_context(Apart.opened(child, at_once=True))
+            return Hands(definitions.feature(name), definitions.source(name), apart)
+
+        return run_intake_task(task, hands_of, definitions.store)
 
 
 def _pushed(definitions: Definitions, task: PushTask, engine: Engine) -> Result:

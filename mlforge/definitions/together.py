@@ -30,11 +30,18 @@ class Readings:
     """
 
     def __init__(self, features: Mapping[str, Feature], names: Iterable[str]) -> None:
-        self._features = features
+        names = tuple(names)
+        self._features, self._names = features, names
         self._waiting = Counter(features[name].sources for name in names)
         shared = sum(count > 1 for count in self._waiting.values())
         self._keep_bytes = KEPT_BYTES // max(1, shared)
         self._open: dict[tuple[str, ...], SourceReading] = {}
+
+    def others(self, name: str) -> tuple[str, ...]:
+        """The features that read the same source later in the run, for the first of them, before its turn; none for the others."""
+        sources = self._features[name].sources
+        same = [other for other in self._names if self._features[other].sources == sources]
+        return tuple(same[1:]) if same[0] == name else ()
 
     def of(self, name: str) -> SourceReading | None:
         """The reading for a feature, whose turn it is now; None if no other feature shares its source."""

@@ -122,7 +122,8 @@ RunHere = Callable[[Any], Any]
 class Sharing(Protocol):
     """Who takes part in work that is large.
 
-    above: the number of events, or of a spine's rows, above which work is shared. definitions: their hash.
+    above: the number of events, or of a spine's rows, above which work is shared. definitions: their hash. run: the id of a run
+    whose tasks take up no result of another run's, else empty.
     """
 
     @property
@@ -130,6 +131,9 @@ class Sharing(Protocol):
 
     @property
     def definitions(self) -> str: ...  # noqa: D102
+
+    @property
+    def run(self) -> str: ...  # noqa: D102
 
     def results(self, tasks: Sequence[Task], here: RunHere, warn: Warn) -> Iterable[Any]:
         """The result of each task, in the order of the tasks.

@@ -176,53 +176,66 @@ class Around:
     adopted: Adopted | None
 
 
-def ingest_for_another(
-    feature: Feature,
-    files: Sequence[SourceFile],
-    around: Around,
-    store: Store,
-    write: Callable[[Sequence[PartialWrite]], None],
-    max_bytes: int | None = None,
-    apart: Apart | None = None,
-) -> Outcomes:
-    """Ingest some files of a source as `ingest` does, taking no stored events for granted.
+class Guest:
+    """An ingestion of files on behalf of another process, as `ingest` does it, taking no stored events for granted.
 
-    write: keeps partials for the other process. A file that cannot be read here is left out, and so are all where tables, or
-    forgotten entities, are others here. Raises MlforgeError for a missing table, DefinitionError for a function that reads files by itself.
+    write: keeps partials for the other process. reading: through which other features of the source read the files.
+    Raises MlforgeError for a missing table, DefinitionError for a function that reads files by itself.
     """
-    reading = SourceReading(keep_bytes=0)
-    tables = SideTables.of(feature, around.tables, max_bytes, reading)
-    forgotten = store.forgotten()
-    if tables.hashes != around.hashes or forgotten.digest != around.forgotten:
-        return Outcomes()
-    latest, adopted = around.latest, around.adopted
-    session = GuestSession(
-        feature=feature,
-        listing=Listing(Path(), exists=True, hive=around.hive),
-        latest=latest,
-        states=FileStates(FileStateMap(), (), max_bytes, careful=False, reading=reading),
-        cache=PartialCache(feature, store, latest, tables.hashes, afresh=True, write=write),
-        transform=Transform(feature, around.hive, tables, max_bytes, apart, forgotten),
-        quarantine=Quarantine({}),
-        max_bytes=max_bytes,
-        adopted=adopted or {},
-    )
-    pairs: dict[str, FilePartial] = {}
-    try:
-        if adopted is None:
-            waiting = {*read_each(session, files, pairs)}
-        else:
-            waiting = _with_dtypes(session, files, pairs)
-    except NotProvenError as error:
-        return Outcomes(unproven=error.reason)
-    session.cache.finish()
-    told = dict(_told(session, files, pairs, waiting))
-    return Outcomes(told, session.states.files_read, tuple(session.warnings))
+
+    def __init__(
+        self,
+        feature: Feature,
+        around: Around,
+        store: Store,
+        write: Callable[[Sequence[PartialWrite]], None],
+        reading: SourceReading,
+        max_bytes: int | None = None,
+        apart: Apart | None = None,
+    ) -> None:
+        tables = SideTables.of(feature, around.tables, max_bytes, reading)
+        forgotten, latest = store.forgotten(), around.latest
+        self._is_alike = (tables.hashes, forgotten.digest) == (around.hashes, around.forgotten)
+        self._waits = around.adopted is None
+        self._unproven: str | None = None
+        self._pairs: dict[str, FilePartial] = {}
+        self._waiting: set[str] = set()
+        self._session = GuestSession(
+            feature=feature,
+            listing=Listing(Path(), exists=True, hive=around.hive),
+            latest=latest,
+            states=FileStates(FileStateMap(), (), max_bytes, careful=False, reading=reading),
+            cache=PartialCache(feature, store, latest, tables.hashes, afresh=True, write=write),
+            transform=Transform(feature, around.hive, tables, max_bytes, apart, forgotten),
+            quarantine=Quarantine({}),
+            max_bytes=max_bytes,
+            adopted=around.adopted or {},
+        )
+
+    def read(self, files: Sequence[SourceFile]) -> None:
+        """Ingest some of the files; none where tables, or forgotten entities, are others here."""
+        if self._unproven is not None or not self._is_alike:
+            return
+        try:
+            if self._waits:
+                self._waiting |= {*read_each(self._session, files, self._pairs)}
+            else:
+                _with_dtypes(self._session, files, self._pairs)
+        except NotProvenError as error:
+            self._unproven = error.reason
+
+    def outcomes(self, files: Sequence[SourceFile]) -> Outcomes:
+        """The outcomes of all files that were read, once their events are kept; a file that cannot be read here is left out."""
+        if self._unproven is not None:
+            return Outcomes(unproven=self._unproven)
+        self._session.cache.finish()
+        told = dict(_told(self._session, files, self._pairs, self._waiting))
+        return Outcomes(told, self._session.states.files_read, tuple(self._session.warnings))
 
 
 def _with_dtypes(
     session: GuestSession, files: Sequence[SourceFile], pairs: dict[str, FilePartial]
-) -> set[str]:
+) -> None:
     """Put the record and the partial of each file into `pairs`; none waits."""
     for file in files:
         try:
@@ -230,7 +243,6 @@ def _with_dtypes(
             pairs[file.path] = pair_of(session, file, content)
         except FAULTS as error:
             session.reject(file, error)
-    return set()
 
 
 def _told(

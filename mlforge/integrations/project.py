@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mlforge.build.result import BuildResult
+from mlforge.build.result import BuildResult, Options
 from mlforge.core import clock
 from mlforge.core.arguments import shown
 from mlforge.core.expression.kinds import instant_of
@@ -55,10 +55,11 @@ def build(
     names: all by default. Raises BuildError as `Definitions.build`.
     """
 
-    def built(name: str, reading: SourceReading | None) -> BuildResult:
-        return definitions.refresh(name, attended=False, full=full, reading=reading)
+    def built(name: str, reading: SourceReading | None, options: Options) -> BuildResult:
+        return definitions.refresh(name, options=options, reading=reading)
 
-    return build_each(definitions, definitions.selected(names), built)
+    options = replace(definitions.settings.options, attended=False, full=full)
+    return build_each(definitions, definitions.selected(names), built, options)
 
 
 def outcome(result: BuildResult) -> dict[str, Any]:

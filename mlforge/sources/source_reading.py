@@ -52,7 +52,7 @@ class SourceReading:
     """
 
     def __init__(self, keep_bytes: int = KEPT_BYTES) -> None:
-        self._room = keep_bytes
+        self._room = self._keep_bytes = keep_bytes
         self._files: dict[Path, HashedFile] = {}
         self._contents: dict[str, Content] = {}
         self._hashed: tuple[Path, Early] | None = None  # the file that was hashed last
@@ -105,6 +105,11 @@ class SourceReading:
         else:
             content = self._decoded(early, max_bytes, in_own_process=in_own_process)
         return ReadFile(content, self._note(file, raw.hash, raw.begun))
+
+    def forget(self) -> None:
+        """Let go of the rows that are kept: all features have been handed them."""
+        self._contents.clear()
+        self._room = self._keep_bytes
 
     def _undecoded(self, file: SourceFile, max_bytes: int | None) -> Early:
         """The file's bytes: those that were read ahead or hashed a moment ago, if it is small and was the last."""

@@ -55,8 +55,8 @@ class TaskFiles(ABC):
         """The file of a frame on this machine; None where there is none, or it is damaged."""
 
     @abstractmethod
-    def part(self, hash_: str) -> Path | None:
-        """The file of a part on this machine; None where there is none, or it is damaged."""
+    def parts(self, hashes: Sequence[str]) -> list[Path | None]:
+        """The files of parts on this machine, side by side where they come from elsewhere; None for a part that is gone or damaged."""
 
     @abstractmethod
     def write_partials(

@@ -6,12 +6,14 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from mlforge import cli
 from mlforge.build.result import BuildResult, Options
@@ -30,7 +32,9 @@ from mlforge.errors import (
 )
 from mlforge.metrics import Rolling, ToDate
 from mlforge.store import LocalStore, Store, TablePiece
+from mlforge.store.file_tasks import Kept
 from mlforge.store.local.task_files import LocalTaskFiles
+from mlforge.store.local.write_behind import WriteBehind
 from tests.support.projects import Project, rows
 from tests.support.scattered import Scattered, TaskKilledError
 
@@ -135,6 +139,52 @@ def test_a_build_whose_process_was_lost_takes_up_the_parts_that_are_there(tmp_pa
     assert sorted(evaluated) == sorted({task.id for task in again.tasks} - set(done))
     project.build()
     assert files_of(store) == files_of(_with_tiny_parts(project, tmp_path))
+
+
+def test_a_full_build_takes_up_nothing_of_a_build_that_was_lost(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    history(project)
+    store, folder = LocalStore(tmp_path / "shared"), tmp_path / "shared" / "spend" / ".tasks"
+    dying = Scattered(seed=1)
+    dying.most = 3
+    full = replace(WHOLE, full=True)
+    for options in (WHOLE, full):
+        with pytest.raises(TaskKilledError):
+            by_tasks(project, store, dying, options)
+    assert len([task for task in dying.tasks if (folder / f"{task.id}.json").exists()]) == 3
+
+    evaluated: list[str] = []
+    again = Scattered(seed=2)
+    again.one = lambda task: _watched(again, task, folder, evaluated)  # type: ignore[method-assign]
+    by_tasks(project, LocalStore(store.path), again, full)
+
+    assert sorted(evaluated) == sorted(task.id for task in again.tasks)
+    assert files_of(store) == files_of(_with_tiny_parts(project, tmp_path))
+
+
+def test_no_task_is_given_away_before_the_events_that_it_reads_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = Project(tmp_path)
+    history(project)
+    begin, wait = WriteBehind.begin, WriteBehind.wait
+    gates: dict[int, threading.Event] = {}
+
+    def held(behind: WriteBehind, write: Callable[[], None], *kept: Mapping[str, Kept]) -> None:
+        gate = gates.setdefault(id(behind), threading.Event())
+        begin(behind, lambda: gate.wait(60) and write(), *kept)
+
+    def awaited(behind: WriteBehind) -> None:
+        gates.setdefault(id(behind), threading.Event()).set()
+        wait(behind)
+
+    monkeypatch.setattr(WriteBehind, "begin", held)
+    monkeypatch.setattr(WriteBehind, "wait", awaited)
+    with capture_logs() as logs:
+        by_tasks(project, LocalStore(tmp_path / "shared"), Scattered(seed=1))
+
+    assert gates
+    assert [entry["event"] for entry in logs if entry["log_level"] == "warning"] == []
 
 
 def _watched(runner: Scattered, task: BuildTask, folder: Path, evaluated: list[str]) -> TaskResult:

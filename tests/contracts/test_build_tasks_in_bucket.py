@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -227,6 +228,27 @@ def test_a_part_that_is_damaged_in_the_bucket_before_the_build_takes_it_is_made_
     machines.build(Damaging())
 
     machines.are_as_at_home(machines.at_home())
+
+
+def test_parts_of_a_task_are_fetched_side_by_side_each_once(machines: Machines) -> None:
+    objects = MemoryObjects(machines.objects.stored)
+    store = ObjectStore(URL, machines.root / "first", grace="1d", objects=objects)
+    frames = [rows((n, n, 1.0)) for n in range(3)]
+    with store.lock("spend"):
+        writing = machines.store("second").task_files("spend")
+        reading = store.task_files("spend")
+        reading.prepare()
+        hashes = [writing.write_part(TablePiece(frame, None)).hash for frame in frames]
+        all_there = threading.Barrier(len(frames), timeout=60)
+        objects.before = lambda deed, key: (
+            all_there.wait() if deed == "download" and "_parts" in key else None
+        )
+
+        files = reading.parts([*hashes, hashes[0], "none"])
+
+    assert files[3:] == [files[0], None]
+    for file, frame in zip(files, frames, strict=False):
+        assert pl.read_parquet(file or "").equals(frame)
 
 
 def test_parts_that_another_machine_swept_meanwhile_are_missed_by_no_version(

@@ -188,6 +188,23 @@ def test_an_intake_whose_process_was_lost_takes_up_what_tasks_have_done(
     machines.are_as_at_home()
 
 
+def test_a_full_build_reads_again_what_tasks_of_a_lost_one_have_read(tmp_path: Path) -> None:
+    machines, full = Machines(tmp_path, "folder"), replace(GROUPED, full=True)
+    dying = Scattered(seed=1)
+    dying.most = 3
+    for options in (GROUPED, full):
+        with pytest.raises(TaskKilledError):
+            machines.build(dying, options=options)
+
+    again = Scattered(seed=2)
+    again.random.random = lambda: 1.0  # type: ignore[method-assign]  # kills nobody
+    with counted_ingestions() as done:
+        machines.build(again, options=full)
+
+    assert len(done) == len({task.id for task in again.intakes})
+    machines.are_as_at_home()
+
+
 @pytest.mark.parametrize("step", ["packs.listed", "partial.written", "books.written"])
 def test_a_process_that_is_killed_as_it_takes_events_up_loses_nothing(
     tmp_path: Path, step: str

@@ -213,9 +213,13 @@ def test_a_classic_master_takes_the_tasks_of_a_build_that_starts_its_own_java(
 ) -> None:
     with executors.spark_master(tmp_path) as cluster:
         project = executors.project(tmp_path / "project", cluster)
+        for name in ("in-groups", "watch"):
+            (project / name).touch()
         executors.build(project, cluster)
 
     assert published(project) == at_home
+    ran = (project / "watch").read_text().split()
+    assert sum(line.startswith("ingested-") for line in ran) >= 7
 
 
 def test_executors_need_share_no_disk_where_the_store_is_in_a_bucket(

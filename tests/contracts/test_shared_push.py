@@ -13,6 +13,7 @@ import redis
 
 from mlforge import Definitions, get_online_features
 from mlforge.core import clock
+from mlforge.definitions.building import engine_of
 from mlforge.errors import NotServed, RunnerUnavailable, StalePush, TaskRefused
 from mlforge.metrics import Rolling
 from mlforge.online import RedisStore, batches, shared_push
@@ -255,7 +256,7 @@ def test_a_process_without_an_online_store_and_one_of_other_definitions_refuse_a
         other.run_task(task.to_json())
 
     with pytest.raises(TaskRefused, match="no online store"):
-        shared_push.run_push_task(task, defs.store, None, defs._engine("spend"))
+        shared_push.run_push_task(task, defs.store, None, engine_of(defs, "spend"))
 
 
 def test_a_push_without_anybody_else_goes_on_alone_where_it_may(

@@ -53,7 +53,8 @@ class LocalTaskFiles(TaskFiles):
             )
 
     def share(self, partials: Sequence[Partial]) -> None:
-        """Do nothing: whoever reaches this folder reads the feature's partials."""
+        """Wait for those that are being written: whoever reaches this folder reads the feature's partials."""
+        self._partials.behind.wait()
 
     def write_document(self, document: Mapping[str, Any], name: str | None = None) -> str:
         """Write `NAME.json`."""
@@ -85,12 +86,12 @@ class LocalTaskFiles(TaskFiles):
 
     def frame(self, hash_: str) -> Path | None:
         """The path of `HASH.parquet`."""
-        return self.part(hash_)
-
-    def part(self, hash_: str) -> Path | None:
-        """The path of `HASH.parquet`."""
         path = self._fetched(f"{hash_}.parquet")
         return path if path is not None and io.hash_file(path) == hash_ else None
+
+    def parts(self, hashes: Sequence[str]) -> list[Path | None]:
+        """The paths of `HASH.parquet`."""
+        return [*map(self.frame, hashes)]
 
     def write_partials(
         self, writes: Sequence[PartialWrite], sorted_by: str | None = None
@@ -108,7 +109,7 @@ class LocalTaskFiles(TaskFiles):
 
     def lacks_partials(self, files: Sequence[str]) -> set[str]:
         """Compare the bytes of each with its name."""
-        return {name for name in files if self.part(name) is None}
+        return {name for name in files if self.frame(name) is None}
 
     def take_partials(self, files: Sequence[str]) -> None:
         """Link them to where the store has its own."""

@@ -27,7 +27,7 @@ from mlforge.store.objects import keys
 from mlforge.store.objects.cache import FeatureCache
 from mlforge.store.objects.document import FeatureDocument
 from mlforge.store.objects.documents import Documents
-from mlforge.store.objects.objects import NotReadable, together
+from mlforge.store.objects.objects import NotReadable, each, together
 from mlforge.store.task_files import TaskFiles
 from mlforge.store.transaction import TablePiece
 
@@ -108,15 +108,18 @@ class ObjectTaskFiles(TaskFiles):
         """The file of the cache, fetched where it is not there."""
         return self._at_hand(hash_, self._key(f"{hash_}.parquet"))
 
-    def part(self, hash_: str) -> Path | None:
-        """The file of the cache, fetched where it is not there, of a part that the bucket has."""
+    def parts(self, hashes: Sequence[str]) -> list[Path | None]:
+        """The files of the cache, fetched where they are not there, of parts that the bucket has."""
+        unique = [*dict.fromkeys(hashes)]
+        paths = dict(zip(unique, each(self._part, unique), strict=True))
+        for hash_, path in paths.items():
+            if path is not None:  # noted by the thread that holds the feature's lock
+                self._note_stored(keys.part(self._cache.home, hash_))
+        return [paths[hash_] for hash_ in hashes]
+
+    def _part(self, hash_: str) -> Path | None:
         key = keys.part(self._cache.home, hash_)
-        if self._objects.look(key) is None:
-            return None
-        path = self._at_hand(hash_, key)
-        if path is not None:
-            self._note_stored(key)
-        return path
+        return None if self._objects.look(key) is None else self._at_hand(hash_, key)
 
     def write_partials(
         self, writes: Sequence[PartialWrite], sorted_by: str | None = None

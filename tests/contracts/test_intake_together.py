@@ -1,0 +1,181 @@
+"""An intake by tasks for several features of one source: each file is read once for all, and each feature is as at home."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from mlforge import Definitions, Feature
+from mlforge.build import intake_tasks
+from mlforge.build.runner import RunHere
+from mlforge.core import failpoints
+from mlforge.metrics import Rolling
+from mlforge.store import LocalStore, ObjectStore, Store
+from tests.contracts.test_intake_tasks import TINY_PACKS
+from tests.support.objects import MemoryObjects
+from tests.support.projects import Project, rows
+from tests.support.scattered import Scattered
+
+NAMES = ("spend", "extremes", "doubled", "ranked")
+FILES, GROUPS = 7, 4
+
+
+def doubled(df: pl.DataFrame) -> pl.DataFrame:
+    return df.select("user_id", "at", amount=pl.col("amount") * 2)
+
+
+def ranked(df: pl.DataFrame) -> pl.DataFrame:
+    return df.select("user_id", "at", amount=pl.col("amount").rank())
+
+
+def features(project: Project) -> list[Feature]:
+    """Two of one function, one of another, and one that must see the whole source."""
+    extremes: list[Any] = [Rolling("7d", {"amount": ["min", "max"]})]
+    return [
+        project.define(),
+        project.define(name="extremes", metrics=extremes),
+        project.define(doubled, name="doubled"),
+        project.define(ranked, name="ranked", incremental=False),
+    ]
+
+
+class Alone(Scattered):
+    """Loses no process, and notes which tasks were beside others'."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__(seed)
+        self.random.random = lambda: 1.0  # type: ignore[method-assign]
+        self.beside: list[list[str]] = []
+
+    def run(self, tasks: Sequence[Any], here: RunHere) -> Iterable[Any]:
+        if tasks[0].kind == "intake":
+            self.beside.append([other.feature for other in tasks[0].others])
+        return super().run(tasks, here)
+
+
+class Machines:
+    def __init__(self, root: Path, place: str) -> None:
+        self.root, self.place, self.objects = root, place, MemoryObjects()
+        self.project = Project(root / "project")
+        for number in range(FILES):
+            self.drop(number)
+        bad = self.project.drop("bad", rows((1, 2, 3.0)))
+        bad.write_bytes(bad.read_bytes()[:90] + b"PAR1")
+
+    def drop(self, number: int) -> None:
+        days = [number * 5 + n / 5 for n in range(9)]
+        self.project.drop(
+            f"good{number}", rows(*((n % 3, day, day / 7) for n, day in enumerate(days)))
+        )
+
+    def store(self, machine: str) -> Store:
+        if self.place == "folder":
+            return LocalStore(self.root / "shared", TINY_PACKS)
+        objects = MemoryObjects(self.objects.stored)
+        return ObjectStore("s3://memory/store", self.root / machine, grace="1d", objects=objects)
+
+    def definitions(self, runner: Scattered) -> Definitions:
+        settings: dict[str, Any] = {"runner": runner, "distribute_above": 0}
+        first, *others = (
+            self.project.on(self.store(name)).definitions(*features(self.project), **settings)
+            for name in ("first", "second", "third")
+        )
+        runner.executors = [other.run_task for other in others]
+        return first
+
+    def are_as_at_home(self) -> None:
+        home = LocalStore(self.root / "home", TINY_PACKS)
+        self.project.on(home).definitions(*features(self.project)).build()
+        ours = self.store("first")
+        for name in NAMES:
+            shared, own = ours.read_metadata(name), home.read_metadata(name)
+            assert (shared.content_hash, shared.sources) == (own.content_hash, own.sources)
+            assert shared.partials == own.partials
+            assert [*ours.books(name).quarantine] == ["bad.parquet"]
+            assert ours.check_partials(name, [p.hash for p in shared.partials]) == {}
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def machines(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Machines:
+    monkeypatch.setattr(intake_tasks, "GROUP_FILES", 2)
+    monkeypatch.setattr("mlforge.build.companions.SETTLED_NS", 0)
+    return Machines(tmp_path, request.param)
+
+
+@pytest.fixture
+def decoded() -> Iterator[list[None]]:
+    """An entry for each time that a file was decoded."""
+    times: list[None] = []
+    failpoints.arm("file.decoding", lambda: times.append(None))
+    yield times
+    failpoints.disarm()
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_each_file_is_read_once_by_tasks_for_all_features_that_treat_each_alone(
+    machines: Machines, decoded: list[None], full: bool
+) -> None:
+    runner = Alone(seed=1)
+
+    machines.definitions(runner).build(NAMES[:3], full=full)
+
+    assert runner.beside == [["extremes", "doubled"], [], []]
+    assert len(runner.intakes) == 3 * GROUPS
+    assert len(decoded) == FILES
+    machines.definitions(Alone()).build("ranked")
+    machines.are_as_at_home()
+    for name in NAMES:
+        again = machines.definitions(Alone()).build(name)[name]
+        assert (again.reason, again.intake) == ("unchanged", ())
+
+
+def test_a_process_that_is_lost_amid_tasks_of_several_features_loses_none(
+    machines: Machines,
+) -> None:
+    machines.definitions(Scattered(seed=5)).build()
+
+    machines.are_as_at_home()
+
+
+def test_a_feature_that_would_read_other_files_reads_them_in_its_own_turn(
+    machines: Machines,
+) -> None:
+    machines.definitions(Alone()).build("extremes")
+    for number in range(FILES, FILES + 4):
+        machines.drop(number)
+    runner = Alone(seed=2)
+
+    machines.definitions(runner).build()
+
+    assert runner.beside == [["doubled"], [], []]
+    machines.are_as_at_home()
+
+
+def test_a_function_that_fails_beside_another_fails_in_its_own_turn(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Panic(BaseException):
+        """As polars has one, which is no Exception."""
+
+    from mlforge.build import intake_running
+
+    read = intake_running._Work.read
+
+    def panicking(work: Any, files: Any) -> None:
+        if work.task.feature == "extremes" and work.task.id not in panicked:
+            panicked.append(work.task.id)
+            raise Panic
+        read(work, files)
+
+    panicked: list[str] = []
+    monkeypatch.setattr(intake_running._Work, "read", panicking)
+    machines.definitions(Alone(seed=3)).build()
+
+    assert len(panicked) == GROUPS
+    machines.are_as_at_home()
