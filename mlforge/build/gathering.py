@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import polars as pl
 
 from mlforge.core import clock, time_model
-from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.manifest import Manifest
+from mlforge.core.time_model import Window
 from mlforge.core.values import END, FIRST_INSTANT, TimeRange
 from mlforge.engines.evaluation import entities_affected_by_time
 from mlforge.engines.events import Events, events_of
+from mlforge.engines.tiles.totals import Totals
 from mlforge.engines.views import AsOfView, Gathered, distinct, gather
 from mlforge.store import Store
 from mlforge.store.changes import EventDiff
+from mlforge.store.integrity import intact
 
 MOST = 250_000
 """Of more events the push takes some entities after others, and gathers those of each itself."""
@@ -36,10 +41,17 @@ def gathered_once(
     if spec.interval is not None or not spec.columns or diff.times is None:
         return None
     views = AsOfView(events_of(store, candidate), after), AsOfView(events_of(store, latest), before)
-    events, within = views[0].events, _seen_by_both(*views)
-    if within is None or (events.totals is not None and not events.reads_all(after)):
+    events, totals = views[0].events, None
+    if events.totals is None or events.reads_all(after):
+        within = _seen_by_both(*views)
+    elif totals := _totals_of_both(*views):
+        within = _seen_beside(totals, events, TimeRange(min(before, after), max(before, after)))
+    else:
         return None
-    within = _with_late_rows(within, diff.times.start, spec)
+    if within is None:
+        return None
+    windows = spec.windows if totals is None else events.windows_since(after)
+    within = _with_late_rows(within, diff.times.start, windows)
     is_resident = events.is_resident(within)
     if not (is_resident or events.has_index or _are_few(diff.entities, within)):
         return None
@@ -48,7 +60,12 @@ def gathered_once(
     if not (is_resident or _are_found(events, within, among)):
         return None
     gathered = gather(views, among, within=within)
-    return gathered if gathered.frames.shared.height <= MOST else None
+    if gathered.frames.shared.height > MOST:
+        return None
+    if totals is None:
+        return gathered
+    with intact(spec.name):
+        return replace(gathered, totals=totals.of_entities(among))
 
 
 def _are_found(events: Events, within: TimeRange, among: pl.DataFrame) -> bool:
@@ -63,11 +80,30 @@ def _are_few(entities: pl.DataFrame, within: TimeRange) -> bool:
     return entities.height <= FEW and within.start >= FIRST_INSTANT
 
 
-def _with_late_rows(within: TimeRange, first: int, spec: FeatureSpec) -> TimeRange:
-    """The range with all that rows see from the first changed event on, where that is little more."""
-    seen = time_model.events_seen(TimeRange(first, first), spec.windows)
-    is_little = within.start - seen.start <= time_model.longest(spec.windows) // time_model.LATE
+def _with_late_rows(within: TimeRange, first: int, windows: Sequence[Window]) -> TimeRange:
+    """The range with all that rows see through some windows from the first changed event on, where that is little more."""
+    if not windows:
+        return within
+    seen = time_model.events_seen(TimeRange(first, first), windows)
+    is_little = within.start - seen.start <= time_model.longest(windows) // time_model.LATE
     return within.union(seen) if is_little else within
+
+
+def _totals_of_both(now: AsOfView, before: AsOfView) -> Totals | None:
+    """The totals that stand for all older events of both views; None where they differ, or older events lie beside them."""
+    first, second = now.events.totals, before.events.totals
+    if first is None or second is None or first.file != second.file or first.late or second.late:
+        return None
+    assert now.as_of is not None
+    assert before.as_of is not None
+    return first if first.serve(min(now.as_of, before.as_of)) else None
+
+
+def _seen_beside(totals: Totals, events: Events, points: TimeRange) -> TimeRange:
+    """The times of all events that some points see beside totals."""
+    newer = TimeRange(totals.until, max(totals.until, points.end))
+    windows = events.windows_since(points.start)
+    return newer.union(time_model.events_seen(points, windows)) if windows else newer
 
 
 def _seen_by_both(now: AsOfView, before: AsOfView) -> TimeRange | None:

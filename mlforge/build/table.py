@@ -146,16 +146,31 @@ class TableWriter:
         if first == old.height:
             return pl.concat([old, fresh])  # as after most drops: nothing of it lies where they do
         stale = polars_schema.with_entities(old.slice(first, behind - first), self.events.spec)
-        kept = own.others(stale, polars_schema.microseconds(timestamp)).select(old.columns)
-        within = ordered(pl.concat([kept, fresh]), self.events)
+        places = own.places(stale, polars_schema.microseconds(timestamp))
+        stale = stale.select(old.columns)
+        within = self._replaced(stale, places, fresh)
         return pl.concat([old.head(first), within, old.slice(behind)])
+
+    def _replaced(
+        self, stale: pl.DataFrame, places: pl.Series, fresh: pl.DataFrame
+    ) -> pl.DataFrame:
+        """Ordered rows with fresh ones in the stead of those at some places, in order."""
+        identity, many = self.events.spec.order, stale.height
+        if stale[places].select(identity).equals(fresh.select(identity)):
+            # Rows of the same instants and keys, as after an amendment, come where those were.
+            chosen = pl.int_range(many, dtype=pl.Int64, eager=True)
+            newer = pl.int_range(many, many + fresh.height, dtype=pl.Int64, eager=True)
+            return pl.concat([stale, fresh])[chosen.scatter(places, newer)]
+        is_kept = pl.Series([True]).new_from_index(0, many).scatter(places, False)
+        return ordered(pl.concat([stale.filter(is_kept), fresh]), self.events)
 
     def _seen_by(self, own: EntityTimes) -> Gathered | None:
         """The gathered events, if all that rows see are among them."""
-        gathered = self.gathered
-        if gathered is None or gathered.times is None or own.hull is None:
+        gathered, rows = self.gathered, own.hull
+        if gathered is None or gathered.times is None or rows is None:
             return None
-        seen = time_model.events_seen(own.hull, self.events.spec.windows).union(own.hull)
+        windows = gathered.events.windows_since(rows.start)
+        seen = time_model.events_seen(rows, windows).union(rows) if windows else rows
         # A window over all time begins so long before each point, and no event lies before the first instant.
         is_all = gathered.times.start <= max(seen.start, FIRST_INSTANT)
         return gathered if is_all else None

@@ -27,7 +27,7 @@ def with_known_values(
     """
     spec = events.spec
     windows = frozenset(spec.windows)
-    if spec.interval is not None or not windows:
+    if spec.interval is not None or not windows or events.totals is not None:
         return evaluate(events)
     key = of, spec.keys, spec.timestamp, windows, events.schema
     known = once("values by metric", lambda: key, KnownMetrics, events.frame, points)

@@ -16,6 +16,7 @@ from mlforge.core.manifest import Partial
 from mlforge.core.values import BEGINNING, TimeRange
 from mlforge.engines.evaluation import active_times
 from mlforge.engines.events import Events
+from mlforge.engines.tiles.totals import Totals
 from mlforge.frames import polars_schema
 from mlforge.frames.shared_results import ByIdentity, once
 from mlforge.store.integrity import intact
@@ -58,9 +59,14 @@ class AsOfView:
 
 @dataclass(frozen=True)
 class HeldEvents(Events):
-    """Events in memory."""
+    """Events in memory.
+
+    older: all events, among which those of a range that begins before the instant `since` are; None where all that anybody asks for are here.
+    """
 
     frame: pl.DataFrame = field(kw_only=True)
+    older: Events | None = field(default=None, kw_only=True)
+    since: int = field(default=BEGINNING, kw_only=True)
 
     @cached_property
     def content(self) -> Hashable:
@@ -81,7 +87,9 @@ class HeldEvents(Events):
         times: TimeRange | None = None,
         among: pl.DataFrame | None = None,
     ) -> pl.LazyFrame:
-        """From memory."""
+        """From memory, but for a range that begins before what is held."""
+        if self.older is not None and (times is None or times.start < self.since):
+            return self.older.scan(columns, times, among)
         rows = self.frame.lazy()
         if columns is not None:
             names = {*columns, *self.spec.entity}
@@ -118,7 +126,8 @@ class Gathered:
     """Events in memory of one view or two: of files that both have, and of files that each has alone.
 
     among: keys of the entities that they are of, None for all. times: a range in which all events of theirs are here, None where only
-    those are that the views see. online: the rows of the first view, where they were evaluated beside others.
+    those are that the views see. online: the rows of the first view, where they were evaluated beside others. totals: of older events
+    of theirs, which both views see, in memory; None where no older event is seen.
     """
 
     views: Sequence[AsOfView]
@@ -126,12 +135,18 @@ class Gathered:
     times: TimeRange | None
     frames: _Frames
     online: OnlineRows | None = None
+    totals: Totals | None = None
 
     @property
     def events(self) -> HeldEvents:
         """The events that the first view sees."""
-        of = self.views[0].events
-        return HeldEvents(of.spec, of.schema, (), of.where, frame=self.frames.seen)
+        of, frame = self.views[0].events, self.frames.seen
+        held = HeldEvents(
+            of.spec, of.schema, (), of.where, known_totals=(self.totals,), frame=frame
+        )
+        if self.totals is None or self.times is None:
+            return held
+        return replace(held, older=of, since=self.times.start)
 
     def active_entities(self) -> tuple[pl.DataFrame, int]:
         """Keys of the entities that have a value in the first view, and how many have one in the second."""
@@ -140,10 +155,19 @@ class Gathered:
             [active_times(v.events.spec, v.as_of) for v in self.views],
         )
         key = spec.entity, spec.timestamp, tuple(map(tuple, ends))
-        frames = self.frames.shared, *self.frames.own
-        return once("active entities", lambda: key, self._active_entities, *frames)
+        older = self._older_entities
+        frames = self.frames.shared, *self.frames.own, *older
+        return once("active entities", lambda: key, lambda: self._active_entities(older), *frames)
 
-    def _active_entities(self) -> tuple[pl.DataFrame, int]:
+    @property
+    def _older_entities(self) -> list[pl.DataFrame]:
+        """Keys of the entities that totals stand for, each of which has a value in all views; nothing without totals."""
+        if self.totals is None:
+            return []
+        keys = self.totals.tiles.rows.select(self.totals.spec.entity)
+        return [polars_schema.in_memory(keys)]
+
+    def _active_entities(self, older: Sequence[pl.DataFrame]) -> tuple[pl.DataFrame, int]:
         keys, first, second = list(self.views[0].events.spec.entity), self.views[0], self._second
         seen_by: list[tuple[pl.DataFrame, tuple[AsOfView | None, AsOfView | None]]] = [
             (self.frames.shared, (first, second)),
@@ -160,6 +184,8 @@ class Gathered:
             )
             for frame, views in seen_by
         ]
+        flags = [pl.lit(True).alias(flag) for flag in _ACTIVE]
+        rows += [frame.lazy().select(*keys, *flags) for frame in older]
         entities = polars_schema.in_memory(
             pl.concat(rows).group_by(keys).agg(pl.col(_ACTIVE).any())
         )

@@ -70,16 +70,14 @@ class EntityTimes:
         """The rows whose time, in UTC microseconds, lies in their entity's range, in their order."""
         return self.beside(rows).filter(time.is_between(FIRST, LAST)).drop(FIRST, LAST)
 
-    def others(self, rows: pl.DataFrame, time: pl.Expr) -> pl.DataFrame:
-        """The rows of other entities, and those whose time lies outside of their entity's range."""
+    def places(self, rows: pl.DataFrame, time: pl.Expr) -> pl.Series:
+        """The places of the rows whose time lies in their entity's range, ascending (UInt32)."""
         keys = self.entities.columns
         narrow = rows.lazy().select(*keys, time.alias(_TIME)).with_row_index(_PLACE)
         inside = narrow.join(self.frame.lazy(), on=keys).filter(
             pl.col(_TIME).is_between(FIRST, LAST)
         )
-        places = inside.select(_PLACE).collect()[_PLACE]
-        is_other = pl.Series([True]).new_from_index(0, rows.height).scatter(places, False)
-        return rows.filter(is_other)
+        return inside.select(pl.col(_PLACE).sort()).collect().to_series()
 
 
 def entities_and_hull(

@@ -47,7 +47,7 @@ def pair_of(session: Session, file: SourceFile, content: Content | None) -> File
         reason = session.quarantine.repeats(file.path, session.memo(file.path))
         if reason is not None and content is None:
             raise SourceError(reason)
-        content = content or session.states.read(file)
+        content = content or session.read(file)
         frame = session.nulls.mended(content.frame)
         rows = FileRows(frame, file.path, content.left_out)
         partial = session.compute(session.key(file.path), rows, alone=True)
@@ -70,7 +70,7 @@ def _new_content(session: Session, file: SourceFile, small_files: SmallFiles) ->
     reason = session.quarantine.repeats(file.path, session.memo(file.path))
     if reason is not None and state.shape:
         raise SourceError(reason)
-    return states.read(file)
+    return session.read(file)
 
 
 def _if_small(content: Content | None) -> Content | None:

@@ -16,6 +16,7 @@ from mlforge.core.manifest import Manifest, Partial
 from mlforge.core.schema import Schema
 from mlforge.errors import MlforgeError
 from mlforge.features.feature import Feature
+from mlforge.ingest.amended import AmendedFiles
 from mlforge.ingest.by_file import pair_of, read_each
 from mlforge.ingest.file_states import FileStates
 from mlforge.ingest.intake import FAULTS, NotProvenError
@@ -208,6 +209,7 @@ class Guest:
             cache=PartialCache(feature, store, latest, tables.hashes, afresh=True, write=write),
             transform=Transform(feature, around.hive, tables, max_bytes, apart, forgotten),
             quarantine=Quarantine({}),
+            amended=AmendedFiles(store, feature.name),
             max_bytes=max_bytes,
             adopted=around.adopted or {},
         )

@@ -72,6 +72,11 @@ class FileStates:
         self._note(file, read.file, content.frame.height, self._shapes.of(content.frame))
         return content
 
+    def is_at_hand(self, file: SourceFile) -> bool:
+        """Whether another feature has decoded the file's content, so that its rows are in memory."""
+        state = self.now.get(file.path)
+        return state is not None and self._reading.holds(state.hash)
+
     def ahead(
         self, files: Sequence[SourceFile], decodes: Callable[[str], bool], but: Collection[str]
     ) -> AbstractContextManager[Iterable[SourceFile]]:

@@ -52,11 +52,18 @@ def whole_key(prefix: str, contents: Iterable[str], feature: Feature) -> str:
     return memo_key(prefix, whole_content([*contents, *override]))
 
 
-def describe(key: str, events: pl.DataFrame, spec: FeatureSpec, dropped: dict[str, int]) -> Partial:
-    """The description of a partial, for use without opening it."""
+def describe(
+    key: str,
+    events: pl.DataFrame,
+    spec: FeatureSpec,
+    dropped: dict[str, int],
+    hashed: int | None = None,
+) -> Partial:
+    """The description of a partial, for use without opening it. hashed: the digest of its events, where it is known."""
     dropped = {reason: rows for reason, rows in dropped.items() if rows}
     schema = shared(polars_schema.schema_of_values(events))
-    return Partial(key, events.height, times_of(events, spec), schema, dropped, digest(events))
+    hashed = digest(events) if hashed is None else hashed
+    return Partial(key, events.height, times_of(events, spec), schema, dropped, hashed)
 
 
 def describe_each(

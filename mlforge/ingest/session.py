@@ -17,7 +17,8 @@ from mlforge.core.schema import dtypes
 from mlforge.errors import ColumnNotFound, MlforgeError
 from mlforge.features.feature import Feature
 from mlforge.frames.shared_results import ByIdentity, once
-from mlforge.ingest import partials, unchanged
+from mlforge.ingest import amended, partials, unchanged
+from mlforge.ingest.amended import AmendedFiles
 from mlforge.ingest.file_states import FileStates
 from mlforge.ingest.fit import Fit
 from mlforge.ingest.intake import FAULTS, Intake, Outvoted
@@ -28,7 +29,7 @@ from mlforge.ingest.side_tables import SideTables
 from mlforge.ingest.transform import Apart, FileRows, Transform, Transformed
 from mlforge.ingest.unchanged import FilePartial, UnchangedFiles
 from mlforge.sources.listing import Listing
-from mlforge.sources.parquet_reader import BeingWritten, NotReadNow
+from mlforge.sources.parquet_reader import BeingWritten, Content, NotReadNow
 from mlforge.sources.source import SourceFile
 from mlforge.sources.source_reading import SourceReading
 from mlforge.store import Store
@@ -45,6 +46,7 @@ class Session:
     cache: PartialCache
     transform: Transform
     quarantine: Quarantine
+    amended: AmendedFiles
     max_bytes: int | None = None
     warnings: list[str] = field(default_factory=list)
 
@@ -82,6 +84,7 @@ class Session:
             ),
             transform=Transform(feature, listing.hive, tables, max_bytes, apart, store.forgotten()),
             quarantine=Quarantine(store.books(feature.name).quarantine),
+            amended=AmendedFiles(store, feature.name),
             max_bytes=max_bytes,
         )
 
@@ -101,6 +104,16 @@ class Session:
             return False
         state = self.states.before.get(file.path)
         return state is None or state.size != file.stat.size or self.cache.is_new(state.hash)
+
+    def read(self, file: SourceFile) -> Content:
+        """The rows of a file that is ingested alone; the events that it had are read meanwhile, where it is large. Raises as `FileStates.read`."""
+        states, cache = self.states, self.cache
+        before = states.before.get(file.path)
+        is_large = before is not None and before.rows >= amended.LEAST_ROWS
+        if before is not None and is_large and states.is_ample and not states.is_at_hand(file):
+            known = cache.find(cache.key_in_use(cache.key(before.good)))
+            self.amended.expect(file.path, known)
+        return states.read(file)
 
     def compute(self, key: str, rows: FileRows, *, alone: bool) -> Partial:
         """Transform rows and store their events; `alone`: only if the function treats each row alone.
@@ -128,7 +141,9 @@ class Session:
 
         def described() -> tuple[pl.DataFrame, Transformed, Partial]:
             made = transformed()
-            return made.events, made, partials.describe(key, made.events, spec, made.dropped)
+            hashed = self.amended.digest_of(where, made.events)
+            described_partial = partials.describe(key, made.events, spec, made.dropped, hashed)
+            return made.events, made, described_partial
 
         def shared_key() -> Hashable:
             of = None if self.feature.code.tells_all else ByIdentity(self.feature.function)

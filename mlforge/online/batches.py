@@ -94,11 +94,12 @@ def evaluated(engine: Engine, gathered: Gathered) -> Batch:
     if known is not None and known.engine == engine.name:
         return Batch(known.rows, known.had)
     events, (alive, had) = gathered.events, gathered.active_entities()
+    older = events.totals and events.totals.file
     as_of = polars_schema.instant(gathered.views[0].as_of)
     points = alive.with_columns(as_of.alias(POINT))
     rows = once(
         "values",
-        lambda: (type(engine), events.schema, events.spec.evaluated),
+        lambda: (type(engine), events.schema, events.spec.evaluated, older),
         lambda: alive.hstack(_values(engine, events, points)),
         *(events.frame, points),
     )

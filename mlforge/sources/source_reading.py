@@ -111,6 +111,10 @@ class SourceReading:
         self._contents.clear()
         self._room = self._keep_bytes
 
+    def holds(self, hash_: str) -> bool:
+        """Whether the rows of a content are in memory."""
+        return hash_ in self._contents
+
     def _undecoded(self, file: SourceFile, max_bytes: int | None) -> Early:
         """The file's bytes: those that were read ahead or hashed a moment ago, if it is small and was the last."""
         hashed, self._hashed = self._hashed, None

@@ -13,6 +13,7 @@ from mlforge.core.manifest import MODULUS, Manifest, Partial
 from mlforge.core.schema import with_dtypes_of
 from mlforge.core.values import TimeRange
 from mlforge.frames import polars_schema
+from mlforge.frames.common_rows import without_common_rows
 from mlforge.frames.entity_times import EntityTimes
 from mlforge.frames.shared_results import once
 from mlforge.store.base import Store
@@ -91,31 +92,5 @@ def _diff_scans(removed: EventScan | None, added: EventScan) -> EventDiff:
         return EventDiff(new.height, 0, EntityTimes.of(new, spec))
     went = removed.scan()
     if sum([p.rows for p in (*removed.partials, *added.partials)]) <= _ROWS_AT_ONCE:
-        went, came = _without_common_ends(*pl.collect_all([went, came]))
+        went, came = map(pl.DataFrame.lazy, without_common_rows(*pl.collect_all([went, came])))
     return diff_events(went, came, spec)
-
-
-def _without_common_ends(
-    went: pl.DataFrame, came: pl.DataFrame
-) -> tuple[pl.LazyFrame, pl.LazyFrame]:
-    """Two frames of events without the rows that both begin with and those that both end with.
-
-    Such rows cancel out. An amended file has most of its rows in common with what it was, and comparing them in order
-    costs a fraction of counting them.
-    """
-    height = min(went.height, came.height)
-    differing_rows = _differing_rows(went.head(height), came.head(height))
-    begin = differing_rows[0] if len(differing_rows) else height
-    went, came = went.slice(begin), came.slice(begin)
-    height = min(went.height, came.height)
-    differing_rows = _differing_rows(went.tail(height), came.tail(height))
-    end = height - 1 - differing_rows[-1] if len(differing_rows) else height
-    return went.head(went.height - end).lazy(), came.head(came.height - end).lazy()
-
-
-def _differing_rows(one: pl.DataFrame, other: pl.DataFrame) -> pl.Series:
-    """The places at which two frames of one height and one schema have different rows, in order."""
-    differs = pl.Series([False]).new_from_index(0, one.height)
-    for name in one.columns:
-        differs = differs | one[name].ne_missing(other[name])
-    return differs.arg_true()

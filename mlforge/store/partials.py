@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+import polars as pl
+
 from mlforge.core.manifest import Manifest, Partial
 from mlforge.core.signatures import named_methods
 from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite, TileWrite
@@ -67,6 +69,12 @@ class PartialStorage(ABC):
         They are stored when a version is published, and when the lock is given back: either raises what `write_partials` does.
         """
         self.write_partials(name, writes, sorted_by)
+
+    def hold(self, name: str, partial: Partial, rows: pl.DataFrame) -> None:  # noqa: B027 - may be left out: it only saves reading
+        """Have scans find the stored events of a partial, which the caller has read, in memory until a version is published or the lock is given back.
+
+        Call with the feature's lock held.
+        """
 
     @abstractmethod
     def partials(self, name: str) -> set[str]:

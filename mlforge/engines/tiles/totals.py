@@ -137,6 +137,11 @@ class Totals:
         """Whether they do so for every metric over all time that can be had of tiles."""
         return len(self.metrics(first_point)) == len(self.spec.columns)
 
+    def of_entities(self, among: pl.DataFrame) -> Totals:
+        """The totals of some entities alone, in memory."""
+        rows = polars_schema.of_entities(self.tiles.rows, among, self.spec.entity).collect()
+        return replace(self, tiles=replace(self.tiles, rows=rows.lazy()))
+
     def until_points(self, events: EventScan, last: int, among: pl.DataFrame | None) -> Tiles:
         """Tiles of all events up to an instant, of some entities."""
         spec, dtypes = self.spec, self.spec.value_dtypes(events.schema)

@@ -9,6 +9,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from mlforge.core.manifest import Manifest, Partial
 from mlforge.core.signatures import named_methods
 from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite, TileWrite
@@ -78,6 +80,10 @@ class LocalPartials(PartialStorage):
     ) -> None:
         """Have threads write those that get a file of their own."""
         self._feature(name).partial_store.begin_writing(writes, sorted_by)
+
+    def hold(self, name: str, partial: Partial, rows: pl.DataFrame) -> None:
+        """Beside those whose files are being written."""
+        self._feature(name).partial_store.hold(partial, rows)
 
     def partials(self, name: str) -> set[str]:
         """Hashes of the partials in `_partials` and in packs."""

@@ -182,6 +182,10 @@ class PartialStore:
             each = (Run([by_hash[p.hash] for p in run], sorted_by) for run in together)
             self.live.write(each)
 
+    def hold(self, partial: Partial, rows: pl.DataFrame) -> None:
+        """Have rows of a partial's own file in memory until what is being written is settled."""
+        self.behind.kept[str(self.alone(partial.hash))] = Kept(rows)
+
     def files(self) -> list[Path]:
         """The files that partials are read from."""
         inventory = self.look()

@@ -22,6 +22,8 @@ from mlforge.store.transaction import Piece, Pointer, Snapshot, StoredPiece, Tra
 
 _FRESH = ".fresh"
 _ROW_GROUP = 131_072
+_FEW_ROWS, _QUICKLY = 250_000, 1
+"""Smaller parts are written anew by later drops: they are packed less tightly, in a third of the time."""
 _PartFile = tuple[Part, Path]
 
 
@@ -156,4 +158,5 @@ class _Encoded:
 
 
 def _encode(rows: pl.DataFrame, file: Path | BytesIO) -> None:
-    rows.write_parquet(file, compression="zstd", row_group_size=_ROW_GROUP)
+    level = _QUICKLY if rows.height < _FEW_ROWS else None
+    rows.write_parquet(file, compression="zstd", compression_level=level, row_group_size=_ROW_GROUP)

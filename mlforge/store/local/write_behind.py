@@ -16,7 +16,7 @@ _NONE: Mapping[str, Kept] = {}
 
 
 class WriteBehind:
-    """Writes under way. kept: the rows that their files will hold, by file.
+    """Writes under way. kept: the rows that their files will hold, and those of others that somebody has just read, by file.
 
     Whoever holds the feature's lock begins and settles them. All others only wait, whether a thread that reads or a part of the same
     refresh that does without what it cannot read: neither a write nor its error is taken from the one who publishes.

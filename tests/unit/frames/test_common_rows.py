@@ -1,4 +1,4 @@
-"""What two sets of events have in common at their ends is left out before they are compared."""
+"""Rows that two frames have in common at their places are left out of both."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from mlforge.store.changes import _without_common_ends
+from mlforge.frames.common_rows import without_common_rows
 
 SCHEMA = {
     "user": pl.Int64(),
@@ -28,24 +28,26 @@ def test_rows_left_out_cancel_out(seed: int) -> None:
         went = [a_row(rng) for _ in range(rng.randint(0, 8))]
         came = edited(went, rng)
         whole = events(went), events(came)
-        left = [frame.collect() for frame in _without_common_ends(*whole)]
+        left = without_common_rows(*whole)
         assert difference(*left) == difference(*whole)
         if went == came:
             assert [frame.height for frame in left] == [0, 0]
 
 
-def test_one_amended_row_is_all_that_is_left() -> None:
+def test_amended_rows_are_all_that_is_left() -> None:
     rng = random.Random(7)
     went = [(number, *a_row(rng)[1:]) for number in range(1000)]
     came = [*went[:400], (400, 9.0, None, None, None), *went[401:]]
-    left = [frame.collect().height for frame in _without_common_ends(events(went), events(came))]
-    assert left == [1, 1]
+    came[900] = (900, -0.0, None, None, None)
+    went[900] = (900, 0.0, None, None, None)
+    left = [frame.height for frame in without_common_rows(events(went), events(came))]
+    assert left == [2, 2]
 
 
 def a_row(rng: random.Random) -> Row:
     return (
         rng.randint(0, 2),
-        rng.choice([None, 0.5, 1.5]),
+        rng.choice([None, 0.0, -0.0, 1.5]),
         rng.choice([None, ["a"], ["a", None], []]),
         rng.choice([None, (1.0, 2.0)]),
         rng.choice([None, {"lat": None}, {"lat": 1.0}]),
