@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -34,12 +34,16 @@ _DAYS_BACK = 3
 
 @dataclass
 class Feed:
-    """A project that is built, and the drops that come after."""
+    """A project that is built, and the drops that come after.
+
+    is_told: whether a refresh is told which file came, as a watcher tells a worker, or looks at all that is there.
+    """
 
     project: Project
     stores: Stores
     late: bool = False
     rows: int | None = None
+    is_told: bool = True
     modes: set[str] = field(default_factory=set)
     _next: int = 0
 
@@ -56,14 +60,18 @@ class Feed:
         """The seconds from the next drop's being there to its rows' being online."""
         size = self.project.bench.size
         frame = data.drop(size, self._next, late=self.late, rows=self.rows)
-        data.put(frame, self.project.source / f"drop-{self._next:06d}.parquet")
+        name = f"drop-{self._next:06d}.parquet"
+        data.put(frame, self.project.source / name)
         self._next += 1
-        return seconds(self.follow)
+        return seconds(partial(self.follow, name))
 
-    def follow(self) -> int:
-        """Refresh and push, as a worker does; how many rows went online."""
+    def follow(self, *names: str) -> int:
+        """Refresh and push, as a worker does; how many rows went online. names: those of the files that alone changed, where that is told."""
         definitions = self.stores.definitions
-        result = definitions.refresh(NAME)
+        paths = frozenset(names) if names and self.is_told else None
+        result = definitions.refresh(
+            NAME, options=replace(definitions.settings.options, paths=paths)
+        )
         self.modes.add(result.mode)
         return definitions.push(NAME, diff=result.diff).written
 

@@ -132,7 +132,7 @@ class Project:
     @cached_property
     def work_queue(self) -> WorkQueue:
         """The work queue of the project."""
-        return WorkQueue(self.redis, self.scope)
+        return WorkQueue(self.redis, self.scope, self.hash)
 
     @cached_property
     def event_log(self) -> EventLog:

@@ -6,7 +6,7 @@ repeats work, never loses it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
@@ -23,12 +23,13 @@ from mlforge.build.gathering import gathered_once
 from mlforge.build.intake_planning import IntakePlan
 from mlforge.build.intake_tasks import GroupFigures, groups_of
 from mlforge.build.keeping import keeper_of
+from mlforge.build.looking import looking
 from mlforge.build.policy import mode_of
 from mlforge.build.result import BuildResult, Options
 from mlforge.build.sealing import sealed_source, sealing_of
 from mlforge.build.shared_intake import SharedIntake
 from mlforge.build.table import TableWriter
-from mlforge.build.usable import check_whole, complete, nothing_usable, still_there
+from mlforge.build.usable import check_whole, nothing_usable, still_there
 from mlforge.core import clock
 from mlforge.core.logs import get_logger
 from mlforge.core.manifest import Manifest
@@ -47,10 +48,9 @@ from mlforge.features.feature import Feature
 from mlforge.ingest.elsewhere import NOWHERE
 from mlforge.ingest.pipeline import Intake, ingest
 from mlforge.ingest.transform import Apart
-from mlforge.ingest.unchanged import of_version
 from mlforge.sources.listing import Listing
 from mlforge.sources.row_source import RowSource
-from mlforge.sources.source_file import SourceFile, Stat
+from mlforge.sources.source_file import SourceFile
 from mlforge.sources.source_reading import SourceReading
 from mlforge.store import Books, Snapshot, Store, Transaction
 from mlforge.store.changes import EventDiff
@@ -148,8 +148,7 @@ class _Refresh:
         if snapshot.books.hold and snapshot.books.by_person and not self.options.attended:
             return self._unchanged(snapshot, "held", held=snapshot.books.hold)
         source = sealed_source(self.source, snapshot, is_believed=not self.options.full)
-        with source.reading(_unchanged_stats(snapshot)) as listed:
-            listing = complete(listed, source, snapshot.latest)
+        with looking(self.feature, source, snapshot, self.options) as listing:
             if not listing.exists:
                 return self._nothing(snapshot, self.source.absence(listing))
             intake = self._ingest(listing, snapshot)
@@ -355,6 +354,7 @@ class _Refresh:
             feature=self.feature.name,
             planned=not self.options.publish,
             files_read=intake.files_read if intake else 0,
+            has_looked=intake is not None and intake.has_all,
             quarantined=tuple(intake.quarantine.values()) if intake else (),
             warnings=intake.warnings if intake else (),
             intake=_groups(intake.unread, self.options.group_bytes) if intake else (),
@@ -381,11 +381,3 @@ def _each_once(*warnings: str) -> tuple[str, ...]:
 
 def _groups(files: Sequence[SourceFile], most_bytes: int) -> tuple[GroupFigures, ...]:
     return tuple(map(GroupFigures.of, groups_of(files, most_bytes)))
-
-
-def _unchanged_stats(snapshot: Snapshot) -> Mapping[str, Stat] | None:
-    """The stats of source files as the latest version saw them, by path: the listing reuses equal ones."""
-    latest = snapshot.latest
-    if latest is None or not latest.rowwise:
-        return None
-    return of_version(latest, snapshot.file_states).stats

@@ -40,7 +40,8 @@ class Options:
     definitions that the feature is of. others: the features of the same definitions. gathered: where a push follows, called with the
     events that it needs, and mostly its rows, before the version is written.
     group_bytes: the most bytes of new files that a task of an intake reads. run: the id of a run that is full: its tasks take up no
-    result of another run's. companions: the features of the same source whose turn comes later in the run.
+    result of another run's. companions: the features of the same source whose turn comes later in the run. paths: the files of the
+    source, as its listings name them, that alone can have changed since the last refresh; None for any.
     """
 
     attended: bool = True
@@ -60,6 +61,7 @@ class Options:
     group_bytes: int = GROUP_BYTES
     run: str = ""
     companions: tuple[Companion, ...] = ()
+    paths: frozenset[str] | None = None
 
     @property
     def in_a_run(self) -> Options:
@@ -81,6 +83,7 @@ class BuildResult:
     be compared. steps: seconds by step: read (list and read files, apply the function), build (compare, compute the table),
     publish (write and sync, make the version visible). tasks: the ranges of time of a full build; empty
     for an incremental one, and where there is no timestamp. intake: the groups of new files, which many processes can read.
+    has_looked: whether each file was looked at that was to be; not where one could not be read yet, as it was being written.
     """
 
     feature: str
@@ -97,6 +100,7 @@ class BuildResult:
     entities: int = 0
     rows_recomputed: int = 0
     files_read: int = 0
+    has_looked: bool = False
     quarantined: tuple[Quarantined, ...] = ()
     warnings: tuple[str, ...] = ()
     steps: Mapping[str, float] = field(default_factory=dict)

@@ -39,7 +39,8 @@ class Intake:
 
     evidence: how files differ in their columns, for the change summary. outvoted: the files whose rows
     counted until now and no more do, as most files have another dtype. unread: the files that had to be read, each alone.
-    is_shared: whether tasks of other processes have read some.
+    is_shared: whether tasks of other processes have read some. has_all: whether each listed file was looked at; not where one could
+    not be read yet.
     """
 
     rowwise: bool
@@ -57,6 +58,7 @@ class Intake:
     tables: Mapping[str, tuple[TableRecord, ...]] = field(default_factory=dict)
     unread: tuple[SourceFile, ...] = ()
     is_shared: bool = False
+    has_all: bool = True
 
 
 class NotProvenError(Exception):

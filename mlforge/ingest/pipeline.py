@@ -96,7 +96,7 @@ def _ingested(
 def _by_file(session: Session, why: str, elsewhere: Elsewhere) -> Intake:
     """Ingest each file alone: one partial per file."""
     unchanged_files, pairs = _unchanged_files(session), dict[str, FilePartial]()
-    new = session.listing.among(lacking(session.listing.stats, unchanged_files.stats))
+    new = session.listing.among(session.listing.lacking(unchanged_files.stats))
     unread = session.unread(new)
     waiting = read_new(session, new, told_of(session, elsewhere, unread), pairs)
     if waiting or any(map(has_null_columns, set(map(_shape_of, session.states.now.values())))):
@@ -135,7 +135,7 @@ def _unchanged_files(session: Session) -> UnchangedFiles:
     latest, cache, states = session.latest, session.cache, session.states
     if latest is None or not _is_of_this_function(session, latest):
         return UnchangedFiles()
-    files = unchanged.of_version(latest, states.before).among(session.listing.stats)
+    files = unchanged.of_version(latest, states.before).among(session.listing)
     if lost := set(lacking(map(_hash_of, latest.partials), cache.on_disk)):
         files = files.whose(lambda partial: partial.hash not in lost)
     if latest.spec.interval != session.feature.spec.interval:

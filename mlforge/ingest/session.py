@@ -263,6 +263,7 @@ class Session:
             outvoted=outvoted,
             tables=self.transform.tables.records,
             unread=tuple(unread),
+            has_all=len(file_states) >= len(self.listing.stats),
         )
 
     def _check_rules(self, fitted: Fit, used: Sequence[Partial]) -> None:

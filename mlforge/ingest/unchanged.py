@@ -11,8 +11,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 
-from mlforge.core.list_diff import lacking
 from mlforge.core.manifest import Manifest, Partial, SourceRecord
+from mlforge.sources.listing import Listing
 from mlforge.sources.source_file import Stat
 from mlforge.store import FileState, FileStateMap
 
@@ -30,14 +30,10 @@ class UnchangedFiles:
     partials: tuple[Partial, ...] = ()
     stats: Mapping[str, Stat] = field(default_factory=dict)
 
-    def among(self, stats: Mapping[str, Stat]) -> UnchangedFiles:
+    def among(self, listing: Listing) -> UnchangedFiles:
         """The files that are listed with the same stat."""
-        there = dict(stats)
-        for path in lacking(stats, self.stats):
-            del there[path]
-        if there == self.stats:
-            return self
-        return self._of({path for path, stat in there.items() if stat == self.stats[path]})
+        unlike = listing.unlike(self.stats)
+        return self.without(set(unlike)) if unlike else self
 
     def whose(self, fits: Callable[[Partial], bool]) -> UnchangedFiles:
         """The files whose partials fit."""

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from mlforge.errors import SourceError
 
-_LOGS = {"_delta_log": "Delta", ".hoodie": "Hudi", ".hoodie_partition_metadata": "Hudi"}
+LOGS = {"_delta_log": "Delta", ".hoodie": "Hudi", ".hoodie_partition_metadata": "Hudi"}
+"""The names of tables' logs, and their formats."""
 _READS = {
     "Delta": "name the table: 'delta:{folder}'",
     "Iceberg": "name the table: 'iceberg:{folder}'",
@@ -22,7 +23,7 @@ def check_log(source: str, folder: Path, name: str) -> None:
 
     Raises SourceError that names the folder, the table's format, and how to read its rows.
     """
-    kind = _LOGS.get(name)
+    kind = LOGS.get(name)
     if kind is None and name == METADATA and _is_iceberg(folder / name):
         kind = "Iceberg"
     if kind is not None:
@@ -36,7 +37,7 @@ def check_log(source: str, folder: Path, name: str) -> None:
 def check_key(source: str, bucket: str, key: str) -> None:
     """Refuse a bucket that holds an object with this key, if that belongs to a table's log; raises as `check_log`."""
     *folders, name = key.split("/")
-    kinds = [_LOGS[part] for part in (*folders, name) if part in _LOGS]
+    kinds = [LOGS[part] for part in (*folders, name) if part in LOGS]
     if folders[-1:] == [METADATA] and name.endswith(".metadata.json"):
         kinds.append("Iceberg")
     if kinds:
@@ -49,7 +50,7 @@ def check_key(source: str, bucket: str, key: str) -> None:
 def check_above(source: str, root: Path) -> None:
     """Raise SourceError for a folder inside a table with a log, such as a partition."""
     for folder in root.parents:
-        for name in (*_LOGS, METADATA):
+        for name in (*LOGS, METADATA):
             if os.path.lexists(folder / name):
                 check_log(source, folder, name)
 

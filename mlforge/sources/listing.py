@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mlforge.core.list_diff import lacking
 from mlforge.sources.source_file import FileStat, Remote, SourceFile, Stat
 from mlforge.sources.walk import FolderState, Ignored
 
@@ -20,7 +21,8 @@ class Listing:
     version: of files that are one table, the version that they are (`user_spend@1.0.3`): all of them count or
     none. located: where files lie that are not at their paths below the root. remote: by which files are read that
     are no files of this machine. notes: what to warn of. sealed_until: the instant from before which
-    partitions are sealed by now, in UTC microseconds; 0 of a source that seals none.
+    partitions are sealed by now, in UTC microseconds; 0 of a source that seals none. known: the stats that were taken for
+    granted but for those of the paths in `looked_at`; None where each file was looked at.
     """
 
     root: Path
@@ -35,6 +37,8 @@ class Listing:
     located: Mapping[str, Path] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     sealed_until: int = 0
+    known: Mapping[str, Stat] | None = None
+    looked_at: frozenset[str] = frozenset()
 
     @property
     def files(self) -> tuple[SourceFile, ...]:
@@ -47,6 +51,19 @@ class Listing:
             SourceFile(path, self.absolute(path), FileStat(*self.stats[path]), self.remote)
             for path in sorted(paths)
         )
+
+    def lacking(self, stats: Mapping[str, Stat]) -> list[str]:
+        """The paths of listed files that are not among some stats, in the order of the listing."""
+        if stats is not self.known:
+            return lacking(self.stats, stats)
+        return [path for path in self.looked_at if path in self.stats and path not in stats]
+
+    def unlike(self, stats: Mapping[str, Stat]) -> list[str]:
+        """The paths among some stats of files that are not listed with the same one."""
+        listed = self.stats
+        if stats is self.known:
+            return [p for p in self.looked_at if p in stats and listed.get(p) != stats[p]]
+        return [path for path, stat in stats.items() if listed.get(path) != stat]
 
     def absolute(self, path: str) -> Path:
         """Where the file of a path is."""

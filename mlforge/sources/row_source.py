@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
@@ -52,6 +52,13 @@ class RowSource(ABC):
     @abstractmethod
     def reading(self, known: Mapping[str, Stat] | None = None) -> AbstractContextManager[Listing]:
         """A listing as `scan` gives it, whose files stay for as long as the block runs, where the source can promise it."""
+
+    def look(self, paths: Collection[str], known: Mapping[str, Stat]) -> Listing | None:
+        """A listing of the known files with those at these paths as they are now, without a look at any other; None where only a scan can tell.
+
+        Tables are scanned. Raises SourceError as `scan` does.
+        """
+        return None
 
     def with_unlisted(self, listing: Listing, paths: Iterable[str]) -> Listing:
         """The listing with those of the paths that it lacks though they are there; the very listing of a source that lists exactly."""

@@ -6,7 +6,7 @@ A scan lists files without opening them; `mlforge.sources.parquet_reader` reads 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from operator import attrgetter
@@ -16,6 +16,7 @@ from types import MappingProxyType
 from mlforge.errors import near_names
 from mlforge.sources.glob import EVERYTHING
 from mlforge.sources.listing import Listing
+from mlforge.sources.named_files import look_at
 from mlforge.sources.parquet_reader import (
     Content,
     completeness,
@@ -26,7 +27,7 @@ from mlforge.sources.parquet_reader import (
 from mlforge.sources.place import Place
 from mlforge.sources.row_source import RowSource
 from mlforge.sources.source_file import FileStat, SourceFile, Stat
-from mlforge.sources.walk import Ignored, Walk
+from mlforge.sources.walk import Ignored, Walk, hive_of
 
 __all__ = [
     "Content",
@@ -155,6 +156,24 @@ class Source(RowSource):
             hive=frozenset().union(*(walk.hive for walk in walks)),
             tables={name: table.scan() for name, table in self.tables},
             folders={folder: at for walk in walks for folder, at in walk.looked_into.items()},
+        )
+
+    def look(self, paths: Collection[str], known: Mapping[str, Stat]) -> Listing | None:
+        """As in `RowSource`; only of a source of one place, whose links lead nowhere out of it."""
+        if self.follow or len(self.places) != 1:
+            return None
+        stats = look_at(self.places[0], paths, known)
+        if stats is None:
+            return None
+        tables = {name: table.scan() for name, table in self.tables}
+        return Listing(
+            self.root,
+            exists=True,
+            stats=stats,
+            hive=hive_of(paths),
+            tables=tables,
+            known=known,
+            looked_at=frozenset(paths),
         )
 
     def why_nothing(self, listing: Listing) -> str | None:

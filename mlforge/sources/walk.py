@@ -6,7 +6,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -216,6 +216,13 @@ class Walk:
 
     def _ignore(self, parts: Parts, reason: str) -> None:
         self.ignored.append(Ignored(_printable(self.place.prefix + "/".join(parts)), reason))
+
+
+def hive_of(paths: Iterable[str]) -> frozenset[str]:
+    """The columns that the folders of paths hold."""
+    folders = {path.rpartition("/")[0] for path in paths}
+    parts = (part for folder in folders for part in folder.split("/"))
+    return frozenset(match[1] for part in parts if (match := HIVE.fullmatch(part)))
 
 
 def folder_state(folder: str) -> FolderState:

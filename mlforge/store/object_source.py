@@ -20,7 +20,7 @@ from mlforge.sources.place import SUFFIXES, Place, is_skipped
 from mlforge.sources.row_source import RowSource
 from mlforge.sources.source_file import FileStat, SourceFile, Stat
 from mlforge.sources.time_partitions import period_of
-from mlforge.sources.walk import HIVE, Ignored, wrong_type
+from mlforge.sources.walk import HIVE, Ignored, hive_of, wrong_type
 from mlforge.store.bucket_place import BucketPlace, stat_of
 from mlforge.store.object_reader import ObjectReader
 from mlforge.store.objects.objects import Entry, NotReadable, each
@@ -92,7 +92,7 @@ class ObjectSource(RowSource):
             is_there = is_there or bool(entries or believed)
             _take_in(place, entries, known or {}, stats, ignored, hive)
             stats |= {path: (known or {}).get(path, stat) for path, stat in believed.items()}
-            hive.update(_hive_of(believed))
+            hive.update(hive_of(believed))
         first = self.buckets[0]
         root = first.bucket + str(first.place.root) if len(self.buckets) == 1 else self.text
         return Listing(
@@ -220,14 +220,6 @@ class ObjectSource(RowSource):
 
 def _not_listed(place: BucketPlace, error: StoreError) -> SourceError:
     return SourceError(f"source {place.text!r} cannot be listed: {error}")
-
-
-def _hive_of(paths: Iterable[str]) -> set[str]:
-    """The columns that the folders of paths hold."""
-    folders = {path.rpartition("/")[0] for path in paths}
-    return {
-        match[1] for each in folders for part in each.split("/") if (match := HIVE.fullmatch(part))
-    }
 
 
 def _take_in(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from pathlib import Path
 
 import polars as pl
@@ -13,11 +15,18 @@ from mlforge.errors import StoreError
 from mlforge.maintenance.operations import prune, tidy, verify
 from mlforge.maintenance.retention import Retention
 from mlforge.store import LocalStore
-from mlforge.store.local import packs
+from mlforge.store.local import packs, reading_plans
 from mlforge.store.local.packs import Packing, choose_for_merge
+from mlforge.store.local.reading_plans import ReadingPlan
 from tests.support.projects import Project, at, rows
 
 FILES = 24
+
+
+@pytest.fixture(autouse=True)
+def few_are_very_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each plan to read some partials is made from the one before, where it can be."""
+    monkeypatch.setattr(reading_plans, "MANY", 0)
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +168,30 @@ def test_drops_are_packed_by_and_by_into_few_files(tmp_path: Path) -> None:
         assert len(files_in(project, "_partials")) <= 2 * 4
         assert len(files_in(project, "_packs")) <= 6
     is_as_rebuilt(project, tmp_path)
+
+
+def test_a_plan_that_is_made_from_another_reads_what_one_made_anew_reads(project: Project) -> None:
+    for day in range(4):
+        project.drop(f"e{day}", rows((7, day, 1.0)))
+        project.build()
+    stored = project.store.latest("spend").partials
+    packed = project.store._feature("spend").partial_store.live.look()
+    loose = [partial for partial in stored if partial.hash not in packed.places]
+    lists = [
+        [*stored], [*stored[:-1]], [*stored[1:]], [*stored, stored[0]], [*stored, loose[0]], loose, loose[1:],
+        [p for p in stored if p is not loose[1]], [p for p in stored if p is not stored[3]], [*loose[2:], *stored], [],
+    ]  # fmt: skip
+    followed = 0
+    for before, after in itertools.product(lists, lists):
+        plan = ReadingPlan.of(before, packed).after(after, packed)
+        if plan is not None:
+            followed += 1
+            assert read_by(plan) == read_by(ReadingPlan.of(after, packed))
+    assert followed > 2 * len(lists)
+
+
+def read_by(plan: ReadingPlan) -> tuple[Counter[str], Counter[str]]:
+    return Counter(task.file for task in plan.whole), Counter(p.hash for p in plan.others)
 
 
 def test_a_row_is_packed_again_a_logarithmic_number_of_times() -> None:

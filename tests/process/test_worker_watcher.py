@@ -26,8 +26,14 @@ def parquet(rows: int = 3) -> bytes:
 class Requested(list[tuple[str, str, int | None]]):
     """What was requested: (feature, reason, closed_at)."""
 
-    def __call__(self, feature: str, reason: str, closed_at: int | None) -> None:
+    def __init__(self) -> None:
+        self.named: dict[str, frozenset[str] | None] = {}
+
+    def __call__(
+        self, feature: str, reason: str, closed_at: int | None, paths: frozenset[str] | None
+    ) -> None:
         self.append((feature, reason, closed_at))
+        self.named[reason] = paths
 
     def reasons(self, feature: str = "spend") -> list[str]:
         return [reason for name, reason, _ in self if name == feature and reason != "start"]
@@ -146,6 +152,7 @@ def test_a_root_that_is_made_anew_is_watched_anew(watched, drops):
 def test_polling_sees_the_same(watched, drops):
     write(drops / "jan.parquet", parquet())
     eventually(lambda: watched.reasons() == ["jan.parquet came"])
+    assert watched.named["jan.parquet came"] is None
 
 
 @pytest.mark.parametrize("watched", [Timing(scan_every_s=0.2)], indirect=True)
@@ -170,3 +177,16 @@ def test_a_name_that_is_not_utf8_does_not_end_the_watch(watched, drops):
     (Path(os.fsdecode(os.fsencode(drops) + b"/bad\xff.parquet"))).write_bytes(parquet())
     write(drops / "good.parquet", parquet())
     eventually(lambda: "good.parquet came" in watched.reasons())
+
+
+def test_files_that_events_tell_of_are_named_and_what_a_scan_must_find_is_about_all(watched, drops):
+    file = write(drops / "deep/jan.parquet", parquet())
+    eventually(lambda: "deep/jan.parquet came" in watched.reasons())
+    write(file, parquet(5))
+    eventually(lambda: "deep/jan.parquet changed" in watched.reasons())
+    assert watched.named["deep/jan.parquet changed"] == {"deep/jan.parquet"}
+    assert watched.named["start"] is None
+    shutil.rmtree(drops)
+    eventually(lambda: any(reason.endswith("missing") for reason in watched.reasons()))
+    [missing] = {reason for reason in watched.reasons() if reason.endswith("missing")}
+    assert watched.named[missing] is None

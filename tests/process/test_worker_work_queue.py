@@ -10,7 +10,15 @@ from redis import Redis
 from tests.support.workers import eventually
 from worker.state import work_queue as module
 from worker.state.event_log import Distribution, EventLog
-from worker.state.work_queue import DEATHS, RETRY_AFTER_S, Ticket, WorkQueue, orphaned, overdue
+from worker.state.work_queue import (
+    DEATHS,
+    RETRY_AFTER_S,
+    Lease,
+    Ticket,
+    WorkQueue,
+    orphaned,
+    overdue,
+)
 
 
 @pytest.fixture
@@ -237,3 +245,125 @@ def test_freshness_is_a_distribution(redis):
     for milliseconds in range(1, 101):
         journal.record_freshness("spend", milliseconds)
     assert journal.freshness("spend") == Distribution(100, 51.0, 96.0, 100.0)
+
+
+def looked_at_all(tickets: WorkQueue) -> None:
+    """A refresh that has looked at all of the source."""
+    job = tickets.request("spend", "start").job or tickets.requeue(ticket_of(tickets))
+    lease = tickets.start("spend", job)
+    assert lease.paths is None
+    tickets.done(lease, "all")
+
+
+def named(tickets: WorkQueue, *paths: str) -> str | None:
+    return tickets.request("spend", "came", paths=paths).job
+
+
+def started(tickets: WorkQueue) -> Lease:
+    lease = tickets.start("spend", tickets.requeue(ticket_of(tickets)))
+    assert lease is not None
+    return lease
+
+
+def test_a_lease_tells_the_paths_that_its_requests_named_and_no_others(tickets):
+    looked_at_all(tickets)
+    named(tickets, "a.parquet")
+    named(tickets, "deep/b c.parquet", "a.parquet")
+    lease = started(tickets)
+    assert lease.paths == {"a.parquet", "deep/b c.parquet"}
+    named(tickets, "c.parquet")
+    again = tickets.start("spend", tickets.done(lease, "named"))
+    assert again.paths == {"c.parquet"}
+    tickets.done(again, "named")
+    named(tickets, "d.parquet")
+    assert started(tickets).paths == {"d.parquet"}
+
+
+def test_paths_that_were_named_before_a_kill_or_a_failure_are_named_again(tickets):
+    looked_at_all(tickets)
+    job = named(tickets, "a.parquet")
+    tickets.start("spend", job)
+    named(tickets, "b.parquet")
+    tickets.died("spend", job, "killed")
+    lease = started(tickets)
+    assert lease.paths == {"a.parquet", "b.parquet"}
+    tickets.failed(lease, "boom")
+    named(tickets, "c.parquet")
+    assert started(tickets).paths == {"a.parquet", "b.parquet", "c.parquet"}
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_request_that_names_nothing_is_about_all(tickets, first):
+    looked_at_all(tickets)
+    if first:
+        named(tickets, "a.parquet")
+    tickets.request("spend", "its rows must be renewed")
+    if not first:
+        named(tickets, "a.parquet")
+    assert started(tickets).paths is None
+
+
+def test_a_watcher_and_a_worker_of_an_earlier_release_name_nothing_and_forget_nothing(
+    tickets, redis
+):
+    ticket = "mlforge-work:shop:ticket:spend"
+    looked_at_all(tickets)
+    redis.hincrby(ticket, "wanted", 1)
+    named(tickets, "a.parquet")
+    assert started(tickets).paths is None
+    redis.hset(ticket, "served", ticket_of(tickets).wanted)  # by one that leaves the names there
+    redis.delete(f"{ticket}:lease")
+    redis.hincrby(ticket, "wanted", 1)
+    assert started(tickets).paths is None
+
+
+def test_paths_are_those_of_one_source_so_that_other_definitions_look_at_all(tickets, redis):
+    looked_at_all(tickets)
+    named(tickets, "a.parquet")
+    edited = WorkQueue(redis, "shop", by="other definitions")
+    assert started(edited).paths is None
+    named(edited, "b.parquet")
+    redis.delete("mlforge-work:shop:ticket:spend:lease")
+    assert started(edited).paths is None, "the first of the two names a path of another source"
+
+
+def test_after_a_while_all_is_looked_at_again_and_after_a_look_that_missed_something_at_once(
+    tickets, monkeypatch
+):
+    looked_at_all(tickets)
+    named(tickets, "a.parquet")
+    lease = started(tickets)
+    assert lease.paths == {"a.parquet"}
+    tickets.done(lease, "unsure")
+    named(tickets, "b.parquet")
+    lease = started(tickets)
+    assert lease.paths is None
+    tickets.done(lease, "all")
+    monkeypatch.setattr(module, "WHOLE_EVERY_S", 0)
+    named(tickets, "c.parquet")
+    assert started(tickets).paths is None
+
+
+@pytest.mark.parametrize(
+    "paths", [[f"{n}.parquet" for n in range(1_000)], ["x" * 70_000], ["\udcff.parquet"], []]
+)
+def test_too_many_paths_and_names_that_are_no_text_are_about_all(tickets, paths):
+    looked_at_all(tickets)
+    named(tickets, *paths)
+    named(tickets, "a.parquet")
+    lease = started(tickets)
+    assert lease.paths is None
+    tickets.done(lease, "all")
+    named(tickets, "a.parquet")
+    assert started(tickets).paths == {"a.parquet"}
+
+
+def test_a_ticket_does_not_grow_while_each_refresh_finds_another_request(tickets, redis):
+    looked_at_all(tickets)
+    named(tickets, "0.parquet")
+    lease = started(tickets)
+    for number in range(1, 20):
+        named(tickets, f"{number}.parquet")
+        lease = tickets.start("spend", tickets.done(lease, "named"))
+        assert lease.paths == {f"{number}.parquet"}
+    assert len(redis.hget("mlforge-work:shop:ticket:spend", "named")) < 100

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from mlforge.build import looking
 from mlforge.engines import Engine, duckdb_engine, fixed_point, point_windows, polars_engine
 from mlforge.engines.tiles import build, by_entity, held, sets, totals
 from mlforge.frames import polars_schema
@@ -14,6 +15,7 @@ from mlforge.ingest import small_files as module_of_small_files
 from mlforge.online import batches, chunks
 from mlforge.sources import read_ahead
 from mlforge.store import entity_index, resident
+from mlforge.store.local import reading_plans
 
 WAYS: Mapping[str, Mapping[str, bool]] = {
     "as it comes": {},
@@ -44,7 +46,8 @@ def forced(
     are, and gathered over seams. gathered: events at a time.
     small_pushes: a push of a handful of rows goes through every seam. lasting: events that are resident stay so, however
     many have come and gone since, and entities are looked up among them, however few there are. small_files: files are
-    read ahead two at a time, and made events of three at a time, however few there are.
+    read ahead two at a time, and made events of three at a time, however few there are; where a refresh is told which changed, it
+    looks at these alone, and what is read of packs is planned from what it was before.
     """
     with pytest.MonkeyPatch.context() as patch:
         if general:
@@ -86,6 +89,8 @@ def forced(
             patch.setattr(resident, "_STALE", 0)
             patch.setattr(resident, "_FEW", 0)
         if small_files:
+            patch.setattr(looking, "MANY_FILES", 0)
+            patch.setattr(reading_plans, "MANY", 0)
             patch.setattr(read_ahead, "_FEW_FILES", 1)
             patch.setattr(read_ahead, "_RUN_FILES", 2)
             patch.setattr(module_of_small_files, "_MOST_FILES", 3)

@@ -245,6 +245,8 @@ class Machine(Registry):
         self.source = self.root / "in"
         self.source.mkdir()
         self.files: dict[str, list[Row]] = {}
+        # By feature, the files that changed since it was refreshed.
+        self.touched: dict[str, set[str]] = {}
         self.versions: dict[str, Snapshot] = {}
         self.served: dict[oracle.Entity, dict[str, Cell]] | None = None
         self.served_by: Snapshot | None = None
@@ -357,12 +359,19 @@ class Machine(Registry):
         self.world.frame(rows).write_parquet(hidden)
         hidden.replace(path)
         self.files[name] = rows
+        self.touch(name)
         note(f"{name}: {rows}")
 
     def unlink(self, name: str) -> None:
         (self.source / name).unlink()
         del self.files[name]
+        self.touch(name)
         note(f"{name}: removed")
+
+    def touch(self, *names: str) -> None:
+        """Note files that a watcher would name."""
+        for touched in self.touched.values():
+            touched.update(names)
 
     def some_file(self, data: st.DataObject) -> str:
         return data.draw(st.sampled_from(sorted(self.files)), label="file")
@@ -419,6 +428,7 @@ class Machine(Registry):
         (self.source / new).parent.mkdir(parents=True, exist_ok=True)
         (self.source / old).rename(self.source / new)
         self.files[new] = self.files.pop(old)
+        self.touch(old, new)
         note(f"{old}: renamed to {new}")
         self.then(then, data)
 
@@ -430,6 +440,7 @@ class Machine(Registry):
         (self.source / new).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(self.source / old, self.source / new)
         self.files[new] = self.files[old]
+        self.touch(new)
         note(f"{old}: copied to {new}")
         self.then(then, data)
 
@@ -576,9 +587,8 @@ class Machine(Registry):
         failpoints.arm(place, lambda: die() if next(passes) == reached else None)
         try:
             with suppress(Killed), clock.fixed(self.now):
-                self.definitions.refresh(
-                    self.name, options=Options(cost_share=99, layout=Layout(2))
-                )
+                options = Options(cost_share=99, layout=Layout(2), paths=self.named(self.name))
+                self.definitions.refresh(self.name, options=options)
         finally:
             failpoints.disarm()
         self.store = self.reopened()
@@ -677,14 +687,19 @@ class Machine(Registry):
             return
         with clock.fixed(self.now), shared_results() as shared:
             if options is None:
+                self.touched.clear()
                 result = self.built(online=online, full=full, engine=override)
             else:  # small parts, and never a full rebuild for being cheaper
                 for name in self.names:
                     # A sum of doubled values may not fit where that of the values does.
                     with suppress(DataError) if name == TWIN else nullcontext():
+                        told = replace(options, paths=self.named(name))
+                        TALLY["refreshes that are told which files changed"] += bool(told.paths)
+                        self.touched.pop(name, None)
                         result = self.definitions.refresh(
-                            name, full=full, engine=override, options=options
+                            name, full=full, engine=override, options=told
                         )
+                        self.touched[name] = set()
                         if online:
                             self.definitions.push(name, engine=override, diff=result.diff)
         TALLY["results handed on"] += shared.handed_on
@@ -712,6 +727,10 @@ class Machine(Registry):
             self.judge_audit()
         if self.chained:
             self.judge_reader(online, options)
+
+    def named(self, name: str) -> frozenset[str] | None:
+        """The files that a feature's refresh is told of; None after one that did not get through."""
+        return frozenset(self.touched[name]) if name in self.touched else None
 
     @property
     def names(self) -> list[str]:

@@ -29,7 +29,7 @@ from worker.queue.cascade import request_readers
 from worker.queue.renewal import renewing
 from worker.queue.together import waiting_together
 from worker.state.drop_steps import drop_steps, trigger_of
-from worker.state.work_queue import Lease, Ticket
+from worker.state.work_queue import Lease, Looked, Ticket
 from worker.supervision import FAULTS, survived
 
 if TYPE_CHECKING:
@@ -113,6 +113,8 @@ def serve(at_work: Project, feature: str, job: str, reading: SourceReading) -> s
 def _served(at_work: Project, lease: Lease, before: Ticket, reading: SourceReading) -> str:
     """Bring a leased feature up to date, give the lease back; as `serve`. before: its ticket before the lease."""
     work_queue, feature = at_work.work_queue, lease.feature
+    if before.troubled:
+        lease = replace(lease, paths=None)
     reach("lease.taken")
     with renewing(work_queue, lease):
         try:
@@ -123,31 +125,53 @@ def _served(at_work: Project, lease: Lease, before: Ticket, reading: SourceReadi
                     _serve_on(at_work, feature)
                     enqueue(at_work, feature, work_queue.rested(lease, before))
                     return "parked"
-                outcome = _bring_up(at_work, lease, before, reading)
+                began = clock.now()
+                built = _refreshed(at_work, lease, before, reading)
+                outcome = _brought_online(at_work, lease, before, built, began)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # noqa: BLE001 - polars' PanicException is no Exception
             _note_failure(at_work, lease, error)
             return "failed"
     reach("job.done")
-    another = work_queue.done(lease)
+    another = work_queue.done(lease, _looked(lease, built))
     reach("lease.returned")
     enqueue(at_work, feature, another)
     return outcome
 
 
-def _bring_up(at_work: Project, lease: Lease, before: Ticket, reading: SourceReading) -> str:
-    """Refresh and push the feature, then log the outcome."""
+def _looked(lease: Lease, built: BuildResult) -> Looked:
+    if not built.has_looked:
+        return "unsure"
+    return "all" if lease.paths is None else "named"
+
+
+def _refreshed(
+    at_work: Project, lease: Lease, before: Ticket, reading: SourceReading
+) -> BuildResult:
+    """Refresh the feature; where that fails, its served version stays pushed."""
     definitions, feature = at_work.definitions, lease.feature
-    began = clock.now()
+    # Whatever ended the process before: if it was a file, it shall end no more than its own.
+    options = replace(
+        definitions.settings.options,
+        attended=False,
+        careful=before.troubled,
+        paths=lease.paths,
+    )
     try:
-        # Whatever ended the process before: if it was a file, it shall end no more than its own.
-        careful = before.troubled
-        built = definitions.refresh(feature, attended=False, careful=careful, reading=reading)
+        built = definitions.refresh(feature, options=options, reading=reading)
     except FAULTS:
         _serve_on(at_work, feature)
         raise
     reach("refresh.done")
+    return built
+
+
+def _brought_online(
+    at_work: Project, lease: Lease, before: Ticket, built: BuildResult, began: int
+) -> str:
+    """Push the feature, then log the outcome. began: when its refresh did, in UTC microseconds."""
+    feature = lease.feature
     if built.changed:
         lease = _with_first_file(at_work, lease, before)
         request_readers(at_work, feature, built.version, lease.closed_at)

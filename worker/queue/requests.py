@@ -18,22 +18,27 @@ from worker.supervision import FAULTS, tell_fault
 
 _TOLD = 3
 """Of so many faults the first are told: a server that refuses one request refuses all."""
+_LOST = "the server lost a request"
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class PendingRequest:
-    """A refresh that is to be requested: why, since when, and whether failures are forgotten for it."""
+    """A refresh that is to be requested: why, since when, whether failures are forgotten for it, and for which files (None: any)."""
 
     reason: str
     closed_at: int | None
     afresh: bool
+    paths: frozenset[str] | None = None
 
     def merged(self, later: PendingRequest) -> PendingRequest:
         """The two requests merged into one."""
         times = [time for time in (self.closed_at, later.closed_at) if time is not None]
-        return PendingRequest(later.reason, min(times, default=None), self.afresh or later.afresh)
+        of_all = self.paths is None or later.paths is None
+        paths = None if of_all else frozenset((*(self.paths or ()), *(later.paths or ())))
+        afresh = self.afresh or later.afresh
+        return PendingRequest(later.reason, min(times, default=None), afresh, paths)
 
 
 class Requests:
@@ -45,9 +50,15 @@ class Requests:
         self._counts: dict[str, int] = {}
         self._lock = threading.Lock()
 
-    def __call__(self, feature: str, reason: str, closed_at: int | None) -> None:
-        """Request a refresh because something changed."""
-        self._add(feature, PendingRequest(reason, closed_at, True))
+    def __call__(
+        self,
+        feature: str,
+        reason: str,
+        closed_at: int | None,
+        paths: frozenset[str] | None = None,
+    ) -> None:
+        """Request a refresh because something changed. paths: the files that did; None where that is not known of all."""
+        self._add(feature, PendingRequest(reason, closed_at, True, paths))
 
     def remind(self, feature: str, reason: str) -> None:
         """Request a refresh although nothing changed: failures are not forgotten for it."""
@@ -66,7 +77,7 @@ class Requests:
         for ticket in tickets:
             if ticket.wanted < counts.get(ticket.feature, 0):
                 log.warning("request lost by the server", feature=ticket.feature)
-                self.remind(ticket.feature, "the server lost a request")
+                self.remind(ticket.feature, _LOST)
 
     def flush(self) -> None:
         """Send the unsent requests; never raises."""
@@ -91,9 +102,14 @@ class Requests:
         self.flush()
 
     def _send(self, feature: str, pending: PendingRequest) -> None:
+        before = self._counts.get(feature, 0)
         request = self._project.work_queue.request(
-            feature, pending.reason, pending.closed_at, pending.afresh
+            feature, pending.reason, pending.closed_at, pending.afresh, pending.paths
         )
-        self._counts[feature] = request.wanted
         enqueue(self._project, feature, request.job)
+        if pending.paths is not None and request.wanted <= before:
+            # The server has lost requests, and with them what they named: one about all of the source follows.
+            self._send(feature, PendingRequest(_LOST, None, False))
+        else:
+            self._counts[feature] = request.wanted
         log.debug("requested", feature=feature, reason=pending.reason, job=request.job)

@@ -75,10 +75,12 @@ def run(settings: Settings, timing: Timing, beside: Beside) -> int:
     watching, reconciling = Heartbeat("watch"), Heartbeat("reconcile")
     health = Health(project, (watching, reconciling))
 
-    def request(feature: str, reason: str, closed_at: int | None) -> None:
+    def request(
+        feature: str, reason: str, closed_at: int | None, paths: frozenset[str] | None
+    ) -> None:
         with survived("give way to work"):
             auditor.give_way()
-        requests(feature, reason, closed_at)
+        requests(feature, reason, closed_at, paths)
         if closed_at is not None:
             _count_drop(project, feature)
 

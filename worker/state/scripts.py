@@ -7,6 +7,9 @@ from mlforge.core.values import SECOND_US
 LEASE_AT_MOST_MS = 60_000
 """A lease that would last for longer was given by nobody of us."""
 
+MOST_NAMED_BYTES = 65_536
+"""The most that a ticket keeps of paths that its requests name."""
+
 # KEYS: 1 the ticket, 2 its lease. Times come from the server: hosts need not agree on the time.
 # A script whose answer was lost is sent again, with the same job: it must answer as it did.
 _NOW = f"local t = redis.call('TIME'); local now = t[1] * {SECOND_US} + t[2];"
@@ -20,12 +23,36 @@ end
 """
 _QUEUE = _NOW + "redis.call('HSET', KEYS[1], 'queued', job, 'queued_at', string.format('%d', now));"
 
-REQUEST = f"""{_HOLDER}{_NOW}
+# Entries of `worker.state.named_paths`. Those that other definitions' watcher has named are of other sources.
+_NAME = f"""
+local function name(paths, wanted, by)
+  if paths == '' then return end
+  local named, namer = unpack(redis.call('HMGET', KEYS[1], 'named', 'named_by'))
+  if not named or namer ~= by then named = '' end
+  named = named .. string.gsub(paths, '[^%z]+%z', string.format('%d', wanted) .. '\\t%0')
+  if #named > {MOST_NAMED_BYTES} then named = '' end
+  redis.call('HSET', KEYS[1], 'named', named, 'named_by', by)
+end
+"""
+_FORGET_NAMED = """
+local function forget_named(serves)
+  local named = redis.call('HGET', KEYS[1], 'named')
+  if not named then return end
+  local left = string.gsub(named, '(%d+)\\t[^%z]*%z', function(count)
+    if tonumber(count) <= serves then return '' end
+  end)
+  if left == '' then redis.call('HDEL', KEYS[1], 'named', 'named_by')
+  else redis.call('HSET', KEYS[1], 'named', left) end
+end
+"""
+
+REQUEST = f"""{_HOLDER}{_NAME}{_NOW}
 local job, reason, closed_at, afresh = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 if redis.call('HGET', KEYS[1], 'queued') == job then
   return {{1, tonumber(redis.call('HGET', KEYS[1], 'wanted'))}}
 end
 local wanted = redis.call('HINCRBY', KEYS[1], 'wanted', 1)
+name(ARGV[5], wanted, ARGV[6])
 redis.call('HSET', KEYS[1], 'reason', reason)
 if closed_at ~= '' then
   local known = redis.call('HGET', KEYS[1], 'closed_at')
@@ -79,9 +106,10 @@ if closed_at then redis.call('HSET', KEYS[1], 'taken_closed_at', closed_at) end
 if requested_at then redis.call('HSET', KEYS[1], 'taken_requested_at', requested_at) end
 redis.call('HSET', KEYS[1], 'working', job, 'attempt', attempt)
 {_NOW}
+local served, named, namer, whole_at = unpack(redis.call('HMGET', KEYS[1], 'served', 'named', 'named_by', 'whole_at'))
 return {{
   wanted, closed_at or '', redis.call('HGET', KEYS[1], 'reason') or '',
-  requested_at or '', string.format('%d', now)
+  requested_at or '', string.format('%d', now), served or '0', named or '', namer or '', whole_at or ''
 }}
 """
 
@@ -93,14 +121,17 @@ return redis.call('PEXPIRE', KEYS[2], ARGV[2])
 
 # Who lost the lease does not say what was served: the server may have lost the ticket with it and
 # count from 0, and then an old count would pass for requests that nobody has seen.
-DONE = f"""{_HOLDER}
-local held, serves, job = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+DONE = f"""{_HOLDER}{_FORGET_NAMED}
+local held, serves, job, looked = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
 if redis.call('HGET', KEYS[1], 'queued') == job then return 1 end
 if holder_of(KEYS[2]) ~= held then return 0 end
 {_NOW}
 if serves > tonumber(redis.call('HGET', KEYS[1], 'served') or '0') then
   redis.call('HSET', KEYS[1], 'served', serves, 'served_at', string.format('%d', now))
 end
+forget_named(serves)
+if looked == 'all' then redis.call('HSET', KEYS[1], 'whole_at', string.format('%d', now))
+elseif looked ~= 'named' then redis.call('HDEL', KEYS[1], 'whole_at') end
 redis.call('DEL', KEYS[2])
 redis.call('HDEL', KEYS[1],
   'working', 'taken_closed_at', 'taken_requested_at', 'failures', 'interruptions', 'deaths', 'error', 'failed_at')

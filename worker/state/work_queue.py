@@ -11,9 +11,9 @@ Every change is one script (`worker.state.scripts`).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 from redis import Redis
@@ -22,6 +22,7 @@ from redis.exceptions import RedisError
 from mlforge.core import clock
 from mlforge.core.values import SECOND_US
 from worker.state import scripts
+from worker.state.named_paths import paths_of, text_of
 from worker.state.scripts import LEASE_AT_MOST_MS
 
 LEASE_MS = 10_000
@@ -30,8 +31,13 @@ RETRY_AFTER_S = (1, 5, 25)
 """Pauses before a failed refresh is tried again; after the last one it is parked."""
 RESUME_AFTER_S = (0, 0, 5, 25, 60)
 """Pauses after an interruption (a dead process, no server); the last one repeats."""
+WHOLE_EVERY_S = 300
+"""So long after a look at all of a source the next refresh looks at all of it again, whatever paths are named."""
 DEATHS = 10
 """So many processes in a row may die at a feature, without one that got through, until it is parked."""
+
+Looked = Literal["all", "named", "unsure"]
+"""The extent of a refresh's look: all of the source, the named paths alone, or less than it was to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +97,7 @@ class Lease:
     closed_at: when the earliest file that it serves was closed, by its host's clock; requested_at: when the refresh was
     requested for that file; taken_at: when the lease was taken, both by the server's clock. UTC microseconds.
     took_s: how long taking it took. clock_ahead: by how much this host's clock was ahead of the server's then, at the least, in us.
+    paths: the files of the source that its requests are about, as the source's listings name them; None for all of it.
     """
 
     feature: str
@@ -102,6 +109,7 @@ class Lease:
     taken_at: int = 0
     took_s: float = 0.0
     clock_ahead: int = 0
+    paths: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,10 +152,13 @@ def new_job_id(feature: str) -> str:
 
 
 class WorkQueue:
-    """The tickets of one project; methods that return a job id ask the caller to enqueue it."""
+    """The tickets of one project; methods that return a job id ask the caller to enqueue it.
 
-    def __init__(self, redis: Redis, scope: str) -> None:
-        self._redis = redis
+    by: the hash of the definitions at work: only under the same ones a named path is a file of the same source.
+    """
+
+    def __init__(self, redis: Redis, scope: str, by: str = "") -> None:
+        self._redis, self._by = redis, by
         self._prefix = f"mlforge-work:{scope}"
         self._request = redis.register_script(scripts.REQUEST)
         self._requeue = redis.register_script(scripts.REQUEUE)
@@ -157,12 +168,18 @@ class WorkQueue:
         self._failed = redis.register_script(scripts.FAILED)
 
     def request(
-        self, feature: str, reason: str, closed_at: int | None = None, afresh: bool = True
+        self,
+        feature: str,
+        reason: str,
+        closed_at: int | None = None,
+        afresh: bool = True,
+        paths: Collection[str] | None = None,
     ) -> Request:
         """Want a refresh.
 
         closed_at: when the file that this is about was closed.
         afresh: forget failures, since something has changed; otherwise their pauses go on.
+        paths: the files that alone can have changed since the requests before; None for any.
         """
         job = new_job_id(feature)
         arguments: list[str | int] = [
@@ -170,6 +187,8 @@ class WorkQueue:
             reason,
             "" if closed_at is None else closed_at,
             int(afresh),
+            text_of(paths),
+            self._by,
         ]
         answer: Any = self._request(self._keys(feature), arguments)
         return Request(job if answer[0] else None, int(answer[1]))
@@ -199,7 +218,7 @@ class WorkQueue:
         if answer is None:
             return None
         took_s = time.perf_counter() - begun
-        requests, closed_at, reason, requested_at, taken_at = answer
+        requests, closed_at, reason, requested_at, taken_at, served, *named = answer
         return Lease(
             feature,
             job,
@@ -210,16 +229,27 @@ class WorkQueue:
             taken_at=int(taken_at),
             took_s=took_s,
             clock_ahead=_clock_ahead(int(taken_at), took_s),
+            paths=self._paths(int(served), int(requests), int(taken_at), *map(_text, named)),
         )
+
+    def _paths(
+        self, served: int, wanted: int, now: int, named: str, named_by: str, whole_at: str
+    ) -> frozenset[str] | None:
+        """The paths that alone are to be looked at; None for all of the source."""
+        is_recent = whole_at.isdecimal() and now - int(whole_at) < WHOLE_EVERY_S * SECOND_US
+        return paths_of(named, served, wanted) if is_recent and named_by == self._by else None
 
     def renew(self, feature: str, job: str) -> bool:
         """Extend the lease; False if it was lost, or is not taken yet."""
         return bool(self._renew(self._keys(feature), [job, LEASE_MS]))
 
-    def done(self, lease: Lease) -> str | None:
-        """Give the lease back after success; returns a job to enqueue if new requests came in."""
+    def done(self, lease: Lease, looked: Looked = "unsure") -> str | None:
+        """Give the lease back after success; returns a job to enqueue if new requests came in.
+
+        looked: after less than what was asked for the next refresh looks at all of the source.
+        """
         job = new_job_id(lease.feature)
-        answer = self._done(self._keys(lease.feature), [lease.job, lease.serves, job])
+        answer = self._done(self._keys(lease.feature), [lease.job, lease.serves, job, looked])
         return job if answer else None
 
     def failed(self, lease: Lease, error: str, transient: bool = False) -> str | None:

@@ -16,6 +16,7 @@ from mlforge.sources.row_source import RowSource
 from mlforge.sources.source import FileStat, completeness, is_being_written
 from mlforge.sources.source_file import Stat
 from mlforge.sources.walk import FolderState, folder_state
+from worker.state.named_paths import MOST_NAMED
 
 _COARSE_US = 50_000
 """How much a file system's clock may be behind the clock that is asked for now."""
@@ -29,12 +30,14 @@ SETTLE_S = 2.0
 class Change:
     """Files of a source that appeared, changed or vanished; `closed_at`: when the first was closed, in UTC microseconds.
 
-    example: the path of a file; the news itself where there is one without a file.
+    example: the path of a file; the news itself where there is one without a file. paths: those of all its files; None for too many, or
+    where not each is known.
     """
 
     counts: Mapping[str, int]
     example: str
     closed_at: int | None = None
+    paths: frozenset[str] | None = None
 
     def and_then(self, other: Change | None) -> Change:
         """The two changes merged into one."""
@@ -47,6 +50,7 @@ class Change:
             Counter(self.counts) + Counter(other.counts),
             self.example,
             min(times) if times else None,
+            _together(self.paths, other.paths),
         )
 
     def __str__(self) -> str:
@@ -55,6 +59,13 @@ class Change:
         if sum(self.counts.values()) == 1:
             return f"{self.example} {next(iter(self.counts))}"
         return ", ".join(f"{plural(count, 'file')} {what}" for what, count in self.counts.items())
+
+
+def _together(some: frozenset[str] | None, more: frozenset[str] | None) -> frozenset[str] | None:
+    """The paths of both; None where they are too many to name."""
+    if some is None or more is None or len(some) + len(more) > MOST_NAMED:
+        return None
+    return some | more
 
 
 @dataclass(slots=True)
@@ -68,10 +79,14 @@ class _Unfinished:
 
 @dataclass(slots=True)
 class FileTracker:
-    """A source, the features that it feeds, and the files as they were last seen whole."""
+    """A source, the features that it feeds, and the files as they were last seen whole.
+
+    of_rows: those of the features whose rows it holds, and not only a table beside them.
+    """
 
     source: RowSource
     features: tuple[str, ...]
+    of_rows: frozenset[str] = frozenset()
     known: dict[str, FileStat] = field(default_factory=dict)
     unfinished: dict[str, _Unfinished] = field(default_factory=dict)
     exists: bool = True
@@ -135,7 +150,8 @@ class FileTracker:
         stat = _stat(path)
         if stat is None:
             self.unfinished.pop(place, None)
-            return Change({"went": 1}, place, now_us) if self.known.pop(place, None) else None
+            was = self.known.pop(place, None)
+            return Change({"went": 1}, place, now_us, frozenset((place,))) if was else None
         return self._judge(place, path, stat, _Instants(now_us, now_s, self.looked_at))
 
     def look(self, listing: Listing, now_us: int, now_s: float) -> Change | None:
@@ -195,7 +211,8 @@ class FileTracker:
                 return None
         self.unfinished.pop(place, None)
         self.known[place] = stat
-        return Change({"came" if before is None else "changed": 1}, place, came_at)
+        what = "came" if before is None else "changed"
+        return Change({what: 1}, place, came_at, frozenset((place,)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,8 +46,9 @@ _ROOTS_SHARE = 1_000
 _FLOOD = 4_096
 """Events at once after which all is looked at: the system keeps only so many that nobody has read, and drops the rest."""
 
-Request = Callable[[str, str, int | None], None]
-"""Called with a feature, what happened, and when the first file of it was closed (us)."""
+Request = Callable[[str, str, int | None, frozenset[str] | None], None]
+"""Called with a feature, what happened, when the first file of it was closed (us), and the files that alone can have changed since
+the requests before; None where more may have."""
 
 log = structlog.get_logger()
 
@@ -203,6 +204,7 @@ class Watcher:
     def _look_at(self, batch: Collection[tuple[Event, str]]) -> None:
         now_us, now_s = clock.now(), time.monotonic()
         if len(batch) >= _FLOOD:  # more than that may have been lost
+            self._whole_at = now_s
             self._scan_at += [now_s, *(now_s + echo for echo in ECHOES_S)]
         events: dict[int, list[tuple[Event, Path]]] = defaultdict(list)
         concerned: dict[int, FileTracker] = {}
@@ -220,7 +222,7 @@ class Watcher:
                         change = later.and_then(change) if later else change
                     elif kind is not Event.modified and tracker.concerns_folder(place_of_event):
                         self._scan_at += [now_s, *(now_s + echo for echo in ECHOES_S)]
-                self._tell(tracker, change)
+                self._tell(tracker, change, is_told=True)
 
     def _tick(self, scan: bool = False) -> None:
         with self._looking:
@@ -231,7 +233,7 @@ class Watcher:
             else:
                 for tracker in self._trackers:
                     if tracker.unfinished:
-                        self._tell(tracker, tracker.settle(clock.now(), now_s))
+                        self._tell(tracker, tracker.settle(clock.now(), now_s), is_told=True)
             for tracker, change in self._polls.taken() if self._started else ():
                 self._tell(tracker, change)
         self._on_tick()
@@ -259,7 +261,7 @@ class Watcher:
             self._started = True
             for tracker in (*self._trackers, *self._polls.trackers):
                 for feature in tracker.features:
-                    self._request(feature, self._why, None)
+                    self._request(feature, self._why, None, None)
             self._on_start()
         ended = time.monotonic()
         # A scan of very many files takes its time: it must not become all that is done.
@@ -270,11 +272,18 @@ class Watcher:
         self._rests_until = ended + _REST_SHARE * (ended - began)
         self._scan_at = [at for at in self._scan_at if at > ended] + [ended + pause]
 
-    def _tell(self, tracker: FileTracker, change: Change | None) -> None:
+    def _tell(self, tracker: FileTracker, change: Change | None, *, is_told: bool = False) -> None:
+        """Request the features of a changed source.
+
+        is_told: an event told of the change. Only then its files are named: what a scan has to find shows that events are
+        missed here, as on disks that other hosts write to, and refreshes are to look at all that is there.
+        """
         if change is None or not self._started:  # the first scan only learns what is there
             return
+        named = change.paths if is_told and not self._polling else None
         for feature in tracker.features:
-            self._request(feature, str(change), change.closed_at)
+            paths = named if feature in tracker.of_rows else None
+            self._request(feature, str(change), change.closed_at, paths)
 
 
 def _by_source(sources: Mapping[str, RowSource]) -> Iterator[FileTracker]:
@@ -285,4 +294,5 @@ def _by_source(sources: Mapping[str, RowSource]) -> Iterator[FileTracker]:
         for _, table in source.tables:
             grouped.setdefault(table, []).append(feature)
     for source, features in grouped.items():
-        yield FileTracker(source, tuple(features))
+        of_rows = frozenset(feature for feature in features if sources[feature].rows == source)
+        yield FileTracker(source, tuple(features), of_rows)

@@ -33,6 +33,7 @@ from mlforge.store.local.loose_files import HASH, SUFFIX, LooseFiles
 from mlforge.store.local.packs import Pack, Packing, Run
 from mlforge.store.local.partial_file import partial_in, write_partial
 from mlforge.store.local.paths import is_link, no_link
+from mlforge.store.local.reading_plans import ReadingPlans
 from mlforge.store.local.write_behind import WriteBehind
 from mlforge.store.numbered import numbered_rows
 from mlforge.store.resident import Resident, columns_of
@@ -47,6 +48,7 @@ class PartialStore:
         self.folder, self.packing = folder, packing
         self.live = LivePacks(folder / "_packs")
         self._files = LooseFiles(folder / "_partials")
+        self._plans = ReadingPlans()
         # Both None in a process that never called `keep`, as most; by file, what came after what is resident.
         self.resident: Resident | None = None
         self._memory: dict[str, Kept] | None = None
@@ -318,22 +320,10 @@ class PartialStore:
         self.live.recover()
 
     def _planned(self, partials: Sequence[Partial], inventory: Inventory) -> Sequence[FileScanTask]:
-        by_hash = {partial.hash: partial for partial in partials}
-        outside_packs, whole = set(by_hash), list[FileScanTask]()
-        if len(outside_packs) == len(partials):  # a partial that counts twice is read twice
-            for pack in inventory.packed.whole:
-                if outside_packs.issuperset(pack.hashes):
-                    outside_packs.difference_update(pack.hashes)
-                    pack.tell(by_hash)
-                    whole.append(pack.task)
-        loose = (
-            [partial for partial in partials if partial.hash in outside_packs]
-            if outside_packs
-            else []
-        )
-        places = self._located([partial.hash for partial in loose], inventory)
+        plan = self._plans.of(partials, inventory.packed)
+        places = self._located([partial.hash for partial in plan.others], inventory)
         # In the order of time, in which rows are cheapest to sort.
-        tasks = (*whole, *file_tasks.plan_files(loose, places))
+        tasks = (*plan.whole, *file_tasks.plan_files(plan.others, places))
         return sorted(tasks, key=lambda task: task.times.start if task.times else 0)
 
     def _located(self, hashes: Iterable[str], inventory: Inventory) -> list[PartialLocation]:

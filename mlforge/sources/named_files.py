@@ -1,0 +1,81 @@
+"""A look at some files of a place by name, where all others are as they are known to be."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from mlforge.sources.glob import Parts
+from mlforge.sources.lake_table import LOGS, METADATA, check_above, check_log
+from mlforge.sources.place import Place
+from mlforge.sources.source_file import Stat, stat_of
+
+
+def look_at(
+    place: Place, paths: Collection[str], known: Mapping[str, Stat]
+) -> dict[str, Stat] | None:
+    """The known stats, of these paths as they are now; None where a walk over the place must tell.
+
+    A walk must where links, or anything but files and folders, are involved, where a path cannot be one of the place's, and where
+    something may not be looked at. Raises SourceError for a folder that belongs to a table with a log.
+    """
+    if place.pattern.is_one:
+        return None
+    check_above(place.text, place.root)
+    folders, stats = _Folders(place), dict(known)
+    try:
+        if not folders.has(()):
+            return None
+        for path in paths:
+            parts = tuple(path.removeprefix(place.prefix).split("/"))
+            if not (path.startswith(place.prefix) and path.isprintable() and place.takes(parts)):
+                return None
+            now = _stat(place.root.joinpath(*parts)) if folders.has(parts[:-1]) else None
+            if now is None:
+                stats.pop(path, None)
+            elif stats.get(path) != now:
+                stats[path] = now
+    except OSError:
+        return None
+    return stats
+
+
+def _stat(path: Path) -> Stat | None:
+    """The stat of a file; None where there is none. Raises OSError for what is no plain file."""
+    try:
+        result = path.lstat()
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(result.st_mode):
+        raise OSError(errno.EINVAL, "neither a file nor a folder", str(path))
+    return stat_of(result)
+
+
+class _Folders:
+    """The folders of a place that named files lie in, each looked at once."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._there: dict[Parts, bool] = {}
+
+    def has(self, parts: Parts) -> bool:
+        """Whether a folder is there. Raises OSError for what is none, as a link to one, and SourceError for one of a table with a log."""
+        if parts not in self._there:
+            self._there[parts] = (not parts or self.has(parts[:-1])) and self._is_there(parts)
+        return self._there[parts]
+
+    def _is_there(self, parts: Parts) -> bool:
+        folder = self._place.root.joinpath(*parts)
+        try:
+            result = folder.lstat() if parts else folder.stat()
+        except FileNotFoundError:
+            return False
+        if not stat.S_ISDIR(result.st_mode):
+            raise NotADirectoryError(folder)
+        for name in (*LOGS, METADATA):
+            if os.path.lexists(folder / name):
+                check_log(self._place.text, folder, name)
+        return True
