@@ -176,7 +176,7 @@ def _events(task: BuildTask, spec: FeatureSpec, store: Store, files: TaskFiles) 
     where = f"{task.feature}: {task.inputs[:12]}, which a task names,"
     schema, partials = events_from_json(files.document(task.inputs), where)
     plan_files = partial(store.plan_files, task.feature)
-    events = Events(spec, schema, partials, plan_files, fetches=store.fetches_files)
+    events = Events(spec, schema, partials, plan_files, fetches=store.fetches_files).as_filed
     if task.carried is None:
         return events.with_totals(None)
     document = files.document(task.carried) or {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -49,7 +49,8 @@ class BuildRange:
 
     def evaluated(self, engine: Engine, told: Told) -> pl.DataFrame:
         """The range's rows; told: called with the figures."""
-        rows = evaluate(engine, self.events, self.entities or self.times)
+        events = replace(self.events, dealt=self.buckets)
+        rows = evaluate(engine, events, self.entities or self.times)
         size = int(rows.estimated_size())
         told(
             TaskFigures(self.times, self.events_read, rows.height, size, self.bucket, self.buckets)

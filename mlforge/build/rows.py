@@ -107,7 +107,7 @@ def _at_boundaries(
         .sort(POINT, *spec.entity)
         .collect()
     )
-    values = engine.values(events, at)
+    values = engine.values(events.with_tiles(at.height, event_times), at)
     return at.select(*spec.keys, pl.col(POINT).alias(spec.timestamp)).hstack(values)
 
 

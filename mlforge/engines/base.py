@@ -243,8 +243,7 @@ class Engine(ABC):
         if totals is not None and totals.since <= times.start:
             seen = seen.union(TimeRange(min(totals.until, times.end), times.end))
         # A tile stands for several events.
-        are_tiled = events.cache.covers(events, seen, events.spec.columns)
-        gathered = self.gathered * (DENSE if are_tiled else 1)
+        gathered = self.gathered * (DENSE if events.are_tiled(seen) else 1)
         ranges = events.within(seen).ranges(gathered, windows)
         if len(ranges) == 1:
             yield points

@@ -87,8 +87,8 @@ def _carried(events: Events, spec: FeatureSpec, totals: Totals | None, until: in
     dtypes = spec.value_dtypes(events.schema)
     begun = BEGINNING if totals is None else totals.until
     scan = events.scan(spec.needed(), TimeRange(begun, until - 1))
-    in_order, start = events.store is None, tile_of(until)
-    tiles = build_tiles(timeline.of_events(scan, spec), spec, dtypes, start, in_order=in_order)
+    start = tile_of(until)
+    tiles = build_tiles(timeline.of_events(scan, spec), spec, dtypes, start, in_order=events.filed)
     if totals is not None:
         tiles = concat_tiles([totals.tiles, tiles], dtypes)
     tiles_of_entities = compact(tiles, spec, dtypes)

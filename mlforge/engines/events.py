@@ -15,7 +15,7 @@ from mlforge.core.manifest import Manifest, Partial
 from mlforge.core.metrics import MetricColumn
 from mlforge.core.time_model import Window
 from mlforge.core.values import FIRST_INSTANT, TimeRange
-from mlforge.engines.tiles.build import is_rounded
+from mlforge.engines.tiles.build import PARTS_OF, are_dense, is_rounded
 from mlforge.engines.tiles.by_entity import is_index_due, write_index
 from mlforge.engines.tiles.cache import TileCache
 from mlforge.engines.tiles.held import kept
@@ -34,12 +34,17 @@ class Events(EventScan):
     """A scan of a version's events that knows where their tiles are cached: in `store`, if any.
 
     whole: the feature with all its columns, whose tiles those are, where `spec` has only some; None where it has all.
-    known_totals: the totals of older events, or None for none, once these are not to be looked for in the store.
+    known_totals: the totals of older events, or None for none, once these are not to be looked for in the store. filed: whether no value may
+    tell what this machine has cached or holds in memory. dealt: into how many shares of about equally many events the entities are dealt of
+    which those of one are evaluated. are_dense: whether tiles take the place of events that are filed.
     """
 
     store: Store | None = None
     whole: FeatureSpec | None = None
     known_totals: tuple[Totals | None, ...] = ()
+    filed: bool = False
+    dealt: int = 1
+    are_dense: bool = False
 
     def with_totals(self, totals: Totals | None) -> Events:
         """The same events with these totals, or without any, whatever is stored."""
@@ -50,7 +55,14 @@ class Events(EventScan):
         """The same events as their files have them, where values are rounded: no cache of this machine has a part in their last bits."""
         if not is_rounded(self.spec):
             return self
-        return replace(self, store=None, resident=None, by_entity=None, known_totals=(None,))
+        return replace(self, filed=True, resident=None, by_entity=None, known_totals=(None,))
+
+    def with_tiles(self, many: int, times: TimeRange | None) -> Events:
+        """The same events; of those that are filed, files alone tell whether so many tiles are to take the place of those of a range."""
+        if not self.filed:
+            return self
+        events = sum([partial.rows for partial in self.within(times).partials]) // self.dealt
+        return replace(self, are_dense=are_dense(events, many))
 
     def restricted(self, columns: Collection[str]) -> Events:
         """The same events, of which only some value columns are evaluated, and columns that these depend on."""
@@ -73,7 +85,7 @@ class Events(EventScan):
     @cached_property
     def sets(self) -> SetCache:
         """The cache of the sets that stand for the events where tiles do not."""
-        return SetCache(self.store, self.tiled, self.schema)
+        return SetCache(None if self.filed else self.store, self.tiled, self.schema)
 
     @cached_property
     def totals(self) -> Totals | None:
@@ -94,6 +106,12 @@ class Events(EventScan):
         sets = self.sets.stored(self, times)
         others = [metric for metric in self.spec.columns if needed(metric) not in sets]
         return self.cache.covers(self, times, others)
+
+    def are_tiled(self, times: TimeRange) -> bool:
+        """Whether tiles take the place of all but few events of a range of time."""
+        if self.filed:
+            return self.are_dense and all(m.aggregation in PARTS_OF for m in self.spec.columns)
+        return self.cache.covers(self, times, self.spec.columns)
 
     def reads_all(self, first_point: int) -> bool:
         """Whether some metric over all time reads all events of an entity at a point or later: no totals stand for them."""

@@ -17,7 +17,8 @@ from mlforge.core.values import TimeRange
 from mlforge.engines import timeline
 from mlforge.engines.events import Events
 from mlforge.engines.tiles import build
-from mlforge.engines.tiles.build import build_tiles
+from mlforge.engines.tiles.as_filed import tiles_as_filed
+from mlforge.engines.tiles.build import Tiles, build_tiles
 from mlforge.engines.tiles.held import Part, kept
 from mlforge.engines.tiles.merge import Merge, merge
 from mlforge.engines.tiles.sets import COUNTS, ENDS, needed
@@ -87,7 +88,8 @@ def _over_totals(
         rows = totals.held_until_points(events, last, among)
         steps.append(_over_parts(rows, of, dtypes, weighted=True))
     if by_tiles := [metric for metric in endless if not kept(metric)]:
-        merged = merge(totals.until_points(events, last, among), totals.spec, by_tiles, dtypes)
+        tiles = totals.until_points(events, last, among, in_order=events.filed)
+        merged = merge(tiles, totals.spec, by_tiles, dtypes)
         steps += _over_tiles(merged)
         served += [metric for metric in by_tiles if metric not in merged.over_events]
     return steps, set(served)
@@ -161,17 +163,24 @@ def _over_others(
 
     if spec.interval is None or not any(build.parts(metrics).values()):
         return [step_over_events(metrics)]
-    rows, tiles = None, events.cache.tiles(events, event_times, among)
+    rows, tiles = None, _stored_tiles(events, event_times, among)
     if tiles is None:
         rows = _held(gather(events, event_times, among), most, gathered)
-        if most < build.FEWEST or not build.dense(rows, spec):
+        if events.filed or most < build.FEWEST or not build.dense(rows, spec):
             return [step_over_events(metrics, rows)]
-        tiles = build_tiles(rows, spec, column_dtypes, in_order=events.store is None)
+        tiles = build_tiles(rows, spec, column_dtypes)
     merged = merge(tiles, spec, metrics, column_dtypes)
     steps = _over_tiles(merged)
     if merged.over_events:
         steps.append(step_over_events(merged.over_events, rows))
     return steps
+
+
+def _stored_tiles(events: Events, times: TimeRange, among: pl.DataFrame) -> Tiles | None:
+    """The tiles of a range from the cache; None where it has too few of them, or files alone tell that they would not pay."""
+    if not events.filed:
+        return events.cache.tiles(events, times, among)
+    return tiles_as_filed(events.cache, events, times, among) if events.are_dense else None
 
 
 def _over_tiles(merged: Merge) -> list[Step]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import struct
 import time
@@ -17,7 +18,8 @@ from polars.testing import assert_frame_equal
 from mlforge import Definitions, Feature, get_online_features, get_training_data
 from mlforge.build.result import Options
 from mlforge.core.aggregation_kinds import KINDS
-from mlforge.engines.tiles import build
+from mlforge.engines.tiles import as_filed, build, cache
+from mlforge.engines.tiles.cache import TileCache
 from mlforge.errors import StoreError
 from mlforge.maintenance.operations import prune, tidy, verify
 from mlforge.maintenance.retention import Retention
@@ -159,7 +161,36 @@ def test_thin_files_are_told_apart_once(project: Project, monkeypatch: pytest.Mo
     asked: list[object] = []
     monkeypatch.setattr(build, "dense", lambda *found: asked.append(found))
     project.build(aligned(project), version="2.0.0", full=True)
-    assert len(asked) == 1  # of all events that are built, not of a file
+    assert asked == []
+
+
+@pytest.mark.parametrize("at_once", [1, 2_000_000])
+def test_which_tiles_are_at_rest_shows_neither_in_the_bytes_of_a_full_build_nor_in_what_it_reads(
+    at_once: int, project: Project, read: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(as_filed, "_AT_ONCE", at_once)
+    monkeypatch.setattr(cache, "_AT_ONCE", at_once)
+    versions = iter(range(2, 9))
+
+    def content_hash() -> str | None:
+        read.clear()
+        project.build(aligned(project), version=f"{next(versions)}.0.0", full=True)
+        return project.store.read_metadata("spend").content_hash
+
+    content_hash()
+    assert read == []
+    draw = random.Random(1)
+    for day in (3, 7):  # and the day after, of which there are events in other files, too
+        late = ((n % USERS, day + draw.uniform(0, 2), draw.uniform(0, 9)) for n in range(40))
+        project.drop(f"late{day}", rows(*late))
+    before = content_hash()
+    assert content_hash() == before
+    assert len(set(read)) == 2 * 3
+    monkeypatch.setattr(TileCache, "write", lambda *_: None)
+    for every in (3, 2, 1):
+        for name in sorted(laid(project))[::every]:
+            (project.root / "store/spend/_tiles" / name).unlink()
+        assert content_hash() == before
 
 
 def test_damaged_tiles_are_made_anew_by_the_next_build_that_needs_them(project: Project) -> None:

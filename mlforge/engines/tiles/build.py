@@ -78,7 +78,12 @@ def dense(events: pl.LazyFrame, spec: FeatureSpec) -> bool:
     tile = pl.struct(*spec.entity, interval_start(spec)).hash()
     counts = events.select(pl.len(), tile.approx_n_unique().alias("tiles"))
     count, tiles = counts.collect(engine=_ENGINE).row(0)
-    return bool(count >= max(FEWEST, DENSE * tiles))
+    return are_dense(count, tiles)
+
+
+def are_dense(events: int, tiles: int) -> bool:
+    """Whether so many events are many and dense enough for so many tiles to pay."""
+    return events >= max(FEWEST, DENSE * tiles)
 
 
 def _are_surely_dense(events: pl.LazyFrame, spec: FeatureSpec) -> bool:
@@ -110,6 +115,8 @@ def build_tiles(
     interval. Events are read several times, and need not fit into memory, but where they are taken in_order: by time and
     value, so that sums of squares have the same last bits whatever order files and threads bring them in.
     """
+    in_order = in_order and is_rounded(spec)
+    events = events.collect().lazy() if in_order else events
     summary = survey(events, spec)
     start = interval_start(spec) if start is None else start
     columns = parts(spec.columns)
@@ -123,9 +130,10 @@ def build_tiles(
         sums = (wide(pl.col(part_alias(column, "sum"))) for column in summary.extents)
         return rows.with_columns(sums)
 
-    if in_order and is_rounded(spec):
-        plans = [grouped(piece.lazy()) for piece in _pieces(events.collect(), spec, columns)]
-        rows = pl.concat([plan.collect(engine="in-memory") for plan in plans])
+    if in_order:
+        tiled = [column for column, kinds in columns.items() if kinds]
+        pieces = _pieces(events.collect(), spec, tiled)
+        rows = pl.concat([grouped(each.lazy()).collect(engine="in-memory") for each in pieces])
     else:
         rows = grouped(events).collect(engine=_ENGINE)
     return Tiles(rows.lazy(), summary)
@@ -135,22 +143,26 @@ def _pieces(
     events: pl.DataFrame, spec: FeatureSpec, values: Iterable[str]
 ) -> Iterator[pl.DataFrame]:
     """Events by time and value, some at a time, cut where intervals begin: of so few, polars adds up each group in its order."""
-    times = events[TIME]
-    if (times.slice(1) <= times.head(-1)).any():
-        events = events.sort(TIME, *map(value_alias, values))
-        times = events[TIME]
+    order = [TIME, *map(value_alias, values)]
     if spec.interval is None:
-        yield from events.iter_slices(_PIECE) if events.height else [events]
+        yield from _ordered(events, order).iter_slices(_PIECE) if events.height else [events]
         return
-    intervals, begin = times // spec.interval.us, 0
+    events = events if events[TIME].is_sorted() else events.sort(TIME)
+    intervals, begin = events[TIME] // spec.interval.us, 0
     while begin + _PIECE < events.height:
         end = int(intervals.search_sorted(intervals[begin + _PIECE]))
         if end <= begin:  # all of the piece lies in one interval
             end = int(intervals.search_sorted(intervals[begin], side="right"))
-        yield events.slice(begin, end - begin)
+        yield _ordered(events.slice(begin, end - begin), order)
         begin = end
     if begin < events.height or not events.height:
-        yield events.slice(begin)
+        yield _ordered(events.slice(begin), order)
+
+
+def _ordered(events: pl.DataFrame, order: list[str]) -> pl.DataFrame:
+    """Events by time, and those of one instant by their values: as they are where no two have one instant."""
+    times = events[TIME]
+    return events.sort(order) if (times.slice(1) <= times.head(-1)).any() else events
 
 
 def survey(events: pl.LazyFrame, spec: FeatureSpec) -> Summary:

@@ -35,10 +35,13 @@ from mlforge.store.file_tasks import FileScanTask, TileWrite
 from mlforge.store.scan import EventScan
 
 _FORMAT = 1
+_FORMAT_IN_ORDER = 2
+"""Of tiles with sums of squares: those of an earlier release were added up in any order."""
 _AT_ONCE = 2_000_000
 """About how many events of a file are held in memory while tiles are built of them."""
 _AT_ONCE_OF_ALL = 6_000_000
 """About how many events of all files that threads work on at a time."""
+_MANY = "__many"
 
 
 def kind_of(spec: FeatureSpec, schema: Schema) -> str | None:
@@ -52,7 +55,8 @@ def kind_of(spec: FeatureSpec, schema: Schema) -> str | None:
     known = spec.value_dtypes(schema)
     columns = [(column, known[column], kinds) for column, kinds in parts.items()]
     keys = [(key, known[key]) for key in spec.keys]
-    document = [_FORMAT, spec.interval.us, keys, spec.timestamp, columns]
+    version = _FORMAT_IN_ORDER if build.is_rounded(spec) else _FORMAT
+    document = [version, spec.interval.us, keys, spec.timestamp, columns]
     return hashlib.sha256(json.dumps(document).encode()).hexdigest()[:16]
 
 
@@ -121,7 +125,7 @@ class TileCache:
                 each,
                 rows=polars_schema.of_entities(each.rows.filter(inside), among, self.spec.entity),
             )
-            for each in _scanned(cached, column_dtypes)
+            for each in scanned(cached, column_dtypes)
         ]
         if untiled:
             untiled_rows = scan.scan_tasks(untiled, self.spec.needed(), times, among)
@@ -175,14 +179,17 @@ class TileCache:
         self, scan: EventScan, times: TimeRange | None
     ) -> tuple[list[CachedTiles], Sequence[FileScanTask]]:
         """The cached tiles within a range, and the tasks of files without tiles; neither unless tiles cover most events."""
-        if not self._files:
-            return [], ()
-        tasks = scan.tasks_within(times)
-        looked_up = [(task, self._cached(task)) for task in tasks]
+        looked_up = self.looked_up(scan, times) if self._files else []
         cached = [tiles for _, tiles in looked_up if tiles is not None]
         untiled = [task for task, tiles in looked_up if tiles is None]
         tiled = sum([task.rows for task, tiles in looked_up if tiles is not None])
         return (cached, untiled) if tiled > sum([task.rows for task in untiled]) else ([], ())
+
+    def looked_up(
+        self, scan: EventScan, times: TimeRange | None
+    ) -> list[tuple[FileScanTask, CachedTiles | None]]:
+        """The tasks within a range, each with the tiles that are cached of its file; None where none are, or it is read in part."""
+        return [(task, self._cached(task)) for task in scan.tasks_within(times)]
 
     def _cached(self, task: FileScanTask) -> CachedTiles | None:
         file = self._files.get(task.file) if task.numbers is None else None
@@ -231,9 +238,26 @@ def _write_of(
         events = events.collect(engine=polars_schema.engine_for(task.rows)).lazy()
     if not build.dense(events, spec):
         return TileWrite(task.file, pl.DataFrame(), {"events": None})
-    tiles = build_tiles(events, spec, column_dtypes)
+    tiles = _in_order(events, task.rows, spec, column_dtypes)
     rows = tiles.rows.collect().sort(TIME)
     return TileWrite(task.file, rows, notes_of(tiles.summary, rows, spec, column_dtypes))
+
+
+def _in_order(
+    events: pl.LazyFrame, most: int, spec: FeatureSpec, dtypes: Mapping[str, str]
+) -> Tiles:
+    """The tiles of a file's events, at most so many, which are added up in order if that shows in their last bits."""
+    if most <= _AT_ONCE or not build.is_rounded(spec):
+        return build_tiles(events, spec, dtypes, in_order=True)
+    start, many = build.interval_start(spec), pl.len().cast(pl.Int64).alias(_MANY)
+    counts = events.group_by(start.alias(TIME)).agg(many).collect(engine="streaming").sort(TIME)
+    stretches = counts.with_columns(pl.col(_MANY).cum_sum() // _AT_ONCE).partition_by(
+        _MANY, maintain_order=True
+    )
+    ends = ((stretch[TIME][0], stretch[TIME][-1]) for stretch in stretches)
+    inside = (events.filter(start.is_between(first, last)) for first, last in ends)
+    some = [build_tiles(own, spec, dtypes, in_order=True) for own in inside]
+    return build.concat_tiles(some, dtypes)
 
 
 def notes_of(
@@ -273,7 +297,7 @@ def _give_all(
     return all(gives(m.aggregation, sum_scale(m.value), mean_scale(m.value)) for m in metrics)
 
 
-def _scanned(cached: Iterable[CachedTiles], dtypes: Mapping[str, str]) -> list[Tiles]:
+def scanned(cached: Iterable[CachedTiles], dtypes: Mapping[str, str]) -> list[Tiles]:
     """Scans of cached tiles, one for each set of scales: many files are read in one go."""
     by_scale: dict[tuple[Scale | None, ...], list[CachedTiles]] = defaultdict(list)
     for tiles in cached:

@@ -142,8 +142,10 @@ class Totals:
         rows = polars_schema.of_entities(self.tiles.rows, among, self.spec.entity).collect()
         return replace(self, tiles=replace(self.tiles, rows=rows.lazy()))
 
-    def until_points(self, events: EventScan, last: int, among: pl.DataFrame | None) -> Tiles:
-        """Tiles of all events up to an instant, of some entities."""
+    def until_points(
+        self, events: EventScan, last: int, among: pl.DataFrame | None, *, in_order: bool = False
+    ) -> Tiles:
+        """Tiles of all events up to an instant, of some entities; in_order: as `build_tiles` takes it."""
         spec, dtypes = self.spec, self.spec.value_dtypes(events.schema)
         scans = self._later(events, spec.needed(), last, among)
         newer = build_tiles(
@@ -151,6 +153,7 @@ class Totals:
             spec,
             dtypes,
             tile_of(self.until),
+            in_order=in_order,
         )
         columns = newer.rows.collect_schema().names()
         known = polars_schema.of_entities(self.tiles.rows.select(columns), among, spec.entity)

@@ -90,6 +90,9 @@ def test_tiles_in_order_are_the_same_to_the_last_bit_however_events_come_and_are
     assert whole.height == build.build_tiles(rows.lazy(), spec, dtypes).rows.collect().height
     assert all(tiles(rows, piece).equals(whole) for piece in (1, 300, 4_000))
     assert tiles(rows.reverse(), 300).equals(whole)
+    monkeypatch.setattr(cache, "_AT_ONCE", 300)
+    of_file = cache._in_order(rows.lazy(), rows.height, spec, dtypes).rows.collect()
+    assert of_file.select(whole.columns).sort(*spec.entity, "__time").equals(whole)
 
 
 def moments(hours: int) -> list[tuple[int, int]]:
