@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-import structlog
 from redis import Redis
 from redis.exceptions import AuthenticationError, AuthorizationError, RedisError, ResponseError
+
+from mlforge.core.logs import get_logger
 
 AWAY_S = 5.0
 """For how long a server may be away after a process was asked to end, before the process ends at once."""
@@ -23,7 +24,7 @@ _REFUSALS = (ResponseError, AuthenticationError, AuthorizationError)
 """The answers of a server that is there; for redis-py some of them are errors of the connection."""
 _FULL = "max number of clients"
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 
 @dataclass

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import structlog
 from polars.exceptions import PanicException
 from redis.exceptions import RedisError
 
+from mlforge.core.logs import get_logger
 from mlforge.errors import MlforgeError
 
 FAULTS = (Exception, PanicException)
@@ -28,7 +28,7 @@ LATE_S, DEAD_S = 30.0, 300.0
 AGAIN_S = 60.0
 """How long the same outage is not told again."""
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 _told_at: dict[str, float] = {}
 """When each outage was last told, in seconds of the monotonic clock, by its text."""
 

@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 
 from mlforge.cli.output import warn
+from mlforge.core.logs import PLAIN
 
 _TOLD_BY_RESULTS = frozenset({"quarantined", "built by this process alone"})
 """Warnings that the results of a build have, too, in words of their own."""
@@ -21,7 +22,7 @@ def configure() -> None:
     if structlog.is_configured():
         return
     structlog.configure(
-        processors=[_told, *structlog.get_config()["processors"]],
+        processors=[_told, *PLAIN],
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import polars as pl
-import structlog
 
+from mlforge.core.logs import get_logger
 from mlforge.core.schema import Column, dtypes
 from mlforge.core.values import TimeRange
 from mlforge.engines import POINT, Engine, Events
@@ -29,7 +29,7 @@ from mlforge.store.integrity import intact
 
 _DRAWN = 3
 
-log = structlog.get_logger("mlforge.training")
+log = get_logger("mlforge.training")
 
 
 def joined(

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
+from mlforge.core.logs import get_logger
 from mlforge.core.release import RELEASE
 from mlforge.core.values import SECOND_US, from_iso
 from mlforge.errors import MissingExtra, MlforgeError
@@ -40,7 +39,7 @@ _COUNTERS = {
 }
 _RESULTS = ("refreshed", "unchanged", "held", "failed")
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 
 @dataclass

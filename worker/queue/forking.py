@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import structlog
 from redis.exceptions import RedisError
 from rq import Queue, Worker
 from rq.exceptions import StopRequested
@@ -22,6 +21,7 @@ from rq.executions import Execution
 from rq.job import Job
 
 from mlforge.core import clock
+from mlforge.core.logs import get_logger
 from mlforge.core.values import SECOND_US, to_us
 from mlforge.definitions.together import of_one_source
 from worker import project
@@ -42,7 +42,7 @@ JOBS_A_PROCESS = 200
 _SOUND = ("refreshed", "unchanged", "held", "nothing to do")
 """Outcomes of a job after which its process may serve another."""
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 
 class ForgeWorker(Forge, Worker):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import structlog
 from redis import Redis
 from redis.exceptions import ConnectionError as NoConnection
 from redis.exceptions import TimeoutError as NoAnswer
@@ -20,6 +19,7 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.utils import import_attribute
 
+from mlforge.core.logs import get_logger
 from mlforge.errors import MlforgeError
 
 REFRESH = "worker.queue.refresh_job.refresh"
@@ -36,7 +36,7 @@ _TEXTS = {
 _ID = re.compile(r"[A-Za-z0-9_-]{1,300}")
 _LONGEST_S = 366 * 86_400
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 
 class ForgeJob(Job):

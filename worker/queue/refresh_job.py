@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 
 from mlforge.core import clock
 from mlforge.core.failpoints import reach
+from mlforge.core.logs import get_logger
 from mlforge.core.steps import Steps
 from mlforge.definitions.together import of_one_source
 from mlforge.engines.asked_together import asked_together
@@ -45,7 +46,7 @@ ENDING = ("failed", "parked", "gone")
 WAITING = ("waiting", "source_missing")
 """Reasons of a refresh that found nothing to do yet, which is nobody's mistake."""
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 
 def refresh(feature: str, definitions: str, definitions_hash: str) -> str:

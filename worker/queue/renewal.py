@@ -13,12 +13,11 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 
-import structlog
-
+from mlforge.core.logs import get_logger
 from worker.state.work_queue import RENEW_S, Lease, WorkQueue
 from worker.supervision import survived
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
-import structlog
 from redis.exceptions import ConnectionError as NoConnection
 from redis.exceptions import TimeoutError as NoAnswer
 
+from mlforge.core.logs import get_logger
 from worker.project import Project
 from worker.queue import enqueue
 from worker.state.work_queue import Ticket
@@ -20,7 +20,7 @@ _TOLD = 3
 """Of so many faults the first are told: a server that refuses one request refuses all."""
 _LOST = "the server lost a request"
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import structlog
 from redis import Redis
 from redis.exceptions import RedisError
 
 from mlforge.build.runner import RunHere, Runner, Task
+from mlforge.core.logs import get_logger
 from mlforge.definitions.environment import redis_url
 from mlforge.definitions.registry import Definitions
 from mlforge.definitions.running import running_url
@@ -24,7 +24,7 @@ from worker.queue.rq_queue import JobQueue, is_within_job
 from worker.queue.task_sharing import TaskSharing
 from worker.state.shared_build import SharedBuild
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 
 def open_runner(definitions: Definitions) -> Runner:

@@ -11,7 +11,6 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Any, NoReturn
 
-import structlog
 from redis import Redis
 from rq import Queue, SimpleWorker
 from rq.exceptions import StopRequested
@@ -22,6 +21,7 @@ from rq.utils import now
 from rq.worker.base import BaseWorker, WorkerStatus
 
 from mlforge.core.failpoints import reach
+from mlforge.core.logs import get_logger
 from mlforge.errors import MissingExtra, MlforgeError
 from worker import logs, project
 from worker.connection import patience
@@ -54,7 +54,7 @@ _YOUNG_S, _STRANGER_S = 2.0, 30.0
 """How old a process is, at the least, when it starts anew for other definitions: one that had the say, any other."""
 _PAUSE_S, _LOOK_S = 1.0, 0.1
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 
 class TimeIsUpError(BaseException):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from mlforge.core.failpoints import reach
+from mlforge.core.logs import get_logger
 from mlforge.errors import (
     DataError,
     DefinitionError,
@@ -42,7 +43,7 @@ OF_THE_TASK = (
 )
 """Errors that a task has wherever it runs. Any other may be this worker's own, and another may do better."""
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 
 def take_part(build: str, definitions: str, definitions_hash: str) -> str:

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import uuid4
 
-import structlog
 from redis.exceptions import RedisError
 
 from mlforge.build.runner import RunHere, Task
+from mlforge.core.logs import get_logger
 from mlforge.errors import RunnerUnavailable, TaskFailed
 from worker.state.shared_build import Claimed, Ended, SharedBuild
 
@@ -23,7 +23,7 @@ _LOOK_S = 1.0
 ASK_AGAIN_S, SELDOM_S = 1.0, 60.0
 """How long to wait until others are asked in place of workers that take no part: first, and at the most."""
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 
 class TaskSharing:

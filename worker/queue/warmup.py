@@ -9,9 +9,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-import structlog
 from polars.exceptions import PanicException
 
+from mlforge.core.logs import get_logger
 from mlforge.core.manifest import Manifest
 from mlforge.engines import POINT, engine_named, evaluation
 from mlforge.engines.events import events_of
@@ -37,7 +37,7 @@ _MANIFESTS_SHARE = 2
 _EVENTS = 3
 _SMALL_BYTES = 1_000_000
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 
 def warm_up(opened: Callable[[], Project], greet: Callable[[], object]) -> Iterator[float]:

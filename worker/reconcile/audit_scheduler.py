@@ -15,9 +15,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-import structlog
-
 from mlforge.core import clock
+from mlforge.core.logs import get_logger
 from mlforge.errors import MlforgeError
 from worker import logs
 from worker.child_process import bound_to_parent
@@ -38,7 +37,7 @@ _LOOKS = 20
 """How often it is looked which feature is due, while none is, within the time after which one is audited again."""
 _PROVEN, _WRONG, _FAILED = 0, 1, 3
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 
 @dataclass

@@ -11,9 +11,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import structlog
-
 from mlforge.core import clock
+from mlforge.core.logs import get_logger
 from mlforge.definitions.keeping import keeper_elsewhere
 from mlforge.errors import OwnedElsewhere
 from mlforge.online.staleness import OnlineView, SeenAtOnce
@@ -42,7 +41,7 @@ LOST_AFTER_S = 4.0
 MOVED = "its source serves another version"
 LET_GO = "other definitions keep it no longer"
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 
 @dataclass

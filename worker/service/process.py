@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import structlog
-
+from mlforge.core.logs import get_logger
 from mlforge.errors import DefinitionError
 from mlforge.maintenance.operations import list_anew
 from mlforge.online.staleness import behind
@@ -25,7 +24,7 @@ from worker.supervision import Heartbeat, Rounds, survived
 from worker.watch.definitions_watch import Follower
 from worker.watch.watcher import Timing, Watcher
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import structlog
 from redis import Redis, ResponseError
+
+from mlforge.core.logs import get_logger
 
 _FOREIGN = (
     "WRONGTYPE",
@@ -18,7 +19,7 @@ _FOREIGN = (
 )
 """Words of the server about a key that holds something which cannot be added to."""
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 
 def add_or_begin_anew(redis: Redis, key: str, add: Callable[[], object]) -> None:

@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import structlog
 from redis import Redis
 
+from mlforge.core.logs import get_logger
 from worker.supervision import survived
 
 CLAIM_MS, RENEW_S = 10_000, 3.0
@@ -26,7 +26,7 @@ FAILURES = 3
 """After so many failures on workers a task is left to the process that builds."""
 _KEPT_S = 86_400
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 
 class Claimed(NamedTuple):

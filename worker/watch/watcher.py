@@ -16,11 +16,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-import structlog
 from watchfiles import Change as Event
 from watchfiles import watch
 
 from mlforge.core import clock
+from mlforge.core.logs import get_logger
 from mlforge.sources.row_source import RowSource
 from worker.supervision import FAULTS, pause_after, survived, tell_fault
 from worker.watch.bell import Bell
@@ -50,7 +50,7 @@ Request = Callable[[str, str, int | None, frozenset[str] | None], None]
 """Called with a feature, what happened, when the first file of it was closed (us), and the files that alone can have changed since
 the requests before; None where more may have."""
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
-import structlog
-
+from mlforge.core.logs import get_logger
 from mlforge.core.manifest import Manifest, Partial
 from mlforge.core.values import Version
 from mlforge.errors import VersionNotFound
@@ -30,7 +29,7 @@ from mlforge.store.objects.task_files import ObjectTaskFiles
 from mlforge.store.resident import Resident, partials_since
 from mlforge.store.transaction import Pointer
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 
 class CachedStore(Store):

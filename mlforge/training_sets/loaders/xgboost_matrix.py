@@ -9,15 +9,15 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
-import structlog
 import xgboost
 
+from mlforge.core.logs import get_logger
 from mlforge.errors import RetrievalError
 from mlforge.frames.polars_schema import dtype_text
 from mlforge.training_sets.loaders.columns import TEXTS, is_number, misfit
 from mlforge.training_sets.stored_set import StoredSet
 
-log = structlog.get_logger("mlforge.training")
+log = get_logger("mlforge.training")
 
 
 def xgboost_matrix(

@@ -1,11 +1,12 @@
 """Where the library's logs go."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import structlog
 
+from mlforge.cli.logs import configure
 from mlforge.core.logs import get_logger
 
 
@@ -18,6 +19,25 @@ def _unconfigured() -> Iterator[None]:
     structlog.reset_defaults()
     if was_configured:
         structlog.configure(**before)
+
+
+def read_with(password: str) -> None:
+    raise ValueError("no answer")
+
+
+@pytest.mark.parametrize("configured", [lambda: None, configure], ids=["a script", "a command"])
+def test_tracebacks_show_no_values_of_variables(
+    configured: Callable[[], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    configured()
+    try:
+        read_with("a" + "bracadabra")
+    except ValueError as error:
+        get_logger("mlforge.test").error("a request failed", exc_info=error)
+    told = capsys.readouterr().err
+    assert "in read_with" in told
+    assert "ValueError: no answer" in told
+    assert "abracadabra" not in told
 
 
 @pytest.mark.parametrize("method", ["debug", "info", "warning", "error", "critical"])

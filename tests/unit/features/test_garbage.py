@@ -45,7 +45,7 @@ def callbacks() -> Iterator[list[Any]]:
 
 
 def collecting(frame: pl.LazyFrame) -> pl.LazyFrame:
-    gc.collect()
+    gc.collect(0)
     return frame
 
 
@@ -70,7 +70,7 @@ def test_a_callback_of_a_library_is_nobodys_question(
     assert prove(collecting, SCHEMA).holds
     assert calls
     with purity.hearing_reads() as reads:
-        gc.collect()
+        gc.collect(0)
     assert reads == []
 
 
@@ -84,7 +84,7 @@ def test_a_finalizer_of_garbage_is_nobodys_question(question: str) -> None:
 
     def collect() -> None:
         Cyclic(ask)
-        gc.collect()
+        gc.collect(0)
 
     assert purity.call(collect).questions == ()
     assert calls

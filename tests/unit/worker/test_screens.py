@@ -12,6 +12,7 @@ import pytest
 import structlog
 
 from mlforge.core import clock
+from mlforge.core.logs import get_logger
 from mlforge.core.text import printable
 from mlforge.core.values import to_iso
 from worker import logs
@@ -151,12 +152,14 @@ def test_readable_logs_hold_one_line_for_a_record(
     handlers, level = logging.getLogger().handlers[:], logging.getLogger().level
     logs.configure("watcher")
     try:
-        structlog.get_logger().warning(f"event {name}", error=name, files=[name], by={name: name})
+        get_logger("worker.test").warning(
+            f"event {name}", error=name, files=[name], by={name: name}
+        )
         logging.getLogger("rq.worker").warning("rq says %s", name)
         try:
             raise ValueError(name)
         except ValueError as error:
-            structlog.get_logger().error("failed", exc_info=error)
+            get_logger("worker.test").error("failed", exc_info=error)
     finally:
         structlog.reset_defaults()
         structlog.contextvars.clear_contextvars()
