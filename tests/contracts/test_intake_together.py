@@ -18,7 +18,7 @@ from mlforge.store import LocalStore, ObjectStore, Store
 from tests.contracts.test_intake_tasks import TINY_PACKS
 from tests.support.objects import MemoryObjects
 from tests.support.projects import Project, rows
-from tests.support.scattered import Scattered
+from tests.support.scattered import Scattered, TaskKilledError, killed
 
 NAMES = ("spend", "extremes", "doubled", "ranked")
 FILES, GROUPS = 7, 4
@@ -140,6 +140,35 @@ def test_a_process_that_is_lost_amid_tasks_of_several_features_loses_none(
 ) -> None:
     machines.definitions(Scattered(seed=5)).build()
 
+    machines.are_as_at_home()
+
+
+def test_tasks_beside_one_whose_process_was_lost_are_left_to_their_turn(
+    machines: Machines,
+) -> None:
+    class Losing(Alone):
+        without_result: list[str] | None = None
+
+        def one(self, task: Any) -> Any:
+            if task.kind != "intake" or not task.beside or self.without_result is not None:
+                return super().one(task)
+            failpoints.arm("task.ingested", killed)
+            with pytest.raises(TaskKilledError):
+                super().one(task)
+            failpoints.disarm()
+            result, store = super().one(task), machines.store("first")
+            self.without_result = [
+                other.feature
+                for other in task.others
+                if store.task_files(other.feature).document(other.id) is None
+            ]
+            return result
+
+    runner = Losing(seed=6)
+    machines.definitions(runner).build(NAMES[:3])
+
+    assert runner.without_result == ["extremes", "doubled"]
+    machines.definitions(Alone()).build("ranked")
     machines.are_as_at_home()
 
 
