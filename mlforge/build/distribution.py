@@ -14,9 +14,9 @@ from typing import Any
 import polars as pl
 
 from mlforge.build.full import BuildRange, FullBuild, Told
-from mlforge.build.rows import Layout
+from mlforge.build.rows import Layout, pieces_of
 from mlforge.build.runner import Runner
-from mlforge.build.tasks import BuildTask, TaskFigures, TaskResult
+from mlforge.build.tasks import BuildTask, TaskResult
 from mlforge.core.failpoints import reach
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.logs import get_logger
@@ -146,18 +146,16 @@ def run_task(task: BuildTask, *, spec: FeatureSpec, engine: Engine, store: Store
     known = _known(files, task)
     if known is not None:
         return known
-    figures: list[TaskFigures] = []
     with intact(task.feature):
         part = BuildRange(task.times, _events(task, spec, store, files), _entities(task, files))
+        rows, figures = part.evaluated(engine)
         if part.entities is None:
-            pieces = part.pieces(engine, Layout(task.part_rows), figures.append)
+            pieces = pieces_of(rows, Layout(task.part_rows), spec.timestamp)
             parts = tuple(files.write_part(piece) for piece in pieces)
         else:
-            rows = part.evaluated(engine, figures.append)
             parts = (Part("", rows.height, None, files.write_frame(rows)),)
         reach("task.written")
-    [figure] = figures
-    result = TaskResult(task.id, parts, figure.events, figure.bytes)
+    result = TaskResult(task.id, parts, figures.events, figures.bytes)
     files.write_document(result.to_json(), task.id)
     return result
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 
 import polars as pl
@@ -16,6 +17,7 @@ from mlforge.build.rows import Layout, evaluate, pieces_of
 from mlforge.build.tasks import TaskFigures
 from mlforge.core import time_model
 from mlforge.core.scratch import scratch_folder
+from mlforge.core.side_by_side import each_ahead
 from mlforge.core.values import TimeRange
 from mlforge.engines import Engine, Events
 from mlforge.engines.base import rows_at_once
@@ -43,23 +45,25 @@ class BuildRange:
     @property
     def events_read(self) -> int:
         """How many events are read for it at most."""
-        windows = self.events.windows_since(self.times.start)
-        seen = time_model.events_seen(self.times, windows) if windows else self.times
-        return self.events.rows_within(seen)
+        return self.events.rows_within(self._seen)
 
-    def evaluated(self, engine: Engine, told: Told) -> pl.DataFrame:
-        """The range's rows; told: called with the figures."""
+    @property
+    def is_light(self) -> bool:
+        """Whether tiles that are cached stand for its events, so that it takes little memory."""
+        events = self.events
+        return self.buckets == 1 and events.cache.covers(events, self._seen, events.spec.columns)
+
+    def evaluated(self, engine: Engine) -> tuple[pl.DataFrame, TaskFigures]:
+        """The range's rows, and the figures of their evaluation."""
         events = replace(self.events, dealt=self.buckets)
         rows = evaluate(engine, events, self.entities or self.times)
-        size = int(rows.estimated_size())
-        told(
-            TaskFigures(self.times, self.events_read, rows.height, size, self.bucket, self.buckets)
-        )
-        return rows
+        size, place = int(rows.estimated_size()), (self.bucket, self.buckets)
+        return rows, TaskFigures(self.times, self.events_read, rows.height, size, *place)
 
-    def pieces(self, engine: Engine, layout: Layout, told: Told) -> Iterator[TablePiece]:
-        """The rows of a range that has no buckets, in pieces of the table; told: as `evaluated`."""
-        yield from pieces_of(self.evaluated(engine, told), layout, self.events.spec.timestamp)
+    @property
+    def _seen(self) -> TimeRange:
+        windows = self.events.windows_since(self.times.start)
+        return time_model.events_seen(self.times, windows) if windows else self.times
 
 
 @dataclass(frozen=True)
@@ -83,20 +87,28 @@ class FullBuild:
                 yield BuildRange(times, events, entities, number, len(dealt))
 
     def pieces(self, told: Told) -> Iterator[TablePiece]:
-        """The pieces of the table, evaluated in this process one range after the other."""
+        """The pieces of the table, evaluated in this process; told: called with the figures of each range, in their order."""
+        spec = self.events.spec
         with ExitStack() as stack:
             spool: Path | None = None
             files: list[Path] = []
-            for part in self.ranges():
+            for part, (rows, figures) in self._evaluated():
+                told(figures)
                 if part.buckets == 1:
-                    yield from part.pieces(self.engine, self.layout, told)
+                    yield from pieces_of(rows, self.layout, spec.timestamp)
                     continue
-                spool = spool or stack.enter_context(_spool(self.events.spec.name))
+                spool = spool or stack.enter_context(_spool(spec.name))
                 files.append(spool / f"{part.bucket}.parquet")
-                self._spooled(part.evaluated(self.engine, told), files[-1])
+                self._spooled(rows, files[-1])
                 if part.bucket == part.buckets:
                     yield from self.together(files, part.times)
                     files = []
+
+    def _evaluated(self) -> Iterator[tuple[BuildRange, tuple[pl.DataFrame, TaskFigures]]]:
+        """Each range with its rows and figures; threads evaluate those that take little memory side by side."""
+        for are_light, some in groupby(self.ranges(), key=lambda part: part.is_light):
+            make = each_ahead if are_light else map
+            yield from make(lambda part: (part, part.evaluated(self.engine)), some)
 
     def _spooled(self, rows: pl.DataFrame, file: Path) -> None:
         """Write a bucket's rows; StoreError where there is no room for them."""
