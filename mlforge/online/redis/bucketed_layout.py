@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 import polars as pl
 
 from mlforge.online.chunks import Rows, encoded
+from mlforge.online.redis import scripts
 from mlforge.online.redis.buckets import bucket_keys, bucket_of, by_bucket
 from mlforge.online.redis.fetched_books import books_key
 from mlforge.online.redis.json_layout import ANY_HASH, SCANNED_AT_ONCE, JsonLayout, call
@@ -25,6 +26,10 @@ class BucketedLayout(JsonLayout):
     def encoded(self, frame: pl.DataFrame, keys: Sequence[str]) -> Iterator[Rows]:
         """The frame in chunks of JSON texts, which buckets mix."""
         return encoded(frame, keys)
+
+    def put(self, server: Server, write: Write, chunks: Iterable[Rows]) -> int:
+        """Write the rows, each chunk of a bucket at once; returns their number."""
+        return self._stream(server, scripts.PUT, write, chunks)
 
     def sweep(self, server: Server, key: str, layout: str) -> None:
         """Delete nothing: on a cluster, rows lie in no other layout."""

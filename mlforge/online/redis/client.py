@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -38,6 +38,8 @@ class Server:
     name: str
     host: str
     options_hash: str
+    writes_watched: bool
+    """Whether rows may be written in transactions; False once the server lacked a command for it, or the right to one."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         """From redis-py's connection options; unknown ones raise DefinitionError."""
@@ -50,6 +52,7 @@ class Server:
             redis.ConnectionPool(connection_class=kind, **options, retry=Retry(backoff, _RETRIES))
         )
         self._async = AsyncConnections(kind.__name__, options, backoff, _RETRIES)
+        self.writes_watched = True
 
     @classmethod
     def of(cls, ssl: bool, **options: object) -> Server:
@@ -199,6 +202,17 @@ class Server:
             for _ in range(ahead):
                 total += connection.read_response()
         return total
+
+    @contextmanager
+    def asking_on_one(self) -> Iterator[Callable[[bytes, int], list[Any]]]:
+        """A function that sends packed commands and gives their replies, bytes and errors among them; all calls go over one connection."""
+        with self.asking(), self._connection() as connection:
+
+            def ask(commands: bytes, replies: int) -> list[Any]:
+                connection.send_packed_command([commands])
+                return read_answers(connection, replies, raw=True)
+
+            yield ask
 
     def granted(self, answer: Any) -> Any:
         """The reply, raised if it is a refusal."""

@@ -12,7 +12,7 @@ from mlforge.online.books import OnlineBooks
 from mlforge.online.chunks import Rows, encoded
 from mlforge.online.codec import format_of
 from mlforge.online.decoding import Row, typed_rows
-from mlforge.online.redis import resp, scripts
+from mlforge.online.redis import resp, scripts, watched_puts
 from mlforge.online.redis.fetched_books import read_command, rows_command, texts_of
 from mlforge.online.redis.layouts import RowLayout, Write
 
@@ -33,11 +33,16 @@ class JsonLayout(RowLayout):
     def encoded(self, frame: pl.DataFrame, keys: Sequence[str]) -> Iterator[Rows]:
         """The frame in chunks of JSON texts, and these as `put` sends them."""
         chunks = encoded(frame, keys)
-        return (Rows(rows.hashes, rows.texts, sent=resp.strings(rows.texts)) for rows in chunks)
+        return (Rows(rows.hashes, rows.texts, sent=resp.each(rows.texts)) for rows in chunks)
 
     def put(self, server: Server, write: Write, chunks: Iterable[Rows]) -> int:
-        """Write the rows, each chunk at once; returns their number."""
-        return self._stream(server, scripts.PUT, write, chunks)
+        """Write the rows, some chunks at once; returns their number."""
+        return watched_puts.put(
+            server,
+            write,
+            chunks,
+            lambda left: self._stream(server, scripts.PUT, write, left),
+        )
 
     def remove(self, server: Server, write: Write, chunks: Iterable[Sequence[str]]) -> int:
         """Delete the rows of these hashes; returns how many there were."""
@@ -120,7 +125,8 @@ def call(script: str, write: Write, rows: Rows) -> bytes:
     """The call of a script for rows, whose keys begin with that of the books."""
     keys = resp.prefixed(f"{write.key}:", rows.hashes)
     arguments = resp.strings([write.fence, write.life])
-    packed = b"".join([keys, arguments, rows.sent or resp.strings(rows.texts)])
+    texts = resp.encoded("".join(rows.sent or resp.each(rows.texts)))
+    packed = b"".join([keys, arguments, texts])
     count = len(rows.hashes) + 2 + len(rows.texts)
     return resp.command("EVAL", script, str(len(rows.hashes) + 1), write.key, more=(count, packed))
 

@@ -13,11 +13,19 @@ def command(*parts: str, more: tuple[int, bytes] = (0, b"")) -> bytes:
 
 def strings(parts: Sequence[str]) -> bytes:
     """The parts of a command, each with its length in bytes."""
-    text = "".join([f"${len(part)}\r\n{part}\r\n" for part in parts])
-    if text.isascii():
-        return text.encode()
-    encoded = [part.encode("utf-8", "surrogateescape") for part in parts]
-    return b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in encoded])
+    return encoded("".join(each(parts)))
+
+
+def each(parts: Sequence[str]) -> list[str]:
+    """The parts of a command one by one, as `strings` of each before it is encoded."""
+    if all(map(str.isascii, parts)):
+        return [f"${len(part)}\r\n{part}\r\n" for part in parts]
+    return [f"${len(encoded(part))}\r\n{part}\r\n" for part in parts]
+
+
+def encoded(text: str) -> bytes:
+    """The bytes of a text; lone surrogates stand for bytes that are not UTF-8."""
+    return text.encode("utf-8", "surrogateescape")
 
 
 def prefixed(head: str, tails: Sequence[str]) -> bytes:
@@ -26,6 +34,12 @@ def prefixed(head: str, tails: Sequence[str]) -> bytes:
         return b""
     start = f"${len(head) + len(tails[0])}\r\n{head}"
     return (start + f"\r\n{start}".join(tails) + "\r\n").encode()
+
+
+def each_prefixed(head: str, tails: Sequence[str]) -> list[str]:
+    """As `prefixed`, one by one and before they are encoded."""
+    start = f"${len(head) + len(tails[0])}\r\n{head}" if tails else ""
+    return [f"{start}{tail}\r\n" for tail in tails]
 
 
 def blobs(parts: Sequence[bytes]) -> bytes:
