@@ -166,7 +166,9 @@ class _Refresh:
         if schema is None:
             return self._nothing(snapshot, f"{self.source.text} holds no parquet file yet")
         made_from = listing.version if self.feature.upstream else self.source.text
-        candidate = candidate_of(self.feature, made_from, intake, schema, self.engine)
+        candidate = candidate_of(
+            self.feature, made_from, intake, schema, self.engine, snapshot.latest
+        )
         check_answer_names(self.store, candidate, snapshot.latest, self.options.others)
         defaults = noted_defaults(self.feature)
         fate = fate_of(self.store, snapshot, candidate, intake, defaults, self.options)

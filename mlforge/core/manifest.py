@@ -91,6 +91,44 @@ class VersionSummary:
     parent: Version | None
 
 
+@dataclass(frozen=True, slots=True)
+class PartialSums:
+    """Partials added up. digest: of all their rows. newest: the greatest event time, in UTC microseconds; None without events."""
+
+    rows: int
+    digest: int
+    newest: int | None
+    dropped: Mapping[str, int]
+
+    @classmethod
+    def of(cls, partials: Sequence[Partial]) -> PartialSums:
+        """The sums of these partials."""
+        newest = max([partial.times.end for partial in partials if partial.times], default=None)
+        dropped: Counter[str] = Counter()
+        for partial in partials:
+            if partial.dropped:
+                dropped.update(partial.dropped)
+        digest = sum([partial.digest for partial in partials]) % MODULUS
+        return cls(sum([partial.rows for partial in partials]), digest, newest, _sorted(dropped))
+
+    def after(self, went: Sequence[Partial], came: Sequence[Partial]) -> PartialSums | None:
+        """The sums once some partials have gone and others have come; None where that does not follow from these."""
+        gone, new = PartialSums.of(went), PartialSums.of(came)
+        if gone.newest is not None and gone.newest == self.newest:
+            return None
+        dropped = Counter(self.dropped)
+        dropped.update(new.dropped)
+        dropped.subtract(gone.dropped)
+        newest = max((n for n in (self.newest, new.newest) if n is not None), default=None)
+        digest = (self.digest + new.digest - gone.digest) % MODULUS
+        rows = self.rows + new.rows - gone.rows
+        return PartialSums(rows, digest, newest, _sorted(dropped))
+
+
+def _sorted(dropped: Mapping[str, int]) -> dict[str, int]:
+    return {reason: count for reason, count in sorted(dropped.items()) if count}
+
+
 @dataclass(frozen=True)
 class Manifest:
     """An immutable version: its spec, its inputs and its contents."""
@@ -117,6 +155,10 @@ class Manifest:
     """The files of the function's further arguments, by their names."""
     table_sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Where the definition says that those files lie; empty where a release before made the version."""
+    known_sums: tuple[Sequence[Partial], PartialSums] | None = field(
+        default=None, repr=False, compare=False
+    )
+    """Partials, and what they add up to: of these very ones, where it followed from the version before."""
 
     @property
     def name(self) -> str:
@@ -139,7 +181,14 @@ class Manifest:
         """The greatest event time up to the version's creation, in UTC microseconds; None without events."""
         if self.frontier:
             return max((time for time in self.frontier if time <= self.created_at), default=None)
-        return max([partial.times.end for partial in self.partials if partial.times], default=None)
+        return self.sums.newest
+
+    @cached_property
+    def sums(self) -> PartialSums:
+        """The partials added up."""
+        if self.known_sums is not None and self.known_sums[0] is self.partials:
+            return self.known_sums[1]
+        return PartialSums.of(self.partials)
 
     def reached(self, now: int) -> int | None:
         """The greatest event time that is not after `now`, else `now`; None without events."""
@@ -186,18 +235,13 @@ class Manifest:
         It does not depend on the order of rows or files, on the engine or on the parts, so two
         histories that mean the same have the same one.
         """
-        digest = sum([partial.digest for partial in self.partials]) % MODULUS
         meaning = {k: v for k, v in config_of(self.spec).items() if k != "online_clock"}
-        return _hash([self.schema_hash, meaning, f"{digest:032x}"])
+        return _hash([self.schema_hash, meaning, f"{self.sums.digest:032x}"])
 
-    @cached_property
-    def dropped(self) -> dict[str, int]:
+    @property
+    def dropped(self) -> Mapping[str, int]:
         """Rows left out, by reason."""
-        total: Counter[str] = Counter()
-        for partial in self.partials:
-            if partial.dropped:
-                total.update(partial.dropped)
-        return {reason: count for reason, count in sorted(total.items()) if count}
+        return self.sums.dropped
 
     def published(self, version: Version, change: ChangeSummary, at: int) -> Manifest:
         """This candidate as the version that it becomes."""

@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cached_property
 
-from mlforge.core.list_diff import lacking
 from mlforge.core.manifest import SourceRecord
 from mlforge.errors import UnreadableFile
 from mlforge.ingest.null_columns import UNREADABLE, Shapes
@@ -42,10 +41,10 @@ class FileStates:
         self._sources, self._max_bytes, self._careful = sources, max_bytes, careful
         self._reading = reading
 
-    def start_from(self, paths: Collection[str]) -> None:
-        """Begin with the known states of these files; every other file is looked at again."""
-        self.now = FileStateMap(self.before)
-        for path in lacking(self.before, paths):
+    def start_without(self, paths: Iterable[str]) -> None:
+        """Begin with the known states but for those of these files, which are looked at again."""
+        self.now = self.before.copied()
+        for path in paths:
             del self.now[path]
 
     def content(self, file: SourceFile) -> str:
@@ -115,7 +114,8 @@ class FileStates:
 
     def forget(self, path: str) -> None:
         """Drop a file's state, as if the file had never been seen."""
-        self.now.pop(path, None)
+        if path in self.now:
+            del self.now[path]
 
     def stand_for_good(self, path: str) -> None:
         """Note a file that cannot be read now, so that the next ingestion still knows its last good content, if it has any."""

@@ -75,11 +75,10 @@ def fit(partials: Iterable[Partial], strict: Collection[str] | None) -> Fit | No
     is every column.
     """
     partials = list(partials)
-    # By identity, as hashing the schema of each would take longer than all else.
-    schemas = {id(schema): schema for schema in map(_schema_of, partials)}
+    schemas = schemas_of(partials)
     if not schemas:
         return None
-    if len(schemas) == 1:  # as it mostly is
+    if len(schemas) == 1:
         return Fit(next(iter(schemas.values())))
     groups = _groups(partials)
     settled = {name: _settled(groups, name) for name in _names(groups)}
@@ -97,6 +96,12 @@ def fit(partials: Iterable[Partial], strict: Collection[str] | None) -> Fit | No
         lacking=_lacking(fitting, names),
         widened=_widened(fitting, names),
     )
+
+
+def schemas_of(partials: Iterable[Partial]) -> dict[int, Schema]:
+    """The schemas of partials, by their identity: hashing the schema of each would take longer than all else."""
+    schemas = [*map(_schema_of, partials)]
+    return dict(zip(map(id, schemas), schemas, strict=True))
 
 
 def misfit(schema: Schema, common: Schema, strict: Collection[str] | None) -> str | None:

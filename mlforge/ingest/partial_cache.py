@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from functools import cached_property
 
 import polars as pl
@@ -44,7 +44,8 @@ class PartialCache:
         self._prefix = partials.memo_prefix(feature, tables)
         self._feature, self._store, self._latest = feature, store, latest
         self._stored = store.partials(feature.name)
-        self.on_disk = set() if afresh else self._stored
+        self._is_afresh = afresh
+        self.on_disk: Set[str] = set() if afresh else self._stored
         # Of several, as after a kill amid a further forgetting, the served one counts: it is without all those rows.
         stored = sorted(self._stored, key=self._is_served) if store.forgotten() else ()
         self._rewritten = {origin(h): h for h in stored if is_rewritten(h)}
@@ -77,6 +78,12 @@ class PartialCache:
     def _kept(self, key: str) -> str:
         """The key itself, or that of the partial which is kept in its place without rows that were forgotten."""
         return self._rewritten.get(key, key) if self._rewritten else key
+
+    def missing(self, partials: Sequence[Partial]) -> Set[str]:
+        """Hashes of those among some partials that are to be computed again."""
+        if self._is_afresh:
+            return {partial.hash for partial in partials}
+        return self._store.missing_partials(self._feature.name, partials, self._stored)
 
     def is_new(self, content: str) -> bool:
         """Whether no partial of a content is known by its plain key; threads may ask."""

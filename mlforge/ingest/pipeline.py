@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack
 from operator import attrgetter
 
-from mlforge.core.list_diff import lacking
 from mlforge.core.manifest import Manifest, SourceRecord
 from mlforge.core.schema import dtypes
 from mlforge.errors import SourceError
 from mlforge.features.feature import Feature
 from mlforge.ingest import unchanged
 from mlforge.ingest.elsewhere import NOWHERE, Elsewhere
-from mlforge.ingest.fit import Fit, fit, misfit, strict_columns
+from mlforge.ingest.fit import Fit, fit, misfit, schemas_of, strict_columns
 from mlforge.ingest.intake import Intake, NotProvenError, Outvoted
 from mlforge.ingest.new_files import read_new, read_waiting, told_of
 from mlforge.ingest.null_columns import has_null_columns
@@ -28,7 +27,7 @@ from mlforge.store import Store
 
 __all__ = ["Intake", "ingest"]
 
-_hash_of, _shape_of = attrgetter("hash"), attrgetter("shape")
+_shape_of = attrgetter("shape")
 _FIRST = 16
 
 
@@ -96,19 +95,21 @@ def _ingested(
 def _by_file(session: Session, why: str, elsewhere: Elsewhere) -> Intake:
     """Ingest each file alone: one partial per file."""
     unchanged_files, pairs = _unchanged_files(session), dict[str, FilePartial]()
-    new = session.listing.among(session.listing.lacking(unchanged_files.stats))
+    new = session.listing.among(
+        session.listing.lacking(session.listing.stats, unchanged_files.stats)
+    )
     unread = session.unread(new)
     waiting = read_new(session, new, told_of(session, elsewhere, unread), pairs)
     if waiting or any(map(has_null_columns, set(map(_shape_of, session.states.now.values())))):
         unchanged_files = _without_stale(session, unchanged_files, waiting)
         read_waiting(session, waiting, elsewhere, pairs)
     strict = strict_columns(session.feature)
-    fitted = fit([*unchanged_files.partials, *(partial for _, partial in pairs.values())], strict)
+    fitted = _fitted(unchanged_files, pairs.values(), strict)
     outvoted = None
     if fitted is not None and fitted.misfits:
         unchanged_files, pairs, outvoted = _fitting(session, unchanged_files, pairs, fitted.misfits)
     if kept := _last_good(session, fitted):
-        fitted = fit([*unchanged_files.partials, *(p for _, p in (*pairs.values(), *kept))], strict)
+        fitted = _fitted(unchanged_files, (*pairs.values(), *kept), strict)
     if fitted is not None and not set(session.feature.spec.needed()) <= set(dtypes(fitted.schema)):
         return session.close(
             [], why, None, rowwise=True, unchanged_files=UnchangedFiles(), unread=unread
@@ -127,6 +128,17 @@ def _by_file(session: Session, why: str, elsewhere: Elsewhere) -> Intake:
     )
 
 
+def _fitted(
+    unchanged_files: UnchangedFiles, others: Iterable[FilePartial], strict: Collection[str] | None
+) -> Fit | None:
+    """How unchanged files and others fit together; None without files."""
+    partials = [partial for _, partial in others]
+    schemas = {**unchanged_files.schemas, **schemas_of(partials)}
+    if len(schemas) == 1:  # as it mostly is
+        return Fit(next(iter(schemas.values())))
+    return fit([*unchanged_files.partials, *partials], strict)
+
+
 def _unchanged_files(session: Session) -> UnchangedFiles:
     """The files unchanged since the latest version, which need no further look.
 
@@ -136,13 +148,13 @@ def _unchanged_files(session: Session) -> UnchangedFiles:
     if latest is None or not _is_of_this_function(session, latest):
         return UnchangedFiles()
     files = unchanged.of_version(latest, states.before).among(session.listing)
-    if lost := set(lacking(map(_hash_of, latest.partials), cache.on_disk)):
+    if lost := cache.missing(latest.partials):
         files = files.whose(lambda partial: partial.hash not in lost)
     if latest.spec.interval != session.feature.spec.interval:
         files = files.whose(lambda partial: session.feature.spec.holds(partial.times))
     if not cache.needs_as_before:
         files = files.whose(cache.is_as_needed)
-    states.start_from(files.stats)
+    states.start_without(session.listing.lacking(states.before, files.stats))
     return files
 
 
@@ -211,6 +223,8 @@ def _last_good(session: Session, fitted: Fit | None) -> list[FilePartial]:
 
     Not a content that the file still holds: it is set aside now, as it would be by a rebuild. File states name that content; the latest version may not, since a rename makes no version.
     """
+    if not session.quarantine.now:
+        return []
     kept = []
     strict = strict_columns(session.feature)
     latest = session.latest

@@ -11,7 +11,6 @@ from functools import cached_property, partial
 
 import polars as pl
 
-from mlforge.core.list_diff import lacking
 from mlforge.core.manifest import Manifest, Partial, SourceRecord
 from mlforge.core.schema import dtypes
 from mlforge.errors import ColumnNotFound, MlforgeError
@@ -242,7 +241,8 @@ class Session:
         """
         self.cache.finish()
         file_states = self.states.now
-        self.states.conclude(lacking(file_states, unchanged_files.stats), self.quarantine.now)
+        looked_at = self.listing.lacking(file_states, unchanged_files.stats)
+        self.states.conclude(looked_at, self.quarantine.now)
         records, used = joined = unchanged_files.joined(pairs)
         if rowwise:
             unchanged.keep(records, file_states, unchanged_files.grown(pairs, joined, file_states))

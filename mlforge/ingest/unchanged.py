@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 
 from mlforge.core.manifest import Manifest, Partial, SourceRecord
+from mlforge.core.schema import Schema
+from mlforge.ingest.fit import schemas_of
 from mlforge.sources.listing import Listing
 from mlforge.sources.source_file import Stat
 from mlforge.store import FileState, FileStateMap
@@ -24,11 +26,12 @@ _path = attrgetter("path")
 
 @dataclass(frozen=True, slots=True)
 class UnchangedFiles:
-    """Records sorted by path, the partial of each, and each file's stat by path."""
+    """Records sorted by path, the partial of each, and each file's stat by path. schemas: those of the partials, by their identity."""
 
     records: tuple[SourceRecord, ...] = ()
     partials: tuple[Partial, ...] = ()
     stats: Mapping[str, Stat] = field(default_factory=dict)
+    schemas: Mapping[int, Schema] = field(default_factory=dict)
 
     def among(self, listing: Listing) -> UnchangedFiles:
         """The files that are listed with the same stat."""
@@ -65,15 +68,20 @@ class UnchangedFiles:
         settled = [pair for pair in others if _settled(pair[0], file_states.get(pair[0].path))]
         stats = {record.path: file_states[record.path][:4] for record, _ in settled}
         records, partials = joined if len(settled) == len(others) else self.joined(settled)
-        return UnchangedFiles(records, partials, {**self.stats, **stats})
+        schemas = schemas_of(partial for _, partial in settled)
+        return UnchangedFiles(
+            records, partials, {**self.stats, **stats}, {**self.schemas, **schemas}
+        )
 
     def _of(self, paths: set[str]) -> UnchangedFiles:
         pairs = zip(self.records, self.partials, strict=True)
         kept = [pair for pair in pairs if pair[0].path in paths]
+        partials = tuple(partial for _, partial in kept)
         return UnchangedFiles(
             tuple(record for record, _ in kept),
-            tuple(partial for _, partial in kept),
+            partials,
             {path: self.stats[path] for path in paths},
+            schemas_of(partials),
         )
 
 

@@ -81,7 +81,7 @@ def scrub(
     forgotten = store.forgotten()
     with store.lock(name), intact(name):
         stored = store.kept_partials(name)
-        suspects = stored if among is None else stored.intersection(among)
+        suspects = stored if among is None else stored & set(among)
         dirty = {hash_ for hash_, _ in _dirty(store, name, suspects, forgotten)}
         manifests, unreadable = manifests_of(store, name)
         pointer = store.pointer(name)

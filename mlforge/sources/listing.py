@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,11 +52,11 @@ class Listing:
             for path in sorted(paths)
         )
 
-    def lacking(self, stats: Mapping[str, Stat]) -> list[str]:
-        """The paths of listed files that are not among some stats, in the order of the listing."""
+    def lacking(self, paths: Collection[str], stats: Mapping[str, Stat]) -> list[str]:
+        """Paths that are not among some stats. paths: of listed files, and of others that were known before."""
         if stats is not self.known:
-            return lacking(self.stats, stats)
-        return [path for path in self.looked_at if path in self.stats and path not in stats]
+            return lacking(paths, stats)
+        return [path for path in self.looked_at if path in paths and path not in stats]
 
     def unlike(self, stats: Mapping[str, Stat]) -> list[str]:
         """The paths among some stats of files that are not listed with the same one."""

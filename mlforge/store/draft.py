@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import count
@@ -64,7 +64,7 @@ class Draft(Store):
         """Store them in the scratch store."""
         self._scratch.write_partials(name, writes, sorted_by)
 
-    def partials(self, name: str) -> set[str]:
+    def partials(self, name: str) -> Set[str]:
         """Hashes of both stores' partials."""
         return self._store.partials(name) | self._scratch.partials(name)
 

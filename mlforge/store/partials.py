@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import polars as pl
@@ -77,10 +77,16 @@ class PartialStorage(ABC):
         """
 
     @abstractmethod
-    def partials(self, name: str) -> set[str]:
+    def partials(self, name: str) -> Set[str]:
         """Hashes of all stored partials of the feature."""
 
-    def kept_partials(self, name: str) -> set[str]:
+    def missing_partials(
+        self, name: str, partials: Sequence[Partial], stored: Set[str]
+    ) -> Set[str]:
+        """Hashes of those among some partials that are not stored. stored: the answer of `partials`."""
+        return {partial.hash for partial in partials} - stored
+
+    def kept_partials(self, name: str) -> Set[str]:
         """Hashes of all partials of which there is a copy anywhere, whether a version names them or not."""
         return self.partials(name)
 

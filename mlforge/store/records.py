@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any, NamedTuple, Self
 
 from mlforge.core.values import Version
@@ -55,6 +56,27 @@ class FileStateMap(dict[str, FileState]):
     """
 
     memo: tuple[object, Any] | None = None
+    before: FileStateMap | None = None
+    """The states of which these are a copy, until a store keeps them."""
+
+    @cached_property
+    def touched(self) -> set[str]:
+        """The paths whose states were set or taken away one by one: of a copy, all that may differ."""
+        return set()
+
+    def copied(self) -> FileStateMap:
+        """A copy, to be changed path by path."""
+        copy = FileStateMap(self)
+        copy.before = self
+        return copy
+
+    def __setitem__(self, path: str, state: FileState) -> None:
+        self.touched.add(path)
+        super().__setitem__(path, state)
+
+    def __delitem__(self, path: str) -> None:
+        self.touched.add(path)
+        super().__delitem__(path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from mlforge.errors import (
     VersionNotFound,
 )
 from mlforge.maintenance.operations import verify
-from mlforge.store import Books, FileState, LocalStore, Pointer, Store
+from mlforge.store import Books, FileState, FileStateMap, LocalStore, Pointer, Store
 from mlforge.store.file_tasks import PartialWrite
 from mlforge.testing.store_contract import StoreContract
 from mlforge.testing.store_values import (
@@ -271,13 +271,13 @@ def test_what_is_seen_is_appended_and_written_anew_before_it_grows(store):
     path = store.path / "spend" / "_sources.json"
     seen = {f"{n}.parquet": FileState(n, 1, 2, 3, "aa", 7) for n in range(50)}
     with store.lock("spend"):
-        store.write_file_states("spend", seen)
+        store.write_file_states("spend", FileStateMap(seen))
         first = path.stat().st_ino
         for turn in range(300):
             seen = {**seen, "7.parquet": FileState(turn, 1, 2, 3, "bb")}
             if turn != 7:
                 seen.pop(f"{turn}.parquet", None)
-            store.write_file_states("spend", seen)
+            store.write_file_states("spend", FileStateMap(seen))
             assert store.file_states("spend") == seen
             assert LocalStore(store.path).file_states("spend") == seen
     assert path.stat().st_ino != first
@@ -288,13 +288,13 @@ def test_a_line_that_a_killed_writer_left_is_passed_over(store):
     path = store.path / "spend" / "_sources.json"
     seen = {"a.parquet": FileState(1, 1, 1, 1, "aa"), "b.parquet": FileState(2, 2, 2, 2, "bb")}
     with store.lock("spend"):
-        store.write_file_states("spend", seen)
+        store.write_file_states("spend", FileStateMap(seen))
         with path.open("a") as file:
             file.write('["a.parquet", 9, 9')
         again = LocalStore(store.path)
         assert again.file_states("spend") == seen
         seen["b.parquet"] = FileState(3, 3, 3, 3, "cc")
-        again.write_file_states("spend", seen)
+        again.write_file_states("spend", FileStateMap(seen))
     assert LocalStore(store.path).file_states("spend") == seen
 
 
@@ -302,7 +302,7 @@ def test_lines_of_an_earlier_release_and_lines_that_are_no_states_lie_among_othe
     path = store.path / "spend" / "_sources.json"
     seen = {name: FileState(1, 1, 1, 1, "aa", 7, "aa", "user") for name in ("a", "b", "c")}
     with store.lock("spend"):
-        store.write_file_states("spend", seen)
+        store.write_file_states("spend", FileStateMap(seen))
     odd = (
         ["b"], ["c", 2, 2, 2, 2, "cc"], ["d", 3, 3, 3, 3, "dd", 1, "dd"], 7, [], [["e"]],
         ["a", 9, 9, 9, 9, "zz", 1, "zz", ["user"]], [8, 9, 9, 9, 9, "zz", 1, "zz", "user", 1],

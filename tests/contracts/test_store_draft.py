@@ -17,7 +17,7 @@ from mlforge.build.rows import Layout
 from mlforge.core.values import Version
 from mlforge.errors import StoreError
 from mlforge.metrics import Rolling
-from mlforge.store import Books, LocalStore, TablePiece
+from mlforge.store import Books, FileStateMap, LocalStore, TablePiece
 from mlforge.store.file_tasks import PartialWrite
 from mlforge.testing.store_values import FIRST, events, partial_of, publish
 from tests.support.projects import Project, identity, rows
@@ -152,7 +152,7 @@ def test_a_draft_reads_both_stores_and_writes_to_its_own(tmp_path: Path) -> None
         assert [str(store.path) in place.file for place in places] == [False, True, False]
         assert draft.check_partials("spend", ["a1", "b2"]) == {}
         draft.write_books("spend", Books(hold="never"))
-        draft.write_file_states("spend", {})
+        draft.write_file_states("spend", FileStateMap())
         with draft.transaction(snapshot) as tx:
             parts = tx.write_table([TablePiece(events(1, 2), None)])
             second = replace(store.manifest("spend", FIRST), parts=parts, version=Version(1, 0, 1))

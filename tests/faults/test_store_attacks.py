@@ -15,7 +15,7 @@ from mlforge.core.values import Version
 from mlforge.errors import DefinitionError, IntegrityError, MlforgeError, StoreError
 from mlforge.maintenance.operations import pin, prune, rollback, verify
 from mlforge.maintenance.retention import Retention
-from mlforge.store import Books, LocalStore, Snapshot
+from mlforge.store import Books, FileStateMap, LocalStore, Snapshot
 from mlforge.store.file_tasks import PartialWrite
 from mlforge.store.partial_json import partial_to_json
 from mlforge.testing.store_values import FIRST, SECOND, events, partial_of, publish
@@ -108,7 +108,7 @@ def everything(store: LocalStore, name: str) -> dict[str, Callable[[], Any]]:
         "books": lambda: store.books(name),
         "write_books": lambda: store.write_books(name, Books()),
         "file_states": lambda: store.file_states(name),
-        "write_file_states": lambda: store.write_file_states(name, {}),
+        "write_file_states": lambda: store.write_file_states(name, FileStateMap()),
         "recover": lambda: store.recover(name),
         "lock": locked,
         "stage": staged,

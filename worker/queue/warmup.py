@@ -28,8 +28,8 @@ CALM_S = 0.2
 """How long to wait at first: other jobs of the same drop may still be at work."""
 KEEP_UP_S = 0.5
 """How often to look whether there are newer versions, at the most."""
-LOOKING_SHARE = 0.01
-"""The share of a processor that looking may take while there are none."""
+LOOKING_SHARE = 0.002
+"""The share of a processor that looking may take while there are none: each worker at rest takes as much."""
 FILE_BYTES = 2_000
 """Bytes that a source file takes in a manifest and among the states of files, in memory."""
 _MANIFESTS_SHARE = 2
@@ -142,10 +142,11 @@ class Followed:
     def _manifest(self, name: str, served: Pointer | None) -> Manifest | None:
         """Have the store read the manifest of a feature's served version and what lies beside it."""
         self._known[name] = _Known(served)
-        self._store.partials(name)
+        stored = self._store.partials(name)
         latest = self._store.latest(name)
         if latest is None:
             return None
+        self._store.missing_partials(name, latest.partials, stored)
         if latest.rowwise:
             unchanged.of_version(latest, self._store.file_states(name))
         self._known[name] = _Known(served, len(latest.sources) * FILE_BYTES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, suppress
 from itertools import takewhile
 from pathlib import Path
@@ -16,6 +16,7 @@ from mlforge.core.signatures import named_methods
 from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite, TileWrite
 from mlforge.store.local import io
 from mlforge.store.local.feature_folder import FeatureFolder
+from mlforge.store.local.inventory import StoredHashes
 from mlforge.store.partials import PartialStorage
 from mlforge.store.resident import Resident
 
@@ -85,9 +86,17 @@ class LocalPartials(PartialStorage):
         """Beside those whose files are being written."""
         self._feature(name).partial_store.hold(partial, rows)
 
-    def partials(self, name: str) -> set[str]:
+    def partials(self, name: str) -> Set[str]:
         """Hashes of the partials in `_partials` and in packs."""
         return self._feature(name).partial_store.hashes()
+
+    def missing_partials(
+        self, name: str, partials: Sequence[Partial], stored: Set[str]
+    ) -> Set[str]:
+        """Look for those alone that are in no pack of which all partials are among them."""
+        if not isinstance(stored, StoredHashes):
+            return super().missing_partials(name, partials, stored)
+        return self._feature(name).partial_store.missing(partials, stored.inventory)
 
     def check_partials(self, name: str, hashes: Iterable[str]) -> dict[str, str]:
         """Compare files with the checksums within them."""

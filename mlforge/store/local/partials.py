@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -81,11 +81,14 @@ class PartialStore:
         no_link(self._files.folder)
         return Inventory(self._files.look().loose, self.live.look())
 
-    def hashes(self) -> set[str]:
+    def hashes(self) -> Set[str]:
         """Hashes of all partials that are stored."""
-        inventory = self.look()
-        alone = (hash_ for hash_, link in inventory.loose.items() if not link)
-        return {*inventory.packed.places, *alone}
+        return self.look().hashes
+
+    def missing(self, partials: Sequence[Partial], inventory: Inventory) -> set[str]:
+        """Hashes of those partials that an inventory has not; a pack of which they have all partials is not gone through."""
+        others = self._plans.of(partials, inventory.packed).others
+        return {partial.hash for partial in others if partial.hash not in inventory.hashes}
 
     def locate(self, hashes: Iterable[str]) -> list[PartialLocation]:
         """The location of each partial, where it is stored or would be written."""

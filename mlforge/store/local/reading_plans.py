@@ -43,6 +43,8 @@ class ReadingPlan:
         """The plan for other partials, if they differ from these in what lies in no pack; else None."""
         if packed is not self.packed:
             return None
+        if partials is self.partials:
+            return self
         went, came = differing(self.partials, partials)
         gone, new = {partial.hash for partial in went}, {partial.hash for partial in came}
         both = gone | new

@@ -117,9 +117,10 @@ class FileStateLog:
     def write(self, now: FileStateMap) -> None:
         """Let this be what is known; it is kept, not copied."""
         before = self.read()
-        others = compress(now.items(), map(is_not, map(before.get, now), now.values()))
-        lines = [_line(path, state) for path, state in others if before.get(path) != state]
-        lines += [_line(path) for path in sorted(before.keys() - now.keys())]
+        changed = sorted(now.touched) if now.before is before else _others(before, now)
+        lines = [
+            _line(path, now.get(path)) for path in changed if now.get(path) != before.get(path)
+        ]
         if self._state is None or self._lines + len(lines) > 2 * len(now) + _FEW:
             lines = lines_of(now)
             with io.replacing(self.path, durable=False) as temporary:
@@ -129,10 +130,17 @@ class FileStateLog:
             # A line that a killed writer left half-written ends here.
             io.append_text(self.path, "\n" + "".join(lines))
             self._lines += len(lines)
+        now.before = None  # else those of all refreshes would stay in memory
         self._known, self._state = now, self._now()
 
     def _now(self) -> State | None:
         return _state_or_none(self.path)
+
+
+def _others(before: FileStateMap, now: FileStateMap) -> list[str]:
+    """The paths of states that are not the very same, and of those that are no more."""
+    others = compress(now, map(is_not, map(before.get, now), now.values()))
+    return [*others, *sorted(before.keys() - now.keys())]
 
 
 def _state_or_none(path: Path) -> State | None:

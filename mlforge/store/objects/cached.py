@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ class CachedStore(Store):
         cache.folder.partial_store.write(writes, sorted_by)
         cache.written.update(write.partial.hash for write in writes)
 
-    def partials(self, name: str) -> set[str]:
+    def partials(self, name: str) -> Set[str]:
         """Hashes of the partials in the cache, and of the served version's."""
         return {*self._files(name).folder.partial_store.hashes(), *self._of_served(name)}
 

@@ -53,6 +53,7 @@ class FileStates:
         """Replace the states; the mapping is kept, not copied."""
         text = "".join(state_files.lines_of(states)).encode()
         tag = self._objects.put(f"{folder}/{keys.SOURCES}", zlib.compress(text, 1, wbits=_GZIP))
+        states.before = None  # else those of all refreshes would stay in memory
         self._known[folder] = tag, states
 
     def forget(self, folder: str) -> None:
