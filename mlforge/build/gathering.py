@@ -59,7 +59,7 @@ def gathered_once(
     among = distinct([diff.entities, by_time], spec.entity)
     if not (is_resident or _are_found(events, within, among)):
         return None
-    gathered = gather(views, among, within=within)
+    gathered = replace(gather(views, among, within=within), changed=diff.entities)
     if gathered.frames.shared.height > MOST:
         return None
     if totals is None:

@@ -157,5 +157,5 @@ def check_unique(rows: pl.DataFrame, events: Events) -> None:
 def _times(rows: pl.DataFrame, timestamp: str | None) -> TimeRange | None:
     if timestamp is None or rows.is_empty():
         return None
-    micros = rows[timestamp].to_physical()
+    micros = rows[timestamp].cast(pl.Int64)
     return TimeRange(int(micros[0]), int(micros[-1]))

@@ -114,7 +114,7 @@ class TableWriter:
         rows = self._with_fresh(self._read(dirty), fresh, own)
         # A long stretch before the touched rows gets a part of its own: the next drop may touch this
         # time again, and need not write that stretch again.
-        head = bisect_left(rows[timestamp].to_physical(), touched.start)
+        head = bisect_left(rows[timestamp].cast(pl.Int64), touched.start)
         is_long = head > 2 * (rows.height - head)
         return [rows.head(head), rows.slice(head)] if is_long else [rows]
 
@@ -141,7 +141,7 @@ class TableWriter:
         """Rows of the served version with fresh ones in the place of those of some entities' own times, in order."""
         timestamp, touched = str(self.events.spec.timestamp), own.hull
         assert touched is not None
-        times = old[timestamp].to_physical()
+        times = old[timestamp].cast(pl.Int64)
         first, behind = bisect_left(times, touched.start), bisect_right(times, touched.end)
         if first == old.height:
             return pl.concat([old, fresh])  # as after most drops: nothing of it lies where they do

@@ -127,7 +127,8 @@ class Gathered:
 
     among: keys of the entities that they are of, None for all. times: a range in which all events of theirs are here, None where only
     those are that the views see. online: the rows of the first view, where they were evaluated beside others. totals: of older events
-    of theirs, which both views see, in memory; None where no older event is seen.
+    of theirs, which both views see, in memory; None where no older event is seen. changed: keys of the entities whose events differ
+    between the views, where that is known.
     """
 
     views: Sequence[AsOfView]
@@ -136,6 +137,7 @@ class Gathered:
     frames: _Frames
     online: OnlineRows | None = None
     totals: Totals | None = None
+    changed: pl.DataFrame | None = None
 
     @property
     def events(self) -> HeldEvents:

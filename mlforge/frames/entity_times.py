@@ -38,7 +38,7 @@ class EntityTimes:
     @cached_property
     def entities(self) -> pl.DataFrame:
         """The key columns."""
-        return self.frame.drop(FIRST, LAST, strict=False)
+        return self.frame[[name for name in self.frame.columns if name not in (FIRST, LAST)]]
 
     @cached_property
     def hull(self) -> TimeRange | None:

@@ -166,7 +166,7 @@ def of_entities(
         return frame
     if entities.height <= _LISTED:
         # A look at one key costs a third of a join, and can be part of reading.
-        listed = pl.lit(entities[keys[0]].implode())
+        listed = pl.lit(pl.Series([entities[keys[0]]]))  # `implode` would run a plan
         frame = frame.filter(pl.col(keys[0]).is_in(listed))
         if len(keys) == 1:
             return frame

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import polars as pl
 
@@ -89,10 +90,13 @@ def cut(
 
 
 def evaluated(engine: Engine, gathered: Gathered) -> Batch:
-    """The rows of entities whose events are in memory, as of the first view; the second tells which had a value."""
+    """The rows of entities whose events are in memory, as of the first view; the second tells which had a value.
+
+    Those of entities whose events changed come first, and are sent first: time alone changes the others.
+    """
     known = gathered.online
     if known is not None and known.engine == engine.name:
-        return Batch(known.rows, known.had)
+        return Batch(_changed_first(known.rows, gathered), known.had)
     events, (alive, had) = gathered.events, gathered.active_entities()
     older = events.totals and events.totals.file
     as_of = polars_schema.instant(gathered.views[0].as_of)
@@ -103,7 +107,21 @@ def evaluated(engine: Engine, gathered: Gathered) -> Batch:
         lambda: alive.hstack(_values(engine, events, points)),
         *(events.frame, points),
     )
-    return Batch(rows, had)
+    return Batch(_changed_first(rows, gathered), had)
+
+
+def _changed_first(rows: pl.DataFrame, gathered: Gathered) -> pl.DataFrame:
+    """The rows with those of entities whose events changed before all others."""
+    changed, keys = gathered.changed, list(gathered.views[0].events.spec.entity)
+    if changed is None:
+        return rows
+
+    def ordered() -> pl.DataFrame:
+        ways: tuple[Literal["semi", "anti"], ...] = ("semi", "anti")
+        parts = [rows.lazy().join(changed.lazy(), on=keys, how=how) for how in ways]
+        return polars_schema.in_memory(pl.concat(parts))
+
+    return once("changed first", lambda: tuple(keys), ordered, rows, changed)
 
 
 def _values(engine: Engine, events: HeldEvents, points: pl.DataFrame) -> pl.DataFrame:

@@ -26,6 +26,7 @@ from mlforge.core.values import PRECISION
 from mlforge.engines.duckdb_engine import DuckDBEngine
 from mlforge.engines.tiles import totals
 from mlforge.errors import DataError
+from mlforge.frames.encoding import json_rows
 from mlforge.metrics import Rolling
 from mlforge.online import RedisStore, batches
 from mlforge.online import ahead as ahead_of_pushes
@@ -456,6 +457,22 @@ def test_rows_are_evaluated_and_encoded_while_the_version_is_written_and_sent_on
         ("publish.pointed", False, True),
     ]
     assert sides[0].rows_online(client) == sides[1].rows_online(client)
+
+
+def test_rows_of_entities_whose_events_changed_are_sent_before_those_that_time_alone_changes(
+    sides: tuple[Side, Side],
+) -> None:
+    ahead, _ = sides
+    with clock.fixed(_us(DAYS + 60)):
+        ahead.begin()
+        DROPS["newer"](ahead.project)
+        batch = ahead.refresh().diff.rows.batch.result()
+    users = batch.rows["user_id"].to_list()
+    assert len(users) > 3
+    assert sorted(users[:3]) == [0, 1, 77]
+    assert batch.encoded[0].texts[0] == next(
+        iter(json_rows(batch.rows.head(1), batch.rows.columns[1:]))
+    )
 
 
 def test_rows_that_were_made_ready_for_another_engine_or_server_are_evaluated_anew(

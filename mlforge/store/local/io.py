@@ -29,6 +29,7 @@ CHECKSUM, UNSEALED = "mlforge.checksum", "0" * 64
 _SEAL = CHECKSUM.encode() + b"\x18\x40"  # as thrift writes a key and the length of its value
 _SYNCS = 4  # at a time; the disk takes them together
 _READ_BYTES = 1 << 20
+_text = json.JSONEncoder(ensure_ascii=False).encode  # `json.dumps` would make an encoder each time
 # polars tells the number in the text alone.
 _NUMBER = re.compile(r"\(os error (\d+)\)")
 
@@ -58,11 +59,11 @@ def json_text(document: Mapping[str, Any]) -> str:
 def _lines(value: Any) -> str:
     """A value on one line, but a list or mapping of several things with each on its own."""
     if isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value):
-        return "[\n " + ",\n ".join(json.dumps(item, ensure_ascii=False) for item in value) + "\n]"
+        return "[\n " + ",\n ".join(_text(item) for item in value) + "\n]"
     if isinstance(value, dict) and any(isinstance(item, (dict, list)) for item in value.values()):
-        inner = (f"{json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in value.items())
+        inner = (f"{json.dumps(k)}: {_text(v)}" for k, v in value.items())
         return "{\n " + ",\n ".join(inner) + "\n}"
-    return json.dumps(value, ensure_ascii=False)
+    return _text(value)
 
 
 def read_json(path: Path) -> Any:
