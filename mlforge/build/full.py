@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import groupby
 from pathlib import Path
 
@@ -49,7 +49,7 @@ class BuildRange:
 
     @property
     def is_light(self) -> bool:
-        """Whether tiles that are cached stand for its events, so that it takes little memory."""
+        """Whether tiles that are cached stand for its events: two such ranges take no more memory than one of events."""
         events = self.events
         return self.buckets == 1 and events.cache.covers(events, self._seen, events.spec.columns)
 
@@ -105,9 +105,9 @@ class FullBuild:
                     files = []
 
     def _evaluated(self) -> Iterator[tuple[BuildRange, tuple[pl.DataFrame, TaskFigures]]]:
-        """Each range with its rows and figures; threads evaluate those that take little memory side by side."""
+        """Each range with its rows and figures; of those that take little memory two are evaluated side by side."""
         for are_light, some in groupby(self.ranges(), key=lambda part: part.is_light):
-            make = each_ahead if are_light else map
+            make = partial(each_ahead, ahead=1) if are_light else map
             yield from make(lambda part: (part, part.evaluated(self.engine)), some)
 
     def _spooled(self, rows: pl.DataFrame, file: Path) -> None:

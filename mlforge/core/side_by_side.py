@@ -43,13 +43,14 @@ def each_of(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
         wait(begun)
 
 
-def each_ahead(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """The results for some items, in their order; while the caller uses one, threads make the next ones."""
+def each_ahead(work: Callable[[T], R], items: Iterable[T], ahead: int | None = None) -> Iterator[R]:
+    """The results for some items, in their order; while the caller uses one, threads make the next ones: so many, by default as there are cores."""
+    ahead = CORES if ahead is None else ahead
     begun: deque[Future[R]] = deque()
     try:
         for item in items:
             begun.append(begin(work, item))
-            if len(begun) > CORES:
+            if len(begun) > ahead:
                 yield begun.popleft().result()
         while begun:
             yield begun.popleft().result()

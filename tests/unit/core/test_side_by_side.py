@@ -38,16 +38,17 @@ def test_what_a_call_raises_is_raised_once_by_whoever_comes_next() -> None:
         behind.wait()
 
 
-def test_results_come_in_order_and_few_are_made_ahead() -> None:
+@pytest.mark.parametrize(("ahead", "most"), [(None, CORES), (1, 1)])
+def test_results_come_in_order_and_few_are_made_ahead(ahead: int | None, most: int) -> None:
     made: list[int] = []
 
     def square(number: int) -> int:
         made.append(number)
         return number * number
 
-    results = each_ahead(square, range(50))
+    results = each_ahead(square, range(50), ahead)
     assert next(results) == 0
-    assert set(made) <= set(range(CORES + 1))
+    assert set(made) <= set(range(most + 1))
     assert list(results) == [number * number for number in range(1, 50)]
     assert sorted(made) == list(range(50))
 
