@@ -57,6 +57,17 @@ def test_rows_are_written_by_no_script(store: RedisStore, client: redis.Redis) -
         assert client.pttl(f"mlforge:spend:{key_hash({'user_id': 7})}") > store.ttl * 900
 
 
+def test_rows_beyond_a_few_transactions_are_left_to_the_script(
+    store: RedisStore, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watched_puts, "_TRANSACTIONS", 1)
+    store.begin("spend", OLD)
+    scripts = calls(client, "eval")
+    assert store.put("spend", OLD, frame(*USERS), ["user_id"]) == len(USERS)
+    assert calls(client, "eval") == scripts + 2
+    assert written(client) == [*USERS]
+
+
 @pytest.mark.parametrize("amid", [0, 1], ids=["the first", "the second"])
 def test_a_newer_push_that_begins_amid_a_transaction_makes_it_void(
     store: RedisStore,

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from mlforge.online.redis.client import Server
 
 _CHUNKS = 4
-"""Chunks in a transaction: they block the server no longer than one does in a script."""
+"""Chunks in a transaction: they block the server for about as long as one or two do in a script."""
+_TRANSACTIONS = 5
+"""Further rows are left to the script: its calls are sent ahead of their replies, so that more rows are encoded meanwhile."""
 _EXEC = resp.command("EXEC")
 _GIVE_UP = resp.command("DISCARD") + resp.command("UNWATCH")  # the one or the other may be refused
 _LOOKS, _GIVES_UP = 4, 2  # replies to `_look`, and to giving up
@@ -36,7 +38,8 @@ def put(
     has_fence = not write.fence.startswith(" ")
     if not (has_fence and server.writes_watched):
         return by_script(chunks)
-    blocks = _blocks(chunks)
+    each = iter(chunks)
+    blocks = islice(_blocks(each), _TRANSACTIONS)
     written, block = 0, next(blocks, [])
     following: list[Rows] = []
     with server.asking_on_one() as ask:
@@ -55,12 +58,12 @@ def put(
         if block:
             server.writes_watched = not any(map(_is_lacking, look))
             ask(_GIVE_UP, _GIVES_UP)
-    left = chain(block, following, chain.from_iterable(blocks))
-    return written + by_script(left) if block else written
+    left = chain(block, following, each)
+    first = next(left, None)
+    return written if first is None else written + by_script(chain([first], left))
 
 
-def _blocks(chunks: Iterable[Rows]) -> Iterator[list[Rows]]:
-    each = iter(chunks)
+def _blocks(each: Iterator[Rows]) -> Iterator[list[Rows]]:
     while block := [*islice(each, _CHUNKS)]:
         yield block
 
