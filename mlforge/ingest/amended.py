@@ -20,8 +20,10 @@ from mlforge.ingest import partials
 from mlforge.sources.damage import DAMAGE
 from mlforge.store import Store
 
-LEAST_ROWS, MOST_ROWS = 200_000, 4_000_000
-"""Files of fewer rows are hashed in a moment, and those of more are not held twice."""
+LEAST_ROWS = 200_000
+"""Files of fewer rows are hashed in a moment."""
+MOST_VALUES = 16_000_000
+"""Events of more values are not held twice, nor read while a file is decoded: that bounds the memory of the whole process."""
 _FEW = 4
 """A digest follows from the rows that differ while they are at most one in so many."""
 
@@ -38,7 +40,7 @@ class AmendedFiles:
         """Begin to read the partial of the content that a file had, if that is large."""
         if self.store.fetches_files or before is None:
             return
-        if LEAST_ROWS <= before.rows <= MOST_ROWS:
+        if before.rows >= LEAST_ROWS and before.rows * len(before.schema) <= MOST_VALUES:
             self._before[path] = before, begin(self._read, before)
 
     def digest_of(self, path: str, events: pl.DataFrame) -> int:

@@ -135,6 +135,15 @@ def test_stored_events_that_are_not_as_they_were_written_tell_nothing(
     assert project.store.resolve("spend").rows_hash == fresh.resolve("spend").rows_hash
 
 
+def test_events_of_many_values_are_not_held_beside_those_that_take_their_place(
+    project: Project, hashed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(amended, "MOST_VALUES", 3 * DAYS - 1)
+    project.drop("large", AMENDMENTS["a value"](HISTORY))
+    project.build()
+    assert hashed == [DAYS]
+
+
 def test_no_events_stay_in_memory_behind_a_refresh(project: Project, hashed: list[int]) -> None:
     project.drop("large", AMENDMENTS["a value"](HISTORY))
     project.build()
