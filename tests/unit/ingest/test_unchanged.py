@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +15,8 @@ from mlforge.core.list_diff import alike, differing
 from mlforge.core.manifest import Partial, SourceRecord
 from mlforge.ingest import unchanged
 from mlforge.ingest.unchanged import FilePartial, UnchangedFiles
+from mlforge.sources.listing import Listing
+from mlforge.sources.source_file import Stat
 from mlforge.store import FileState, FileStateMap
 
 NAMES = ("a", "c", "e")
@@ -40,15 +44,19 @@ def paths(of: UnchangedFiles) -> list[str]:
     return [record.path for record in of.records]
 
 
+def listing(stats: Mapping[str, Stat]) -> Listing:
+    return Listing(Path(), True, stats)
+
+
 def test_files_with_the_same_stats_are_the_very_same_beside_others() -> None:
     known = grown(*NAMES)
-    assert known.among({**known.stats, "new": (1, 2, 3, 4)}) is known
+    assert known.among(listing({**known.stats, "new": (1, 2, 3, 4)})) is known
 
 
 def test_files_that_changed_or_went_are_at_rest_no_more() -> None:
     known = grown(*NAMES)
-    assert paths(known.among({**known.stats, "c": (2, 7_000, 8_000, 9)})) == ["a", "e"]
-    assert paths(known.among({path: known.stats[path] for path in "ac"})) == ["a", "c"]
+    assert paths(known.among(listing({**known.stats, "c": (2, 7_000, 8_000, 9)}))) == ["a", "e"]
+    assert paths(known.among(listing({path: known.stats[path] for path in "ac"}))) == ["a", "c"]
 
 
 def test_others_take_their_places_by_path() -> None:
