@@ -135,14 +135,12 @@ SHAPES: dict[str, dict[str, Any]] = {
     "closed left": {"metrics": [Rolling(["all", "2d"], {"amount": VALUES}, closed="left")]},
 }
 TRIED = [
-    ("continuous", "polars"),
-    *(
-        pytest.param(*each, marks=pytest.mark.slow)
-        for each in [("continuous", "duckdb"), ("aligned", "polars"), ("closed left", "polars")]
-    ),
+    *((shape, "polars") for shape in ("continuous", "aligned", "closed left")),
+    ("continuous", "duckdb"),
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shape", "engine"), TRIED)
 def test_any_sequence_of_drops_gives_the_rows_of_a_rebuild(
     shape: str, engine: str, tmp_path: Path

@@ -128,13 +128,14 @@ def client(redis_url: str) -> Iterator[redis.Redis]:
         yield connection
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "backwards", "warm"),
     [
         pytest.param(FEW, False, True, id="few, with events in memory"),
-        pytest.param(ALL, False, True, id="all, with events in memory", marks=pytest.mark.slow),
-        pytest.param(ALL, False, False, id="all", marks=pytest.mark.slow),
-        pytest.param(ALL, True, True, id="all, backwards", marks=pytest.mark.slow),
+        pytest.param(ALL, False, True, id="all, with events in memory"),
+        pytest.param(ALL, False, False, id="all"),
+        pytest.param(ALL, True, True, id="all, backwards"),
     ],
 )
 def test_what_each_feature_has_does_not_depend_on_those_before_it(

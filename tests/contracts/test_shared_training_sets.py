@@ -93,6 +93,7 @@ def test_tasks_in_any_order_make_the_files_of_a_set_by_one_process(
     assert [path.name for path in project.root.glob(".*")] == []
 
 
+@pytest.mark.slow
 def test_a_service_with_labels_over_rows_of_events_or_of_memory_is_the_same_by_tasks(
     project: Project,
 ) -> None:

@@ -73,11 +73,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "without keys": {"metrics": METRICS, "keys": []},
 }
 UNLIKE = [(shape, "polars") for shape in ("continuous", "closed left", "without keys")]
-TRIED = [
-    ("aligned", "polars"),
-    pytest.param("continuous", "duckdb", marks=pytest.mark.slow),
-    *(pytest.param(*each, marks=pytest.mark.slow) for each in UNLIKE),
-]
+TRIED = [("aligned", "polars"), ("continuous", "duckdb"), *UNLIKE]
 
 
 def drops(project: Project) -> Iterator[str]:
@@ -100,6 +96,7 @@ def drops(project: Project) -> Iterator[str]:
     yield "the history amended"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shape", "engine"), TRIED)
 def test_any_sequence_of_drops_gives_the_rows_of_a_rebuild(
     shape: str, engine: str, tmp_path: Path

@@ -172,6 +172,7 @@ def test_a_reader_never_gets_columns_of_two_versions(
     assert row == {"user_id": 3, "spend__amount__max__7d": 2.0}
 
 
+@pytest.mark.slow
 def test_a_push_whose_last_rows_a_failover_lost_does_not_end_well(
     project: Project, tmp_path: Path
 ) -> None:

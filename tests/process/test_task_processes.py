@@ -39,6 +39,7 @@ def is_alive(process: int) -> bool:
     return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
 
 
+@pytest.mark.slow
 def test_two_processes_of_which_one_is_killed_write_the_bytes_of_one_alone(tmp_path: Path) -> None:
     home = executors.project(tmp_path / "home", HOME)
     executors.build(home, HOME)

@@ -113,6 +113,7 @@ def test_freshness_counts_from_the_file_that_was_dropped(shop: Shop) -> None:
     assert 0 < freshness.p50 < 20_000
 
 
+@pytest.mark.slow
 def test_a_process_that_ends_between_two_features_loses_nothing(shop: Shop) -> None:
     counted = settled(shop)
     (shop.folder / "deadly").touch()

@@ -99,6 +99,7 @@ def test_a_job_whose_key_is_of_another_type_is_refused(shop: Shop) -> None:
     serves_on(shop, 13)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_read_in_the_registries_ends_no_worker(shop: Shop) -> None:
     client, name = shop.project.redis, queue_of(shop.project.scope)
     client.lpush(f"rq:queue:{name}:intermediate", b"\xff")
