@@ -26,8 +26,8 @@ def peaks() -> Feature:
 class Chain(Feed):
     """A feed whose drops flow through both features."""
 
-    def follow(self) -> int:
-        """Refresh and push both; how many rows went online."""
+    def follow(self, *_: str) -> int:
+        """Refresh and push both, which look at all that is there; how many rows went online."""
         definitions = self.stores.definitions
         written = 0
         for name in (NAME, READER):
