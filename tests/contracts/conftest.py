@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from mlforge.core import failpoints
 from mlforge.online import RedisStore
 
 
@@ -15,3 +16,12 @@ def online(redis_url: str) -> Iterator[RedisStore]:
     store = RedisStore.from_url(redis_url)
     yield store
     store.close()
+
+
+@pytest.fixture
+def decoded() -> Iterator[list[None]]:
+    """An entry for each time that a file was decoded."""
+    times: list[None] = []
+    failpoints.arm("file.decoding", lambda: times.append(None))
+    yield times
+    failpoints.disarm()

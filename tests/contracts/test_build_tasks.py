@@ -119,12 +119,17 @@ def test_tasks_in_any_order_give_the_bytes_of_a_build_by_one_process(
     assert not (shared.path / "spend" / ".tasks").exists()
 
 
-def test_a_build_whose_process_was_lost_takes_up_the_parts_that_are_there(tmp_path: Path) -> None:
-    project = Project(tmp_path)
+def _dying_after_three(tmp_path: Path) -> tuple[Project, LocalStore, Path, Scattered]:
+    """A project, the store that its tasks share with the folder of these, and a runner that dies after three."""
+    project, dying = Project(tmp_path), Scattered(seed=1)
     history(project)
-    store, folder = LocalStore(tmp_path / "shared"), tmp_path / "shared" / "spend" / ".tasks"
-    dying = Scattered(seed=1)
     dying.most = 3
+    store = LocalStore(tmp_path / "shared")
+    return project, store, store.path / "spend" / ".tasks", dying
+
+
+def test_a_build_whose_process_was_lost_takes_up_the_parts_that_are_there(tmp_path: Path) -> None:
+    project, store, folder, dying = _dying_after_three(tmp_path)
     with pytest.raises(TaskKilledError):
         by_tasks(project, store, dying)
     done = [task.id for task in dying.tasks if (folder / f"{task.id}.json").exists()]
@@ -142,11 +147,7 @@ def test_a_build_whose_process_was_lost_takes_up_the_parts_that_are_there(tmp_pa
 
 
 def test_a_full_build_takes_up_nothing_of_a_build_that_was_lost(tmp_path: Path) -> None:
-    project = Project(tmp_path)
-    history(project)
-    store, folder = LocalStore(tmp_path / "shared"), tmp_path / "shared" / "spend" / ".tasks"
-    dying = Scattered(seed=1)
-    dying.most = 3
+    project, store, folder, dying = _dying_after_three(tmp_path)
     full = replace(WHOLE, full=True)
     for options in (WHOLE, full):
         with pytest.raises(TaskKilledError):

@@ -20,7 +20,7 @@ from redis import Redis
 
 from mlforge import Definitions
 from mlforge.build import gathering, refresh
-from mlforge.build.result import Options
+from mlforge.build.result import BuildResult, Options
 from mlforge.core import clock, failpoints
 from mlforge.core.values import PRECISION
 from mlforge.engines.duckdb_engine import DuckDBEngine
@@ -279,6 +279,14 @@ def test_windows_over_all_time_share_their_events_where_no_totals_stand_for_them
     assert sides[0].rows_online(client) == sides[1].rows_online(client)
 
 
+def refreshed(side: Side, is_shared: bool, monkeypatch: pytest.MonkeyPatch) -> BuildResult:
+    """A refresh that gathers for the push, or one that leaves each to gather for itself."""
+    with monkeypatch.context() as patch:
+        if not is_shared:
+            patch.setattr(refresh, "gathered_once", lambda *_: None)
+        return side.refresh()
+
+
 @pytest.mark.parametrize("drop", DROPS)
 def test_totals_of_older_events_are_read_once_with_the_newer_events_beside_them(
     sides: tuple[Side, Side], client: Redis, drop: str, monkeypatch: pytest.MonkeyPatch
@@ -290,10 +298,7 @@ def test_totals_of_older_events_are_read_once_with_the_newer_events_beside_them(
             side.reads_ahead, side.of_files = False, True
             side.begin(metrics=[Rolling(["all", "2d"], {"amount": AGGREGATIONS})])
             DROPS[drop](side.project)
-            with monkeypatch.context() as patch:
-                if not is_shared:
-                    patch.setattr(refresh, "gathered_once", lambda *_: None)
-                built = side.refresh()
+            built = refreshed(side, is_shared, monkeypatch)
             gathered = built.diff.gathered
             # The last of these has an event before the totals' end that is not in them.
             assert (gathered is not None) is (is_shared and drop != "late and newer")
@@ -318,10 +323,7 @@ def test_what_windows_over_all_time_see_is_looked_up_once_in_the_index_of_entiti
             side.reads_ahead = False
             side.begin(metrics=[Rolling(["all", "2d"], {"amount": aggregations})])
             DROPS[drop](side.project)
-            with monkeypatch.context() as patch:
-                if not is_shared:
-                    patch.setattr(refresh, "gathered_once", lambda *_: None)
-                built = side.refresh()
+            built = refreshed(side, is_shared, monkeypatch)
             gathered = built.diff.gathered
             assert (gathered is not None and gathered.online is not None) is is_shared
             results.append((built, side.definitions.push("spend", diff=built.diff)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,15 +106,6 @@ def machines(
     monkeypatch.setattr(intake_tasks, "GROUP_FILES", 2)
     monkeypatch.setattr("mlforge.build.companions.SETTLED_NS", 0)
     return Machines(tmp_path, request.param)
-
-
-@pytest.fixture
-def decoded() -> Iterator[list[None]]:
-    """An entry for each time that a file was decoded."""
-    times: list[None] = []
-    failpoints.arm("file.decoding", lambda: times.append(None))
-    yield times
-    failpoints.disarm()
 
 
 @pytest.mark.parametrize("full", [False, True])

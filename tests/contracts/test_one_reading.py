@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from mlforge import Feature
-from mlforge.core import failpoints
 from mlforge.definitions.together import Readings, of_one_source
 from mlforge.errors import BuildError
 from mlforge.sources.source_reading import KEPT_BYTES
@@ -21,15 +19,6 @@ NAMES = ("spend", "extremes", "recent")
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     return Project(tmp_path)
-
-
-@pytest.fixture
-def decoded() -> Iterator[list[None]]:
-    """An entry for each time that a file was decoded."""
-    times: list[None] = []
-    failpoints.arm("file.decoding", lambda: times.append(None))
-    yield times
-    failpoints.disarm()
 
 
 def features(project: Project) -> list[Feature]:
