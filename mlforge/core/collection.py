@@ -1,4 +1,4 @@
-"""Reading very many values at once, without the garbage collector's looking at all of them again and again."""
+"""The garbage collector kept from what stays: values while very many are read, and all that a process has loaded."""
 
 from __future__ import annotations
 
@@ -22,3 +22,13 @@ def collection_paused() -> Iterator[None]:
         yield
     finally:
         gc.enable()
+
+
+def leave_loaded_alone() -> None:
+    """Have collections look no more at what is alive now: modules, definitions and caches stay for as long as the process does.
+
+    To look at the hundred thousand objects of a server takes about 80 ms, and each request waits meanwhile. They are still
+    freed once nothing refers to them; only circles among them are not. Source: `gc.freeze` of Python's documentation.
+    """
+    gc.collect()
+    gc.freeze()

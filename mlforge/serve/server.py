@@ -10,6 +10,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
+from mlforge.core.collection import leave_loaded_alone
 from mlforge.definitions.environment import PROFILE, redis_url
 from mlforge.definitions.loader import load
 from mlforge.definitions.registry import Definitions
@@ -46,7 +47,9 @@ def app_of_environment() -> Callable[..., object]:
     url = redis_url() or running_url(target, here, profile)
     served = definitions if url is None else serve_at(definitions, url)
     tracing = tracing_of_environment()
-    return App(served, keys=keys_file(), live=live_of(served, url), tracing=tracing)
+    app = App(served, keys=keys_file(), live=live_of(served, url), tracing=tracing)
+    leave_loaded_alone()
+    return app
 
 
 def keys_file() -> Path | None:
@@ -99,6 +102,7 @@ def serve(
     live, tracing = live_of(definitions, url), tracing_of_environment()
     is_local = at_loopback(listener)
     app = App(definitions, keys=keys, live=live, at_loopback=is_local, tracing=tracing)
+    leave_loaded_alone()
     announce()
 
     class Server(uvicorn.Server):

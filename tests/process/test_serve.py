@@ -47,6 +47,13 @@ defs = Definitions(
 )
 """
 
+TELLS_WHAT_COLLECTIONS_SEE = """
+import atexit, gc
+from pathlib import Path
+
+atexit.register(lambda: Path("collected.txt").write_text(f"{gc.get_freeze_count()} {len(gc.get_objects())}"))
+"""
+
 
 @contextmanager
 def serving(folder: Path, *options: object) -> Iterator[tuple[subprocess.Popen[str], str]]:
@@ -80,7 +87,8 @@ def test_it_answers_tells_of_an_outage_and_drains_when_it_is_to_end(
 ) -> None:
     monkeypatch.delenv("MLFORGE_PROFILE", raising=False)
     port = free_port()
-    (tmp_path / "definitions.py").write_text(DEFINITIONS.replace("PORT", str(port)))
+    definitions = DEFINITIONS.replace("PORT", str(port)) + TELLS_WHAT_COLLECTIONS_SEE
+    (tmp_path / "definitions.py").write_text(definitions)
     (tmp_path / "events").mkdir()
     rows((1, 0, 1.0), (1, 3, 2.0)).write_parquet(tmp_path / "events" / "a.parquet")
     defs = load(None, here=tmp_path)
@@ -107,6 +115,8 @@ def test_it_answers_tells_of_an_outage_and_drains_when_it_is_to_end(
             defs.push("spend")
             assert asked(url)[0] == 200
             _drains(process, url)
+        left_alone, looked_at = map(int, (tmp_path / "collected.txt").read_text().split())
+        assert left_alone > 50_000 > 2 * looked_at, "a collection is over before a request waits"
     finally:
         redis.stop()
         defs.close()
