@@ -7,7 +7,7 @@ repeats work, never loses it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -38,6 +38,7 @@ from mlforge.core.values import Version
 from mlforge.engines import Engine
 from mlforge.engines.evaluation import frontier
 from mlforge.engines.events import cache_tiles, events_of
+from mlforge.engines.tiles.ahead import TilesAhead
 from mlforge.engines.versions_diff import VersionsDiff
 from mlforge.errors import (
     IntegrityError,
@@ -46,6 +47,7 @@ from mlforge.errors import (
 )
 from mlforge.features.feature import Feature
 from mlforge.ingest.elsewhere import NOWHERE
+from mlforge.ingest.file_states import is_ample
 from mlforge.ingest.pipeline import Intake, ingest
 from mlforge.ingest.transform import Apart
 from mlforge.sources.listing import Listing
@@ -79,7 +81,8 @@ def refresh(
     if options.version is not None:
         Version.parse(options.version)
     with nullcontext(store) if options.publish else store.draft() as chosen:
-        work = _Refresh(feature, source, chosen, engine, options.in_a_run, reading, steps)
+        ahead = TilesAhead(feature.spec)
+        work = _Refresh(feature, source, chosen, engine, options.in_a_run, ahead, reading, steps)
         result = _tried(work, bound)
     steps.end("publish" if result.changed else "build")
     result = replace(result, steps=steps.seconds, engine=engine.name)
@@ -133,6 +136,7 @@ class _Refresh:
     store: Store
     engine: Engine
     options: Options
+    ahead: TilesAhead
     reading: SourceReading | None = None
     steps: Steps = field(default_factory=Steps)
 
@@ -186,7 +190,8 @@ class _Refresh:
 
     def _ingest(self, listing: Listing, snapshot: Snapshot) -> Intake:
         options = self.options
-        with Apart.opened(options.apart, at_once=options.attended or options.careful) as apart:
+        careful = options.attended or options.careful
+        with Apart.opened(options.apart, at_once=careful) as apart, self._telling():
             shared = self._shared(listing, snapshot, apart)
             intake = ingest(
                 self.feature,
@@ -204,6 +209,12 @@ class _Refresh:
             return intake
         warnings = (*shared.warnings, *intake.warnings)
         return replace(intake, warnings=warnings, is_shared=bool(shared.tasks))
+
+    def _telling(self) -> AbstractContextManager[None]:
+        """Have tiles built of events that are being written, where decoding leaves memory for it."""
+        if self.options.publish and is_ample(self.options.max_file_memory):
+            return self.store.telling(self.feature.name, self.ahead.take)
+        return nullcontext()
 
     def _shared(
         self, listing: Listing, snapshot: Snapshot, apart: Apart | None
@@ -229,7 +240,7 @@ class _Refresh:
         latest, candidate, diff = snapshot.latest, change.candidate, change.diff
         mode, why = mode_of(latest, candidate, diff, self.options)
         if self.options.publish:
-            cache_tiles(self.store, candidate, None if mode == "full" else diff)
+            cache_tiles(self.store, candidate, None if mode == "full" else diff, self.ahead)
         with self.store.transaction(snapshot) as tx:
             tx.foresee(candidate)
             events = events_of(self.store, candidate)

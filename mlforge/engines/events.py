@@ -15,6 +15,7 @@ from mlforge.core.manifest import Manifest, Partial
 from mlforge.core.metrics import MetricColumn
 from mlforge.core.time_model import Window
 from mlforge.core.values import FIRST_INSTANT, TimeRange
+from mlforge.engines.tiles.ahead import TilesAhead
 from mlforge.engines.tiles.build import PARTS_OF, are_dense, is_rounded
 from mlforge.engines.tiles.by_entity import is_index_due, write_index
 from mlforge.engines.tiles.cache import TileCache
@@ -172,10 +173,12 @@ def events_of(
     return Events(*of_version, store, fetches=fetches, resident=resident, by_entity=by_entity)
 
 
-def cache_tiles(store: Store, manifest: Manifest, diff: EventDiff | None) -> None:
+def cache_tiles(
+    store: Store, manifest: Manifest, diff: EventDiff | None, ahead: TilesAhead | None = None
+) -> None:
     """Cache the tiles of the events on which the rows that a diff touches depend; of all without a diff.
 
-    Call with the feature's lock held. Raises StoreError where they cannot be written.
+    ahead: some that are built already. Call with the feature's lock held. Raises StoreError where they cannot be written.
     """
     spec, times, events = manifest.spec, None, events_of(store, manifest)
     write_totals(events, store, manifest.reached(clock.now()), overdue=True)
@@ -187,7 +190,7 @@ def cache_tiles(store: Store, manifest: Manifest, diff: EventDiff | None) -> Non
         times = time_model.events_seen(touched, spec.windows)
     events = events_of(store, manifest)
     tasks = events.tasks_within(times)
-    events.cache.write(tasks)
+    events.cache.write(tasks, ahead.of_kind if ahead is not None else None)
     events.sets.write(tasks)
 
 

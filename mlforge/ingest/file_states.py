@@ -19,6 +19,11 @@ _AMPLE_BYTES = 512 << 20  # allowed for a file; decoding bounds the whole proces
 _FEW = 4  # contents that are sought one by one; for more it pays to sort all states by content
 
 
+def is_ample(max_bytes: int | None) -> bool:
+    """Whether files are allowed so much memory that the bound on decoding one leaves enough for work beside it."""
+    return max_bytes is None or max_bytes >= _AMPLE_BYTES
+
+
 class FileStates:
     """The states of a source's files before this ingestion and in it; files are read through it.
 
@@ -97,8 +102,8 @@ class FileStates:
 
     @property
     def is_ample(self) -> bool:
-        """Whether files are allowed so much memory that the bound on decoding one leaves enough for work beside it."""
-        return self._max_bytes is None or self._max_bytes >= _AMPLE_BYTES
+        """As `is_ample` of what a file may take."""
+        return is_ample(self._max_bytes)
 
     def note(self, file: SourceFile, state: FileState) -> None:
         """Know the state of a file that another process has read."""

@@ -41,6 +41,8 @@ from mlforge.ingest.returned import described
 from mlforge.ingest.side_tables import SideTables
 from mlforge.sources import sandbox
 
+_LONG_ROWS = 8_192  # of a file, on average: so many need not lie in one piece with those of others
+
 
 @dataclass(frozen=True, slots=True)
 class FileRows:
@@ -217,7 +219,8 @@ class Transform:
         heights = [frame.height for frame in frames]
         try:
             if not _has_categories(frames[0].schema):
-                rows = pl.concat(frames, rechunk=True).lazy()
+                are_short = sum(heights) < _LONG_ROWS * len(frames)
+                rows = pl.concat(frames, rechunk=are_short).lazy()
                 returned = collected(feature.function, rows, {}, self._max_bytes)
                 if returned.height == sum(heights):
                     return _cut(returned, heights)

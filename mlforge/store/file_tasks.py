@@ -6,7 +6,7 @@ A file is named by a text that polars can scan: a path, or the URL of an object.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -101,6 +101,10 @@ class FileScanTask:
             return ()
         kept = self.kept.rows.columns
         return tuple(kept) if set(self.stored(columns)).issubset(kept) else ()
+
+
+Told = Callable[[FileScanTask], object]
+"""Called with the task of a file that is about to be written, whose rows are in memory."""
 
 
 class _Alike(NamedTuple):

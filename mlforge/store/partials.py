@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import polars as pl
 
 from mlforge.core.manifest import Manifest, Partial
 from mlforge.core.signatures import named_methods
-from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite, TileWrite
+from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite, TileWrite, Told
 from mlforge.store.resident import Resident
 
 
@@ -60,6 +61,13 @@ class PartialStorage(ABC):
         sorted_by: the time column, by which partials that share a file are sorted. Raises StoreError
         where the store cannot be written to.
         """
+
+    def telling(self, name: str, told: Told) -> AbstractContextManager[None]:
+        """Within the block, tell of files of many partials before they are written: what follows from their rows need not read them.
+
+        The store decides of which; a thread that writes may tell. Call with the feature's lock held.
+        """
+        return nullcontext()
 
     def begin_partials(
         self, name: str, writes: Sequence[PartialWrite], sorted_by: str | None = None

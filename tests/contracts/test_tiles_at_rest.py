@@ -17,8 +17,10 @@ from polars.testing import assert_frame_equal
 
 from mlforge import Definitions, Feature, get_online_features, get_training_data
 from mlforge.build.result import Options
+from mlforge.compilers.base import TIME
 from mlforge.core.aggregation_kinds import KINDS
-from mlforge.engines.tiles import as_filed, build, cache
+from mlforge.engines.events import cache_tiles
+from mlforge.engines.tiles import ahead, as_filed, build, cache
 from mlforge.engines.tiles.cache import TileCache
 from mlforge.errors import StoreError
 from mlforge.maintenance.operations import prune, tidy, verify
@@ -65,6 +67,12 @@ def laid(project: Project) -> dict[str, int]:
     """The tiles that are at rest, and when each was written."""
     folder = project.root / "store/spend/_tiles"
     return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+def rows_laid(project: Project) -> list[pl.DataFrame]:
+    """The tiles of each file, in an order of their own."""
+    paths = sorted((project.root / "store/spend/_tiles").iterdir())
+    return [pl.read_parquet(path).sort("user_id", TIME) for path in paths]
 
 
 def partials(project: Project) -> list[Path]:
@@ -395,6 +403,55 @@ def test_tiles_of_a_pack_stand_for_all_of_it_or_not_at_all(tmp_path: Path) -> No
     check(project)
     project.drop("d03", events(3))
     project.build(aligned(project))
+    check(project)
+
+
+@pytest.fixture(name="of_files")
+def built_of_files(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files of events of which tiles were to be built, rather than of their rows in memory."""
+    files: list[str] = []
+    original = LocalStore.is_whole
+
+    def asked(store: LocalStore, name: str, file: str) -> bool:
+        files.append(file)
+        return original(store, name, file)
+
+    monkeypatch.setattr(LocalStore, "is_whole", asked)
+    return files
+
+
+@pytest.mark.parametrize("most", [64_000_000, 3_000, -1])
+def test_tiles_of_packs_are_the_same_whether_built_while_these_are_written_or_later(
+    most: int, tmp_path: Path, of_files: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ahead, "_MOST_BYTES", most)
+    project = Project(tmp_path / "p")
+    packing = Packing(at_least=2, pack_rows=60, grace_s=0)
+    project.store = LocalStore(project.root / "store", packing)
+    for day in range(DAYS):
+        project.drop(f"d{day:02d}", events(day))
+    project.build(aligned(project))
+    before = rows_laid(project)
+    assert len(before) == DAYS / 2
+    assert len(of_files) == {64_000_000: 0, -1: DAYS / 2}.get(most, len(of_files))
+    shutil.rmtree(project.root / "store/spend/_tiles")
+    with project.store.lock("spend"):
+        cache_tiles(project.store, project.store.read_metadata("spend"), None)
+    for tiles, others in zip(rows_laid(project), before, strict=True):
+        assert tiles.equals(others, null_equal=True)
+    check(project)
+
+
+def test_tiles_that_were_built_before_the_schema_was_known_are_of_it_or_built_anew(
+    tmp_path: Path, of_files: list[str]
+) -> None:
+    project = Project(tmp_path / "p")
+    project.store = LocalStore(project.root / "store", Packing(at_least=2, grace_s=0))
+    for day in range(4):
+        amount = pl.col("amount") if day < 2 else pl.col("amount").cast(pl.Int64)
+        project.drop(f"d{day}", events(day, amount=8.0).with_columns(amount))
+    project.build(aligned(project))
+    assert (len(laid(project)), len(of_files)) == (2, 1)
     check(project)
 
 

@@ -87,18 +87,28 @@ def are_dense(events: int, tiles: int) -> bool:
 
 
 def _are_surely_dense(events: pl.LazyFrame, spec: FeatureSpec) -> bool:
-    """Whether so many events would be dense even if each entity had a tile in each interval: a look at each key, not at each tile."""
-    keys = spec.entity
+    """Whether so many events would be dense even if each entity had a tile in each interval: a look at each key, not at each tile.
+
+    Of an integer key the ends suffice where all integers between them are few.
+    """
+    keys, start = spec.entity, interval_start(spec)
     entities = pl.col(keys[0]) if len(keys) == 1 else pl.struct(*keys).hash()
-    start = interval_start(spec)
+    is_integer = len(keys) == 1 and events.collect_schema()[keys[0]].is_integer()
     ends = (start.min().alias("first"), start.max().alias("last"))
-    looks = events.select(pl.len(), entities.approx_n_unique().alias("entities"), *ends)
-    count, many, first, last = looks.collect(engine=_ENGINE).row(0)
+    bounds = (entities.min().alias("least"), entities.max().alias("greatest"))
+    roughly = entities.approx_n_unique().alias("entities")
+    looks = events.select(pl.len(), *ends, *(bounds if is_integer else [roughly]))
+    count, first, last, *known = looks.collect(engine=_ENGINE).row(0)
     if count < max(FEWEST, 1):
         return False
     assert spec.interval is not None
-    most = many * ((last - first) // spec.interval.us + 1)
-    return bool(count >= _MARGIN * DENSE * most)
+    intervals = (last - first) // spec.interval.us + 1
+    if is_integer:
+        least, greatest = known
+        if least is not None and count >= DENSE * (greatest - least + 2) * intervals:
+            return True  # of a null key, too, there may be events
+        known = [*events.select(roughly).collect(engine=_ENGINE).row(0)]
+    return bool(count >= _MARGIN * DENSE * known[0] * intervals)
 
 
 def build_tiles(

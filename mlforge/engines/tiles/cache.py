@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial, reduce
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any
 
 import polars as pl
@@ -42,6 +42,8 @@ _AT_ONCE = 2_000_000
 _AT_ONCE_OF_ALL = 6_000_000
 """About how many events of all files that threads work on at a time."""
 _MANY = "__many"
+MadeTiles = Callable[[str], Mapping[str, TileWrite]]
+"""Gives tiles of a kind, by the file that each was built from."""
 
 
 def kind_of(spec: FeatureSpec, schema: Schema) -> str | None:
@@ -157,11 +159,11 @@ class TileCache:
         cached, _ = self._split(scan, times)
         return bool(cached) and _give_all(cached, metrics, self.spec.value_dtypes(self.schema))
 
-    def write(self, tasks: Sequence[FileScanTask]) -> None:
+    def write(self, tasks: Sequence[FileScanTask], made: MadeTiles | None = None) -> None:
         """Build and store tiles of the files that are read whole, have many events and no tiles yet.
 
-        A file whose events are not dense is noted as such, without tiles; a damaged file is skipped.
-        Raises StoreError where tiles cannot be written.
+        made: gives those of a kind that are built already, by file. A file whose events are not dense is noted as such,
+        without tiles; a damaged file is skipped. Raises StoreError where tiles cannot be written.
         """
         kind = kind_of(self.spec, self.schema)
         if self.store is None or kind is None:
@@ -173,7 +175,10 @@ class TileCache:
         )
         if without:
             write_of = partial(_write_of, store=store, spec=self.spec, schema=self.schema)
-            store.write_tiles(name, kind, _writes(without, write_of))
+            known_writes = made(kind) if made is not None else {}
+            at_hand = [known_writes[task.file] for task in without if task.file in known_writes]
+            others = [task for task in without if task.file not in known_writes]
+            store.write_tiles(name, kind, chain(at_hand, _writes(others, write_of)))
 
     def _split(
         self, scan: EventScan, times: TimeRange | None
@@ -228,8 +233,11 @@ def _write_of(
     task: FileScanTask, store: Store, spec: FeatureSpec, schema: Schema
 ) -> TileWrite | None:
     """The tiles of a file, or the note that its events are not dense; None for a damaged file."""
-    if not store.is_whole(spec.name, task.file):
-        return None
+    return tiles_of(task, spec, schema) if store.is_whole(spec.name, task.file) else None
+
+
+def tiles_of(task: FileScanTask, spec: FeatureSpec, schema: Schema) -> TileWrite:
+    """The tiles of a whole file, or the note that its events are not dense."""
     needed = tuple(column for column in schema if column.name in spec.needed())
     column_dtypes = spec.value_dtypes(schema)
     stored = polars_schema.with_entities(file_tasks.scan([task], needed), spec)

@@ -266,9 +266,9 @@ class Sealed:
         written.write(checksum)
         return cls(written.getbuffer(), checksum.decode())
 
-    def write(self, path: Path) -> None:
-        """Write the file at a path, whole or not at all; the caller syncs the folder."""
-        with replacing(path, folder=False) as temporary:
+    def write(self, path: Path, *, durable: bool = True) -> None:
+        """Write the file at a path, whole or not at all; the caller syncs the folder. durable: as in `write_json`."""
+        with replacing(path, durable=durable, folder=False) as temporary:
             temporary.write_bytes(self.content)
 
     def estimated_size(self) -> int:

@@ -13,8 +13,8 @@ may then hold more than versions name, which pruning deletes.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import Any, Self
 from mlforge.core.disk import sync
 from mlforge.core.failpoints import reach
 from mlforge.errors import IntegrityError
-from mlforge.store.file_tasks import PartialLocation
+from mlforge.store.file_tasks import PartialLocation, Told
 from mlforge.store.local import io, packs
 from mlforge.store.local.packs import Pack
 from mlforge.store.local.paths import check_format, entries_of, no_link
@@ -108,6 +108,7 @@ class LivePacks:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._packed = Packed()  # of the last look: footers are read once, for a pack never changes
+        self._told: Told | None = None
 
     @property
     def folder(self) -> Path:
@@ -123,13 +124,22 @@ class LivePacks:
                 names = self._names()  # a pack may have gone because another has taken its place
         return self._packed
 
+    @contextmanager
+    def telling(self, told: Told) -> Iterator[None]:
+        """Within the block, tell of each pack before it is written."""
+        self._told = told
+        try:
+            yield
+        finally:
+            self._told = None
+
     def write(self, runs: Iterable[packs.Run], dropped: Collection[str] = ()) -> None:
         """Write runs of partials as a pack each, make them live, and retire the packs that now hold nothing.
 
         dropped: names of packs that are retired whatever they hold.
         """
-        folder = self.folder
-        added = self._added(partial(packs.write, folder, run=run) for run in runs)
+        folder, told = self.folder, self._told
+        added = self._added(partial(packs.write, folder, run=run, told=told) for run in runs)
         if added or dropped:
             self._replace(added, dropped)
 

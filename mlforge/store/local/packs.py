@@ -9,7 +9,7 @@ import json
 import re
 import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -23,8 +23,10 @@ from mlforge.sources.damage import MISREAD
 from mlforge.store.file_tasks import (
     NUMBER,
     FileScanTask,
+    Kept,
     PartialLocation,
     PartialWrite,
+    Told,
     plan_files,
     read_file,
 )
@@ -140,7 +142,7 @@ class Run:
     sorted_by: str | None
 
 
-def write(folder: Path, sequence: int, run: Run) -> Path:
+def write(folder: Path, sequence: int, run: Run, told: Told | None = None) -> Path:
     """Write a run as a pack; the caller syncs the folder. Packs of a higher sequence come later in order."""
     ordered = sorted(run.writes, key=lambda write: (_start(write.partial), write.partial.hash))
     rows = pl.concat([frame for _, frame in ordered], rechunk=True)
@@ -148,6 +150,8 @@ def write(folder: Path, sequence: int, run: Run) -> Path:
     if run.sorted_by in rows.columns and not rows[run.sorted_by].is_sorted():
         rows = rows.sort(run.sorted_by, NUMBER)
     path = folder / new_name(sequence)
+    if told is not None:
+        told(_task_of(path, [partial for partial, _ in ordered], rows))
     io.write_sealed(
         path,
         rows,
@@ -161,12 +165,22 @@ def write(folder: Path, sequence: int, run: Run) -> Path:
     return path
 
 
+def _task_of(path: Path, partials: Sequence[Partial], rows: pl.DataFrame) -> FileScanTask:
+    """The task that reads a whole pack, with its rows."""
+    file, among = str(path), len(partials)
+    places = [PartialLocation(file, number, among) for number in range(among)]
+    [task] = plan_files(partials, places)
+    return replace(task, kept=Kept(rows))
+
+
 def _numbers(heights: Sequence[int]) -> pl.Series:
     """The number of each run of so many rows, once for each of its rows."""
     numbers = pl.Series(NUMBER, range(len(heights)), pl.UInt32)
-    runs = pl.LazyFrame([numbers, pl.Series("rows", heights, pl.UInt32)])
-    some = runs.filter(pl.col("rows") > 0)
-    return some.select(pl.col(NUMBER).repeat_by("rows").explode()).collect().to_series()
+    runs = pl.DataFrame([numbers, pl.Series("rows", heights, pl.UInt32)]).filter(pl.col("rows") > 0)
+    begins = runs["rows"].cum_sum() - runs["rows"]
+    steps = runs[NUMBER] - runs[NUMBER].shift(fill_value=0)
+    none = pl.Series(NUMBER, [0], pl.UInt32).new_from_index(0, sum(heights))
+    return none.scatter(begins, steps).cum_sum()
 
 
 def new_name(sequence: int) -> str:

@@ -13,7 +13,7 @@ import polars as pl
 
 from mlforge.core.manifest import Manifest, Partial
 from mlforge.core.signatures import named_methods
-from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite, TileWrite
+from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite, TileWrite, Told
 from mlforge.store.local import io
 from mlforge.store.local.feature_folder import FeatureFolder
 from mlforge.store.local.inventory import StoredHashes
@@ -75,6 +75,10 @@ class LocalPartials(PartialStorage):
     ) -> None:
         """Write each under its hash, or many small ones in a pack, whole or not at all."""
         self._feature(name).partial_store.write(writes, sorted_by)
+
+    def telling(self, name: str, told: Told) -> AbstractContextManager[None]:
+        """Tell of packs."""
+        return self._feature(name).partial_store.live.telling(told)
 
     def begin_partials(
         self, name: str, writes: Sequence[PartialWrite], sorted_by: str | None = None

@@ -13,7 +13,7 @@ from mlforge.core.manifest import Manifest, Partial
 from mlforge.core.values import Version
 from mlforge.errors import VersionNotFound
 from mlforge.store.base import Store
-from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite, TileWrite
+from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite, TileWrite, Told
 from mlforge.store.local import io
 from mlforge.store.local.feature_folder import FeatureFolder
 from mlforge.store.local.lock import exclusive
@@ -83,6 +83,10 @@ class CachedStore(Store):
         cache = self._writable(name)
         cache.folder.partial_store.write(writes, sorted_by)
         cache.written.update(write.partial.hash for write in writes)
+
+    def telling(self, name: str, told: Told) -> AbstractContextManager[None]:
+        """Tell of packs of the cache."""
+        return self._files(name).folder.partial_store.live.telling(told)
 
     def partials(self, name: str) -> Set[str]:
         """Hashes of the partials in the cache, and of the served version's."""
