@@ -7,7 +7,8 @@ an engine supplies one primitive, `aggregate`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import ClassVar
 
 import polars as pl
@@ -32,6 +33,8 @@ from mlforge.engines import timeline
 from mlforge.engines.events import Events
 from mlforge.engines.known_metrics import shared_timeline, with_known_metrics
 from mlforge.engines.plan import Step, line_of, plan, times_of
+from mlforge.engines.prefix_sums import SumOverflow
+from mlforge.engines.segments_kernel import aggregate_at_points
 from mlforge.engines.tiles.build import DENSE
 from mlforge.engines.tiles.held import WEIGHT
 from mlforge.engines.timeline import ROW_DTYPE
@@ -46,15 +49,8 @@ _INT64 = (-(1 << 63), (1 << 63) - 1)
 # Measured: what a build takes for each row and value, with the events of the windows before.
 _EVENT_BYTES, _VALUE_BYTES = 200, 40
 _TASK_BYTES = 2 << 30
-
-
-class SumOverflow(Exception):
-    """Some of these aggregates, by position, have a sum that `dtype` cannot hold; raised by kernels."""
-
-    def __init__(self, positions: Sequence[int], dtype: str) -> None:
-        super().__init__(positions, dtype)
-        self.positions = positions
-        self.dtype = dtype
+Kernel = Callable[[pl.DataFrame, ComputeContext], pl.DataFrame]
+"""Gives ROW and the result of each aggregate from a timeline, as `Engine.aggregate` does."""
 
 
 def rows_at_once(spec: FeatureSpec) -> int:
@@ -155,7 +151,7 @@ class Engine(ABC):
 
         def aggregated(metrics: Sequence[MetricColumn]) -> pl.DataFrame:
             events.of_metrics(metrics).spec.values(events.schema)  # refuses what no kernel computes
-            return self._aggregated(line, metrics, dtypes, spec.name)
+            return self._aggregated(line, metrics, dtypes, spec.name, self.aggregate)
 
         results = with_known_metrics((type(self), dtypes), line, spec, aggregated)
         values = (
@@ -182,8 +178,8 @@ class Engine(ABC):
         answers = ordered[[ROW]]
         for step in plan(events, points, entities, self.gathered):
             line, apart = self._line(step, entities, ordered)
-            weights = Weights(line[WEIGHT], step.distinct_weigh) if step.weighted else None
-            results = self._aggregated(line, step.metrics, step.dtypes, spec.name, weights, apart)
+            kernel = self._kernel(step, line, apart)
+            results = self._aggregated(line, step.metrics, step.dtypes, spec.name, kernel)
             answers = answers.hstack(results.select(step.outputs))
         return answers[[ROW, *(column.name for column in spec.columns)]]
 
@@ -193,9 +189,17 @@ class Engine(ABC):
         """The timeline of a step, and the points where they are few enough to be apart from it; else they are among its rows."""
         numbered = timeline.with_numbers(step.rows, entities)
         rows = numbered.collect(engine=polars_schema.engine_for(step.most))
-        if not step.weighted and self.are_few(points, rows):
+        if step.merged or (not step.weighted and self.are_few(points, rows)):
             return timeline.by_entity(rows), points
         return timeline.by_entity(pl.concat([rows, points], how="diagonal")), None
+
+    def _kernel(self, step: Step, line: pl.DataFrame, apart: pl.DataFrame | None) -> Kernel:
+        """What aggregates the line of a step: the engine's own kernel where rows are events, else one that all engines share."""
+        if step.weighted:
+            return partial(aggregate_weighted, weights=Weights(line[WEIGHT], step.distinct_weigh))
+        if step.merged and apart is not None:
+            return partial(aggregate_at_points, points=apart)
+        return partial(self.aggregate, points=apart)
 
     def _aggregated(
         self,
@@ -203,8 +207,7 @@ class Engine(ABC):
         metrics: Sequence[MetricColumn],
         dtypes: Mapping[str, str],
         owner: str,
-        weights: Weights | None = None,
-        points: pl.DataFrame | None = None,
+        kernel: Kernel,
     ) -> pl.DataFrame:
         """ROW and the metrics by their names, as `aggregate` has them; the kernel sees positions alone."""
         values = (
@@ -215,10 +218,7 @@ class Engine(ABC):
         plain = pl.DataFrame([*numbers, *values])
         context = ComputeContext.of(metrics, dtypes)
         try:
-            if weights is None:
-                results = self.aggregate(plain, context, points)
-            else:
-                results = aggregate_weighted(plain, context, weights)
+            results = kernel(plain, context)
         except SumOverflow as error:
             names = [metrics[position].name for position in error.positions]
             raise overflow(names, error.dtype, owner) from error

@@ -33,7 +33,7 @@ class Step:
 
     rows: events or tiles, as in a timeline. most: how many of them are read at most. metrics, dtypes: what
     the kernel computes of them. outputs: the feature's metrics, from the kernel's results. weighted: whether a row
-    stands for WEIGHT events. distinct_weigh: whether it stands for so many distinct values.
+    stands for WEIGHT events. distinct_weigh: whether it stands for so many distinct values. merged: whether rows are tiles.
     """
 
     rows: pl.LazyFrame
@@ -43,6 +43,7 @@ class Step:
     outputs: tuple[pl.Expr, ...]
     weighted: bool = False
     distinct_weigh: bool = True
+    merged: bool = False
 
 
 def plan(events: Events, points: pl.DataFrame, among: pl.DataFrame, gathered: int) -> list[Step]:
@@ -186,7 +187,9 @@ def _stored_tiles(events: Events, times: TimeRange, among: pl.DataFrame) -> Tile
 def _over_tiles(merged: Merge) -> list[Step]:
     if not merged.finalized:
         return []
-    return [Step(merged.rows.lazy(), 0, merged.merges, merged.dtypes, merged.finalized)]
+    return [
+        Step(merged.rows.lazy(), 0, merged.merges, merged.dtypes, merged.finalized, merged=True)
+    ]
 
 
 def gather(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,6 +23,15 @@ class DecimalOverflow(Exception):
 
     def __init__(self, dtype: str) -> None:
         super().__init__(dtype)
+        self.dtype = dtype
+
+
+class SumOverflow(Exception):
+    """Some of these aggregates, by position, have a sum that `dtype` cannot hold; raised by kernels."""
+
+    def __init__(self, positions: Sequence[int], dtype: str) -> None:
+        super().__init__(positions, dtype)
+        self.positions = positions
         self.dtype = dtype
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from mlforge.build import looking
-from mlforge.engines import Engine, duckdb_engine, fixed_point, point_windows, polars_engine
+from mlforge.engines import Engine, duckdb_engine, fixed_point, point_windows, segments_kernel
 from mlforge.engines.tiles import build, by_entity, held, sets, totals
 from mlforge.frames import polars_schema
 from mlforge.ingest import small_files as module_of_small_files
@@ -53,7 +53,7 @@ def forced(
         if general:
             patch.setattr(fixed_point, "_ROOM", 0)
             patch.setattr(duckdb_engine, "_LIST_ROWS", -1)
-            patch.setattr(polars_engine, "_OVERLAP", dict.fromkeys(polars_engine._OVERLAP, -1))
+            patch.setattr(segments_kernel, "_OVERLAP", dict.fromkeys(segments_kernel._OVERLAP, -1))
             patch.setattr(duckdb_engine, "_OVERLAP", dict.fromkeys(duckdb_engine._OVERLAP, -1))
             patch.setattr(polars_schema, "_LISTED", 0)
             patch.setattr(polars_schema, "_FEW", 0)
