@@ -194,7 +194,7 @@ class Engine(ABC):
         return timeline.by_entity(pl.concat([rows, points], how="diagonal")), None
 
     def _kernel(self, step: Step, line: pl.DataFrame, apart: pl.DataFrame | None) -> Kernel:
-        """What aggregates the line of a step: the engine's own kernel where rows are events, else one that all engines share."""
+        """The kernel for the line of a step: the engine's own where rows are events, else one that all engines share."""
         if step.weighted:
             return partial(aggregate_weighted, weights=Weights(line[WEIGHT], step.distinct_weigh))
         if step.merged and apart is not None:

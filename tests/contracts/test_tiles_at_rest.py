@@ -201,6 +201,15 @@ def test_which_tiles_are_at_rest_shows_neither_in_the_bytes_of_a_full_build_nor_
         assert content_hash() == before
 
 
+def test_values_of_tiles_have_the_same_bytes_with_each_engine(project: Project) -> None:
+    hashes = set()
+    for number, engine in enumerate(("polars", "duckdb"), 2):
+        project.engine = engine
+        project.build(aligned(project), version=f"{number}.0.0", full=True)
+        hashes.add(project.store.read_metadata("spend").content_hash)
+    assert len(hashes) == 1
+
+
 def test_damaged_tiles_are_made_anew_by_the_next_build_that_needs_them(project: Project) -> None:
     folder = project.root / "store/spend/_tiles"
     [first, *_, last] = sorted(folder.iterdir())

@@ -45,7 +45,7 @@ class TilesAhead:
             self._begun.append((kind, begin(tiles_of, task, self._spec, schema)))
 
     def of_kind(self, kind: str) -> Mapping[str, TileWrite]:
-        """Those of a kind, by file. A file whose tiles could not be built is left out."""
+        """The tiles of a kind, by file. A file whose tiles could not be built is left out."""
         self._settle()
         return {write.of: write for known, write in self._made if known == kind}
 
