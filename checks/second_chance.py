@@ -1,7 +1,7 @@
 """`python -m checks.second_chance [pytest's arguments]`: the tests, and once more, alone, those of real processes that failed.
 
 Tests in `tests/process` and `tests/faults`, and some files elsewhere, start real processes or servers of other makers, and
-the test run shares its cores among three of its own and whatever else the machine does. A few that fail there may have failed for the
+the test run shares its cores among several of its own and whatever else the machine does. A few that fail there may have failed for the
 machine's sake, so their whole files are run once more with nothing beside them. Failing twice fails. A failure anywhere
 else, failures in many files, a file that cannot be collected or a run that was cut short fail at once.
 

@@ -48,8 +48,10 @@ UNIT = Path(__file__).parent / "unit"
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Three processes on two cores: one works while another waits for a process that it has started. Unit tests wait for none."""
-    return 2 if _are_unit_tests_alone(config) else 3
+    """On two cores three processes, for slow tests four: some work while others wait for processes that they have started. Unit tests wait for none."""
+    if _are_unit_tests_alone(config):
+        return 2
+    return 4 if config.getoption("markexpr") == "slow" else 3
 
 
 def _are_unit_tests_alone(config: pytest.Config) -> bool:
@@ -73,13 +75,32 @@ def pytest_configure(config: pytest.Config) -> None:
         settings.load_profile("same")
 
 
+def pytest_collection(session: pytest.Session) -> None:
+    """Import the test modules, each process of a run beginning with others.
+
+    Whoever imports a test module of a fresh checkout first compiles it for all, which takes longer than the import. In one order, each
+    process would compile each of them at the same time as the others.
+    """
+    process = getattr(session.config, "workerinput", None)
+    if process is None:
+        return
+    from tests.support.importing import import_all, in_turn
+
+    folders = [path for path in map(Path, session.config.args) if path.is_dir()]
+    modules = sorted(path.resolve() for folder in folders for path in folder.rglob("test_*.py"))
+    number = int(process["workerid"].removeprefix("gw"))
+    import_all(in_turn(modules, number, process["workercount"]))
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Iterator[None]:
     """Leave to the slow run what large products of parameters have beyond a covering part, and begin with what is long."""
     for item in beyond(items):
         item.add_marker(pytest.mark.slow)
     yield
-    items[:] = longest_first(items)
+    items[:] = longest_first(items, getattr(config, "workerinput", {}).get("workercount", 1))
 
 
 def pytest_collection_finish() -> None:

@@ -55,15 +55,22 @@ def indexed() -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A history that is indexed, and a drop."""
-    project = Project(tmp_path / "p")
-    project.drop("a", some(0, 8))
-    project.build(define(project))
-    project.drop("b", rows((1, 8.1, 3.0), (77, 8.2, 1.0)))
-    project.build(define(project))
+    project = Project(tmp_path_factory.mktemp("built") / "p")
+    with kernels.forced(tiled=True, indexed=True):
+        project.drop("a", some(0, 8))
+        project.build(define(project))
+        project.drop("b", rows((1, 8.1, 3.0), (77, 8.2, 1.0)))
+        project.build(define(project))
     return project
+
+
+@pytest.fixture
+def project(built: Project, tmp_path: Path) -> Project:
+    """The same in a folder of the test's own."""
+    return built.copied(tmp_path / "p")
 
 
 def define(project: Project, **settings: Any) -> Feature:

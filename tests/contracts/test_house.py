@@ -1,4 +1,4 @@
-"""The house in order: the picture of packages is that of the code, docstrings begin as agreed, no module is too long."""
+"""The house in order, as far as lint does not look: few floors, documentation of code that is there, no module that is too long."""
 
 import importlib
 import importlib.util
@@ -6,14 +6,10 @@ import re
 
 import pytest
 
-from checks import circles, packages, sentences
+from checks import circles, packages
 
 
-def test_the_picture_of_packages_is_what_the_imports_give() -> None:
-    drawing = packages.picture(packages.imports())
-    assert packages.PICTURE.read_text() == drawing, "run python -m checks.packages"
-
-
+@pytest.mark.slow
 def test_packages_stand_on_floors_without_a_circle_the_worker_on_top() -> None:
     floors = packages.ranks(packages.imports())
     assert floors["errors"] == 0
@@ -50,14 +46,6 @@ def test_install_lines_name_a_checkout_or_a_wheel_never_the_public_index() -> No
     for file in [*pages, *(path for path in sources if path.is_file())]:
         for line in file.read_text(errors="replace").splitlines():
             assert not by_name.search(line) or "never by" in line, f"{file}: {line}"
-
-
-def test_no_docstring_begins_with_a_pronoun() -> None:
-    assert list(sentences.offenders()) == []
-
-
-def test_no_module_imports_itself_by_way_of_others() -> None:
-    assert circles.circles(circles.imports()) == []
 
 
 def test_no_module_is_longer_than_400_lines() -> None:

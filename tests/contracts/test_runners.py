@@ -261,7 +261,8 @@ def test_a_ray_that_fails_to_start_the_process_of_a_client_is_asked_again(
         f"if '--mode=specific-server' in sys.orig_argv and os.path.exists({str(fails)!r}):\n"
         f"    os.unlink({str(fails)!r})\n    os._exit(1)\n"
     )
-    with executors.ray(tmp_path, PYTHONPATH=str(tmp_path)) as cluster:
+    soon = {"RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "10"}  # in place of 30, a few times
+    with executors.ray(tmp_path, PYTHONPATH=str(tmp_path), **soon) as cluster:
         project = executors.project(tmp_path / "project", cluster)
         executors.build(project, cluster)
 

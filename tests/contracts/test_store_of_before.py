@@ -186,13 +186,12 @@ def test_tiles_of_its_kind_give_way_to_ours(root: Path) -> None:
     assert not before & ours
 
 
-@pytest.mark.parametrize("missing", [None, "_tiles", "_packs", "_partials"])
+@pytest.mark.parametrize("missing", ["_tiles", "_packs", "_partials"])
 def test_what_is_lost_of_it_is_made_anew(
-    missing: str | None, defs: Definitions, root: Path, tmp_path: Path
+    missing: str, defs: Definitions, root: Path, tmp_path: Path
 ) -> None:
-    if missing is not None:
-        for path in (root / "store").glob(f"*/{missing}/*"):
-            path.unlink()
+    for path in (root / "store").glob(f"*/{missing}/*"):
+        path.unlink()
     events((1, 12.75, 3.0)).write_parquet(root / "events" / "new.parquet")
     defs.build()
     assert store_of(defs).list_versions("spend")[-1] == "1.0.5"

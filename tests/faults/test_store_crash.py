@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import os
 import shutil
@@ -36,6 +35,7 @@ from tests.support.crashes import (
     push,
     rename,
 )
+from tests.support.faults import places
 
 WRITING = ("file.decoding", "file.synced", "partial.written", "file_states.written", "books.written", "stage.made",
            "parts.written", "parts.placed", "publish.staged", "publish.renamed",
@@ -50,13 +50,15 @@ SERVING = ("service.written",)
 ERASING = ("erase.let_go", "erase.unserved", "erase.hidden", "erase.unnamed")
 RENAMING = ("rename.noted", "rename.made_room", "rename.moved", "rename.settled")
 FORGETTING = ("forgotten.written", "forget.rewritten", "forget.removed", "partials.scrubbed")
-# Tried where a store lies in a bucket, is copied, or exported, and where an intake, a build, a push or a training set is shared out:
-# test_object_forgetting, test_copy, test_export, scattered.
+# Tried where a store lies in a bucket, is copied, or exported, where rows come over HTTP, and where an intake, a build, a push or a training set
+# is shared out: test_object_forgetting, test_copy, test_export, test_serve_incoming, scattered.
 ELSEWHERE = (
     "scrub.deleted",
     "copy.copied",
     "export.written",
     "export.files_written",
+    "drop.written",
+    "drop.renamed",
     "task.ingested",
     "task.written",
     "task.put",
@@ -67,17 +69,7 @@ ELSEWHERE = (
 
 
 def test_every_place_where_a_test_may_stop_the_process_is_tried_here() -> None:
-    package = Path(mlforge.__file__).parent
-    named = {
-        call.args[0].value
-        for path in package.rglob("*.py")
-        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(call, ast.Call)
-        and isinstance(call.func, ast.Name)
-        and call.func.id == "reach"
-        and isinstance(call.args[0], ast.Constant)
-    }
-    places = (
+    tried = (
         WRITING,
         MAKING,
         PUSHING,
@@ -91,7 +83,7 @@ def test_every_place_where_a_test_may_stop_the_process_is_tried_here() -> None:
         FORGETTING,
         ELSEWHERE,
     )
-    assert named == {place for group in places for place in group}
+    assert places(mlforge) == {place for group in tried for place in group}
     texts = "".join(
         path.read_text(encoding="utf-8") for path in Path(__file__).parents[1].rglob("*.py")
     )

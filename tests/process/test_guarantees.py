@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import re
 from functools import cache
+from pathlib import Path
 
+from checks.packages import blocks
 from tests.support.paths import ROOT
 
 PAGE = ROOT / "docs" / "guarantees.md"
@@ -14,13 +16,19 @@ PAGE = ROOT / "docs" / "guarantees.md"
 @cache
 def known_tests(file: str) -> dict[str, bool]:
     """The tests of all files of a name, and whether each is left out of the default run."""
-    trees = [ast.parse(path.read_text()) for path in (ROOT / "tests").rglob(f"{file}.py")]
+    trees = [ast.parse(path.read_text()) for path in files_of_tests() if path.stem == file]
     return {
         node.name: any(ast.unparse(mark) == "pytest.mark.slow" for mark in node.decorator_list)
         for tree in trees
-        for node in ast.walk(tree)
+        for node in blocks(tree)
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
     }
+
+
+@cache
+def files_of_tests() -> list[Path]:
+    """All files of tests."""
+    return list((ROOT / "tests").rglob("test_*.py"))
 
 
 def named() -> list[tuple[str, str, bool]]:

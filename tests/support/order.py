@@ -1,4 +1,4 @@
-"""The order of test files over three processes: the longest first, so that none trails behind all others."""
+"""The order of test files over the processes of a run: the longest first, so that none trails behind all others."""
 
 from __future__ import annotations
 
@@ -8,37 +8,52 @@ from itertools import groupby
 import pytest
 
 LONGEST = (
+    "test_runners.py",
     "test_state_machine.py",
-    "test_operations.py",
-    "test_worker_pipeline.py",
-    "test_fit.py",
     "test_faults_worker.py",
-    "test_faults_files.py",
     "test_store_parts.py",
     "test_faults_redis.py",
-    "test_online_retail.py",
-    "test_tiles_at_rest.py",
+    "test_fit.py",
     "test_benchmarks.py",
+    "test_blast_histories.py",
     "test_chaos.py",
+    "test_operations.py",
     "test_load.py",
-    "test_worker_audit.py",
-    "test_worker_together.py",
+    "test_shared_results.py",
+    "test_worker_pipeline.py",
+    "test_store_concurrency.py",
+    "test_faults_definitions.py",
+    "test_tiles_at_rest.py",
+    "test_faults_files.py",
+    "test_online_retail.py",
     "test_worker_up.py",
+    "test_worker_together.py",
 )
-"""Files of more than a minute in the default run or the slow one; any other order is right, too, and takes longer."""
-_BEHIND_THE_LONGEST = 3
+"""Files of more than a minute, by turns such as wait for processes and such as compute; any other order is right, too, and takes longer."""
+WAITING = ("process", "faults")
+"""Folders of tests that mostly wait for processes that they have started."""
 
 
-def longest_first(items: Sequence[pytest.Item]) -> list[pytest.Item]:
+def longest_first(items: Sequence[pytest.Item], processes: int) -> list[pytest.Item]:
     """The tests in the order in which their files are handed out.
 
-    A process that has only few tests of the longest file left is given one more file at once, the fourth: a small one.
+    Behind the longest, files that wait are strewn evenly among those that compute, so that there is always something to compute.
+    A process that has only few tests of its first file left is given one more file at once, the one behind the first of each: a small one.
     """
     files = [list(tests) for _, tests in groupby(items, key=lambda item: item.path)]
     ranks = {name: rank for rank, name in enumerate(LONGEST)}
-    files.sort(key=lambda tests: ranks.get(tests[0].path.name, len(ranks)))
-    if len(files) > _BEHIND_THE_LONGEST:
-        smallest = min(files[_BEHIND_THE_LONGEST:], key=len)
+    files = sorted(strewn(files), key=lambda tests: ranks.get(tests[0].path.name, len(ranks)))
+    if len(files) > processes:
+        smallest = min(files[processes:], key=len)
         files.remove(smallest)
-        files.insert(_BEHIND_THE_LONGEST, smallest)
+        files.insert(processes, smallest)
     return [item for tests in files for item in tests]
+
+
+def strewn(files: Sequence[list[pytest.Item]]) -> list[list[pytest.Item]]:
+    """The files, each kind in its own order, and as much of one behind any of them as of the other."""
+    kinds: tuple[list[list[pytest.Item]], ...] = ([], [])
+    for tests in files:
+        kinds[tests[0].path.parent.name in WAITING].append(tests)
+    placed = [(place / len(kind), tests) for kind in kinds for place, tests in enumerate(kind)]
+    return [tests for _, tests in sorted(placed, key=lambda each: each[0])]
