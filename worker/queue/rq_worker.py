@@ -42,6 +42,7 @@ from worker.supervision import FAULTS, pause_after, tell_fault
 INTERVAL_S = 5
 """With rq's own intervals a killed worker would be noticed after thirteen minutes."""
 _AHEAD = (
+    "worker.queue.refresh_job",
     "mlforge.engines.polars_engine",
     "mlforge.engines.duckdb_engine",
     "polars._utils.parquet",
