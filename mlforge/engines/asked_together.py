@@ -16,6 +16,7 @@ import polars as pl
 from mlforge.compilers.base import value_columns
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.metrics import MetricColumn
+from mlforge.engines.tiles.build import is_rounded
 from mlforge.errors import DataError
 from mlforge.features.feature import Feature
 
@@ -25,23 +26,34 @@ _of_job: ContextVar[Mapping[str, Sequence[MetricColumn]]] = ContextVar("asked_to
 @contextmanager
 def asked_together(features: Iterable[Feature]) -> Iterator[None]:
     """Have `asked_beside` know these features within the block, in this thread."""
-    groups: dict[Hashable, dict[str, MetricColumn]] = defaultdict(dict)
-    group_of: dict[str, Hashable] = {}
-    for feature in features:
-        group = group_of[feature.name] = _alike(feature)
-        for metric in feature.spec.columns:
-            groups[group].setdefault(metric.name, metric)
-    token = _of_job.set({name: [*groups[group].values()] for name, group in group_of.items()})
+    of_job: dict[str, Sequence[MetricColumn]] = {}
+    for group in alike(features):
+        metrics: dict[str, MetricColumn] = {}
+        for metric in (metric for feature in group for metric in feature.spec.columns):
+            metrics.setdefault(metric.name, metric)
+        of_job |= {feature.name: [*metrics.values()] for feature in group}
+    token = _of_job.set(of_job)
     try:
         yield
     finally:
         _of_job.reset(token)
 
 
+def alike(features: Iterable[Feature]) -> list[list[Feature]]:
+    """The features in groups whose metrics one pass gives, in the order of the first of each."""
+    groups: dict[Hashable, list[Feature]] = defaultdict(list)
+    for feature in features:
+        groups[_alike(feature)].append(feature)
+    return [*groups.values()]
+
+
 def _alike(feature: Feature) -> Hashable:
-    """A key that features have in common whose metrics one pass can give: of one function, with the same values and windows."""
+    """A key that features have in common whose metrics one pass can give: of one function, with the same values and windows.
+
+    Those with rounded values are apart, as their rows and what is put online are evaluated one after the other.
+    """
     spec = feature.spec
-    of_metrics = frozenset(value_columns(spec.columns)), frozenset(spec.windows)
+    of_metrics = frozenset(value_columns(spec.columns)), frozenset(spec.windows), is_rounded(spec)
     return feature.code_hash, feature.engine, spec.keys, spec.timestamp, spec.interval, *of_metrics
 
 

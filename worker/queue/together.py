@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from mlforge.definitions.together import of_one_source
+from mlforge.engines.asked_together import alike
+from mlforge.features.feature import Feature
 from worker.child_process import GROWTH_BYTES, resident_bytes
 from worker.project import Project
 from worker.queue.rq_queue import JobQueue, is_worker_ending
@@ -26,7 +28,7 @@ def waiting_together(at_work: Project, feature: str, job: str) -> Iterator[Lease
     has grown, or much of the job's time is over.
     """
     limits = _Limits(at_work)
-    names = _from_own_place(of_one_source(at_work.definitions.features, feature))
+    names = in_order(at_work.definitions.features, feature)
     queue = JobQueue(at_work.redis, at_work.scope)
     while waiting := [t for t in at_work.work_queue.read(names) if _can_be_taken(t)]:
         has_worked = True
@@ -42,12 +44,20 @@ def waiting_together(at_work: Project, feature: str, job: str) -> Iterator[Lease
                 yield lease
 
 
-def _from_own_place(names: list[str]) -> list[str]:
-    """The names in their order, from a place of this process's own.
+def in_order(features: Mapping[str, Feature], feature: str) -> list[str]:
+    """The other features of a feature's source: first those that one pass evaluates with it, then all further ones, each beside those alike.
 
-    Processes that serve a source at once seldom meet, and each mostly has features that lie beside each other, as those of
-    one function do, and whose last versions it has made itself.
+    Within both from a place of this process's own: processes that serve a source at once seldom meet, and each mostly has features
+    whose evaluations it shares, and whose last versions it has made itself.
     """
+    of_source = (features[name] for name in [feature, *of_one_source(features, feature)])
+    [first, *groups] = ([each.name for each in group] for group in alike(of_source))
+    others = [name for group in groups for name in group]
+    return [*_from_own_place(first[1:]), *_from_own_place(others)]
+
+
+def _from_own_place(names: list[str]) -> list[str]:
+    """The names in their order, from a place of this process's own."""
     start = random.Random(os.getpid()).randrange(len(names)) if names else 0
     return names[start:] + names[:start]
 
