@@ -72,10 +72,12 @@ class Engine(ABC):
         rolling over all rows.
     memory_limit: the bytes that a kernel which can spill keeps in memory; no result depends on it.
     libraries: the modules of libraries whose release may show in the bytes of a result.
+    adds_up_exactly: whether it rounds a sum of floats once, at its end, where a fixed point holds the sums of all values.
     """
 
     name: ClassVar[str]
     libraries: ClassVar[tuple[str, ...]] = ("polars",)
+    adds_up_exactly: ClassVar[bool] = False
     gathered: ClassVar[int] = 2_000_000
     rows_a_point: ClassVar[int] = 4
 

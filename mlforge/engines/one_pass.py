@@ -10,16 +10,17 @@ from dataclasses import replace
 
 import polars as pl
 
-from mlforge.core.feature_spec import FeatureSpec
-from mlforge.core.schema import FLOATS, Schema
+from mlforge.core.schema import FLOATS
 from mlforge.engines import evaluation
 from mlforge.engines.base import POINT, Engine
+from mlforge.engines.fixed_point import Extent, Scale
 from mlforge.engines.known_values import with_known_values
-from mlforge.engines.tiles.build import parts
-from mlforge.engines.views import Gathered, OnlineRows
+from mlforge.engines.tiles.build import is_rounded, parts
+from mlforge.engines.views import Gathered, HeldEvents, OnlineRows
 from mlforge.errors import DataError
 from mlforge.frames import polars_schema
 from mlforge.frames.entity_times import EntityTimes
+from mlforge.frames.shared_results import once
 
 
 def rows_and_online(
@@ -31,30 +32,55 @@ def rows_and_online(
     points were evaluated together; and where a value does not fit its dtype: whoever evaluates rows of the one or the other alone tells which.
     """
     events = gathered.events
-    spec, [time] = events.spec, events.spec.times
-    if _are_rounded(spec, events.schema):
+    if _are_rounded(engine, events):
         return None
-    alive, had = gathered.active_entities()
-    identities = events.rows(spec.identity, own).select(*spec.entity, pl.col(time).alias(POINT))
-    new = polars_schema.in_memory(identities.unique().sort(POINT, *spec.entity))
-    as_of = polars_schema.instant(gathered.views[0].as_of)
-    online = alive.with_columns(as_of.alias(POINT))
-    points, plain = pl.concat([new, online]), replace(events, spec=spec.plain)
+    (alive, had), as_of = gathered.active_entities(), gathered.views[0].as_of
+    spec, online = events.spec.plain, alive.with_columns(polars_schema.instant(as_of).alias(POINT))
     try:
-        values = with_known_values(
-            type(engine), plain, points, lambda some: engine.values(some, points)
+        rows, values = once(
+            "rows and online",
+            lambda: (type(engine), events.content, spec.evaluated, as_of),
+            lambda: _evaluated(engine, replace(events, spec=spec), own, online),
+            *(own.frame, alive),
         )
     except DataError:
         return None
-    rows = new.select(*spec.keys, pl.col(POINT).alias(time)).hstack(values.head(new.height))
-    pushed = evaluation.with_derived(events, online, values.tail(online.height), of_t=False)
-    return rows, replace(gathered, online=OnlineRows(engine.name, alive.hstack(pushed), had))
+    if events.spec.derived:
+        plain = values[[column.name for column in spec.values(events.schema)]]
+        values = alive.hstack(evaluation.with_derived(events, online, plain, of_t=False))
+    return rows, replace(gathered, online=OnlineRows(engine.name, values, had))
 
 
-def _are_rounded(spec: FeatureSpec, events: Schema) -> bool:
-    """Whether some metric adds up floats, or squares."""
-    dtype_of = spec.value_dtypes(events)
-    return any(
-        "spread" in kinds or ("sum" in kinds and dtype_of[column] in FLOATS)
-        for column, kinds in parts(spec.columns).items()
+def _evaluated(
+    engine: Engine, events: HeldEvents, own: EntityTimes, online: pl.DataFrame
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The rows, and the keys and values of the entities that are online at their POINT."""
+    spec, [time] = events.spec, events.spec.times
+    identities = events.rows(spec.identity, own).select(*spec.entity, pl.col(time).alias(POINT))
+    new = polars_schema.in_memory(identities.unique().sort(POINT, *spec.entity))
+    points = pl.concat([new, online])
+    values = with_known_values(
+        type(engine), events, points, lambda some: engine.values(some, points)
     )
+    rows = new.select(*spec.keys, pl.col(POINT).alias(time)).hstack(values.head(new.height))
+    return rows, online[[*spec.entity]].hstack(values.tail(online.height))
+
+
+def _are_rounded(engine: Engine, events: HeldEvents) -> bool:
+    """Whether the last bits of some value may tell with which others it was evaluated.
+
+    Sums of floats are exact where one scale holds all that are held, added up: then one holds any of them.
+    """
+    spec, dtype_of = events.spec, events.spec.value_dtypes(events.schema)
+    if is_rounded(spec):
+        return True
+    of = parts(spec.columns)
+    summed = {
+        metric.column
+        for metric in spec.columns
+        if "sum" in of[metric.value] and dtype_of[metric.value] in FLOATS
+    }
+    if summed and not (engine.adds_up_exactly and events.totals is None):
+        return True
+    held = events.frame
+    return any(Scale.exactly(Extent.of(held[name]), held.height) is None for name in summed)

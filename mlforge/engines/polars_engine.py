@@ -30,6 +30,7 @@ class PolarsEngine(Engine):
     """In memory, on all cores; the default."""
 
     name: ClassVar[str] = "polars"
+    adds_up_exactly: ClassVar[bool] = True
 
     def aggregate(
         self, line: pl.DataFrame, context: ComputeContext, points: pl.DataFrame | None = None

@@ -24,6 +24,7 @@ from mlforge.build.result import BuildResult, Options
 from mlforge.core import clock, failpoints
 from mlforge.core.values import PRECISION
 from mlforge.engines.duckdb_engine import DuckDBEngine
+from mlforge.engines.polars_engine import PolarsEngine
 from mlforge.engines.tiles import totals
 from mlforge.errors import DataError
 from mlforge.frames.encoding import json_rows
@@ -276,6 +277,46 @@ def test_windows_over_all_time_share_their_events_where_no_totals_stand_for_them
             built = side.refresh()
             assert (built.diff.gathered is not None) is (side is sides[0])
             side.definitions.push("spend", diff=built.diff)
+    assert sides[0].rows_online(client) == sides[1].rows_online(client)
+
+
+@pytest.mark.parametrize(
+    ("least", "passes"), [(1e-3, 1), (1e-30, 2)], ids=["sums are exact", "sums are rounded"]
+)
+def test_sums_of_floats_are_evaluated_in_one_pass_with_those_online_where_no_bit_tells_it(
+    sides: tuple[Side, Side],
+    client: Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    least: float,
+    passes: int,
+) -> None:
+    evaluated: list[int] = []
+    aggregate = PolarsEngine.aggregate
+
+    def counted(engine: PolarsEngine, line: pl.DataFrame, *others: Any, **by: Any) -> pl.DataFrame:
+        evaluated.append(line.height)
+        return aggregate(engine, line, *others, **by)
+
+    monkeypatch.setattr(PolarsEngine, "aggregate", counted)
+    versions = []
+    with clock.fixed(_us(DAYS + 60)):
+        for side in sides:
+            side.project = Project(tmp_path / side.prefix / "other")
+            events = ((n % 4, n / 7, least if n == 30 else 0.1 * n) for n in range(7 * DAYS))
+            side.project.drop("a", rows(*events))
+            side.begin(metrics=[Rolling(["2d", "7d"], {"amount": ["sum", "mean", "count"]})])
+            side.project.drop(
+                "n", rows((1, DAYS + 0.1, 1 / 3), (3, DAYS + 0.05, least), (5, 12, 0.7))
+            )
+            evaluated.clear()
+            built = side.refresh()
+            side.definitions.push("spend", diff=built.diff)
+            assert built.mode == "incremental"
+            if side is sides[0]:
+                assert len(evaluated) == passes
+            versions.append(built.manifest.content_hash)
+    assert versions[0] == versions[1]
     assert sides[0].rows_online(client) == sides[1].rows_online(client)
 
 
