@@ -30,18 +30,22 @@ _FEW = 4
 
 @dataclass(frozen=True)
 class AmendedFiles:
-    """The events that files of a feature had, read by threads while those that they have now are decoded."""
+    """The events that files of a feature had, read by threads while the files are hashed and decoded."""
 
     store: Store
     feature: str
     _before: dict[str, tuple[Partial, Future[pl.DataFrame | None]]] = field(default_factory=dict)
 
     def expect(self, path: str, before: Partial | None) -> None:
-        """Begin to read the partial of the content that a file had, if that is large."""
-        if self.store.fetches_files or before is None:
+        """Begin to read the partial of the content that a file had, if that is large; once for a file."""
+        if self.store.fetches_files or before is None or path in self._before:
             return
         if before.rows >= LEAST_ROWS and before.rows * len(before.schema) <= MOST_VALUES:
             self._before[path] = before, begin(self._read, before)
+
+    def forget(self, path: str) -> None:
+        """Let go of the events that a file had: it is not ingested."""
+        self._before.pop(path, None)
 
     def digest_of(self, path: str, events: pl.DataFrame) -> int:
         """The digest of the events that a file has now."""

@@ -35,6 +35,8 @@ def read_each(
             except FAULTS as error:
                 small_files.finish()
                 session.reject(file, error)
+            if file.path not in waiting:
+                session.amended.forget(file.path)
         small_files.finish()
     return waiting
 
@@ -60,6 +62,7 @@ def _new_content(session: Session, file: SourceFile, small_files: SmallFiles) ->
     Raises one of FAULTS for a file that was set aside before and is as it was, or that cannot be read.
     """
     cache, states = session.cache, session.states
+    session.expect(file)
     key = cache.key(states.content(file))
     if key in small_files:
         small_files.finish()

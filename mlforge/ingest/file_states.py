@@ -63,6 +63,11 @@ class FileStates:
             self.now[file.path] = state
         return self.now[file.path].hash
 
+    def is_to_be_hashed(self, file: SourceFile) -> bool:
+        """Whether `content` reads the file's bytes."""
+        state = self.before.get(file.path)
+        return (state is None or state[:4] != file.stat) and not self._reading.knows(file)
+
     def read(self, file: SourceFile) -> Content:
         """The file's rows; its content is noted with its stat. Raises UnreadableFile or NotReadNow."""
         try:

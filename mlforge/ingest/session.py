@@ -106,13 +106,20 @@ class Session:
 
     def read(self, file: SourceFile) -> Content:
         """The rows of a file that is ingested alone; the events that it had are read meanwhile, where it is large. Raises as `FileStates.read`."""
-        states, cache = self.states, self.cache
-        before = states.before.get(file.path)
-        is_large = before is not None and before.rows >= amended.LEAST_ROWS
-        if before is not None and is_large and states.is_ample and not states.is_at_hand(file):
-            known = cache.find(cache.key_in_use(cache.key(before.good)))
-            self.amended.expect(file.path, known)
-        return states.read(file)
+        if not self.states.is_at_hand(file):
+            self._expect(file)
+        return self.states.read(file)
+
+    def expect(self, file: SourceFile) -> None:
+        """Begin to read the events that a large file had, which is about to be hashed and mostly has others now."""
+        if self.states.is_to_be_hashed(file):
+            self._expect(file)
+
+    def _expect(self, file: SourceFile) -> None:
+        before = self.states.before.get(file.path)
+        if before is not None and before.rows >= amended.LEAST_ROWS and self.states.is_ample:
+            key = self.cache.key_in_use(self.cache.key(before.good))
+            self.amended.expect(file.path, self.cache.find(key))
 
     def compute(self, key: str, rows: FileRows, *, alone: bool) -> Partial:
         """Transform rows and store their events; `alone`: only if the function treats each row alone.

@@ -111,6 +111,10 @@ class SourceReading:
         self._contents.clear()
         self._room = self._keep_bytes
 
+    def knows(self, file: SourceFile) -> bool:
+        """Whether the file's hash is known without reading it again."""
+        return self._known(file) is not None
+
     def holds(self, hash_: str) -> bool:
         """Whether the rows of a content are in memory."""
         return hash_ in self._contents

@@ -9,8 +9,10 @@ from typing import Any
 import polars as pl
 import pytest
 
+from mlforge.core.manifest import Partial
 from mlforge.frames.digest import digest
 from mlforge.ingest import amended, small_files
+from mlforge.ingest.amended import AmendedFiles
 from mlforge.maintenance.operations import verify
 from mlforge.store import file_tasks
 from tests.support.projects import Project, at, rows
@@ -152,3 +154,22 @@ def test_no_events_stay_in_memory_behind_a_refresh(project: Project, hashed: lis
     assert [task.kept for task in project.store.plan_files("spend", manifest.partials)] == [
         None
     ] * 2
+
+
+def test_a_file_that_was_touched_alone_makes_no_version_though_its_events_were_read(
+    project: Project, hashed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+    read = AmendedFiles._read
+
+    def noting(files: AmendedFiles, partial: Partial) -> pl.DataFrame | None:
+        begun.append(partial.hash)
+        return read(files, partial)
+
+    monkeypatch.setattr(AmendedFiles, "_read", noting)
+    project.drop("large", HISTORY)
+    assert not project.build().changed
+    project.drop("large", AMENDMENTS["a value"](HISTORY))
+    assert project.build().rows_changed == 2
+    assert len(begun) == 2, "once for each look at a file that may have other events"
+    assert max(hashed) == 1
