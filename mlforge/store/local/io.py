@@ -29,6 +29,7 @@ CHECKSUM, UNSEALED = "mlforge.checksum", "0" * 64
 _SEAL = CHECKSUM.encode() + b"\x18\x40"  # as thrift writes a key and the length of its value
 _SYNCS = 4  # at a time; the disk takes them together
 _READ_BYTES = 1 << 20
+_LARGE = 4 << 20  # bytes that take the disk longer than a further sync does
 _text = json.JSONEncoder(ensure_ascii=False).encode  # `json.dumps` would make an encoder each time
 # polars tells the number in the text alone.
 _NUMBER = re.compile(r"\(os error (\d+)\)")
@@ -281,12 +282,15 @@ def write_sealed(
 ) -> None:
     """Write a parquet file with a checksum of itself in its own metadata; the caller syncs the folder.
 
-    The checksum is computed while the other bytes are written.
+    The checksum is computed while the other bytes are written, and while a large file's begin their way to the disk.
     """
     content = _unsealed(frame, row_group, metadata).getbuffer()
     checking = begin(_checksum_of, content)
     with replacing(path, folder=False) as temporary, temporary.open("wb") as file:
         file.write(content)
+        if len(content) >= _LARGE:
+            file.flush()
+            os.fsync(file.fileno())
         place, checksum = checking.result()
         file.seek(place)
         file.write(checksum)
