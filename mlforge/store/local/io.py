@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 import polars as pl
 
-from mlforge.core.disk import sync
+from mlforge.core.disk import sync, write_all
 from mlforge.core.failpoints import reach
 from mlforge.core.side_by_side import begin
 from mlforge.errors import IntegrityError, StoreError
@@ -269,8 +269,11 @@ class Sealed:
 
     def write(self, path: Path, *, durable: bool = True) -> None:
         """Write the file at a path, whole or not at all; the caller syncs the folder. durable: as in `write_json`."""
-        with replacing(path, durable=durable, folder=False) as temporary:
-            temporary.write_bytes(self.content)
+        with (
+            replacing(path, durable=durable, folder=False) as temporary,
+            temporary.open("wb") as file,
+        ):
+            write_all(file, self.content)
 
     def estimated_size(self) -> int:
         """The bytes that it takes."""
@@ -287,7 +290,7 @@ def write_sealed(
     content = _unsealed(frame, row_group, metadata).getbuffer()
     checking = begin(_checksum_of, content)
     with replacing(path, folder=False) as temporary, temporary.open("wb") as file:
-        file.write(content)
+        write_all(file, content)
         if len(content) >= _LARGE:
             file.flush()
             os.fsync(file.fileno())

@@ -12,6 +12,7 @@ from typing import Literal
 
 import polars as pl
 
+from mlforge.core.disk import write_all
 from mlforge.core.failpoints import reach
 from mlforge.core.manifest import Manifest, Part
 from mlforge.errors import IntegrityError
@@ -131,7 +132,8 @@ def write_part(piece: Piece, path: Path) -> tuple[Part, Path]:
     rows = piece.rows
     if are_shared(rows):
         encoded = once("a part's bytes", tuple, lambda: _Encoded.of(rows), rows)
-        path.write_bytes(encoded.content)
+        with path.open("wb") as file:
+            write_all(file, encoded.content)
         return Part("", rows.height, piece.times, encoded.hash), path
     _encode(rows, path)
     return Part("", rows.height, piece.times, io.hash_file(path)), path
