@@ -23,7 +23,7 @@ from mlforge.store.records import Books
 from mlforge.store.transaction import Piece, Pointer, Snapshot, StoredPiece, Transaction
 
 _FRESH = ".fresh"
-_ROW_GROUP = 131_072
+_ROW_GROUP = 32_768
 _FEWEST_ROWS, _FEW_ROWS, _QUICKLY = 32_768, 250_000, 1
 _PartFile = tuple[Part, Path]
 
