@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from itertools import count
 from typing import Any
@@ -107,6 +108,44 @@ def test_books_that_are_touched_amid_a_transaction_and_stay_the_push_s_keep_no_r
     assert store.put("spend", OLD, frame(*USERS), ["user_id"]) == len(USERS)
     assert written(client) == [*USERS]
     assert store.books("spend") is not None, "the connection is as it was"
+
+
+def test_a_connection_that_redis_py_looks_after_is_the_same_throughout_a_transaction(
+    store: RedisStore, redis_url: str, monkeypatch: pytest.MonkeyPatch, client: redis.Redis
+) -> None:
+    careful = RedisStore.from_url(f"{redis_url}?health_check_interval=1")
+    newer, rows_of = RedisStore.from_url(redis_url), watched_puts._rows
+
+    def slow(write: Write, block: list[Rows]) -> bytes:
+        newer.begin("spend", NEW)
+        time_passes(monkeypatch)
+        return rows_of(write, block)
+
+    careful.begin("spend", OLD)
+    monkeypatch.setattr(watched_puts, "_rows", slow)
+    with pytest.raises(StalePush):
+        careful.put("spend", OLD, frame(*USERS), ["user_id"])
+    assert written(client) == []
+    careful.close()
+    newer.close()
+
+
+def test_a_connection_that_redis_py_looks_after_loses_no_reply_of_a_script(
+    store: RedisStore, redis_url: str, monkeypatch: pytest.MonkeyPatch, client: redis.Redis
+) -> None:
+    careful = RedisStore.from_url(f"{redis_url}?health_check_interval=1&socket_timeout=1")
+    monkeypatch.setattr(watched_puts, "_TRANSACTIONS", 0)
+    careful.begin("spend", OLD)
+    time_passes(monkeypatch)
+    assert careful.put("spend", OLD, frame(*USERS), ["user_id"]) == len(USERS)
+    assert written(client) == [*USERS]
+    careful.close()
+
+
+def time_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a minute pass at each look at the clock."""
+    real, looks = time.monotonic, count(1)
+    monkeypatch.setattr(time, "monotonic", lambda: real() + 60 * next(looks))
 
 
 @pytest.mark.parametrize("lacking", ["watch", "multi", "msetex"])

@@ -194,7 +194,7 @@ class Server:
         total = ahead = 0
         with self.asking(), self._connection() as connection:
             for call in calls:
-                connection.send_packed_command([call])
+                connection.send_packed_command([call], check_health=False)
                 ahead += 1
                 if ahead > _IN_FLIGHT:
                     total += connection.read_response()
@@ -209,7 +209,7 @@ class Server:
         with self.asking(), self._connection() as connection:
 
             def ask(commands: bytes, replies: int) -> list[Any]:
-                connection.send_packed_command([commands])
+                connection.send_packed_command([commands], check_health=False)
                 return read_answers(connection, replies, raw=True)
 
             yield ask
@@ -234,6 +234,8 @@ class Server:
         pool = self.client.connection_pool
         connection: Any = pool.get_connection()
         try:
+            # Now alone: amid replies, or in a transaction, its answer would be another's, and redis-py would go on over a new connection.
+            connection.check_health()
             yield connection
         except BaseException:
             connection.disconnect()  # replies may be under way
