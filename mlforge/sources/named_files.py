@@ -19,28 +19,45 @@ def look_at(
 ) -> dict[str, Stat] | None:
     """The known stats, of these paths as they are now; None where a walk over the place must tell.
 
-    A walk must where links, or anything but files and folders, are involved, where a path cannot be one of the place's, and where
-    something may not be looked at. Raises SourceError for a folder that belongs to a table with a log.
+    A walk must where links, or anything but files and folders, are involved, where a path cannot be one of the place's, where
+    something may not be looked at, and where files have gone that may not have gone alone, as with a disk that was unmounted.
+    Raises SourceError for a folder that belongs to a table with a log.
     """
     if place.pattern.is_one:
         return None
     check_above(place.text, place.root)
-    folders, stats = _Folders(place), dict(known)
+    folders, stats, has_gone = _Folders(place), dict(known), False
     try:
         if not folders.has(()):
             return None
         for path in paths:
-            parts = tuple(path.removeprefix(place.prefix).split("/"))
+            parts = _parts_of(path, place)
             if not (path.startswith(place.prefix) and path.isprintable() and place.takes(parts)):
                 return None
-            now = _stat(place.root.joinpath(*parts)) if folders.has(parts[:-1]) else None
-            if now is None:
-                stats.pop(path, None)
-            elif stats.get(path) != now:
-                stats[path] = now
+            is_folder_there = folders.has(parts[:-1])
+            now = _stat(place.root.joinpath(*parts)) if is_folder_there else None
+            if now is not None:
+                stats[path] = known[path] if known.get(path) == now else now
+            elif path in stats:
+                del stats[path]
+                has_gone = True
+                if not is_folder_there:
+                    return None
+        if has_gone and not _has_first(place, stats):
+            return None
     except OSError:
         return None
     return stats
+
+
+def _parts_of(path: str, place: Place) -> Parts:
+    return tuple(path.removeprefix(place.prefix).split("/"))
+
+
+def _has_first(place: Place, stats: Mapping[str, Stat]) -> bool:
+    """Whether the first of some files is there. Raises OSError as `_stat`."""
+    first = next(iter(stats), None)
+    return first is not None and _stat(place.root.joinpath(*_parts_of(first, place))) is not None
 
 
 def _stat(path: Path) -> Stat | None:

@@ -34,10 +34,14 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     project = Project(tmp_path / "p")
     for day in range(3):
         project.drop(f"d{day}", rows((day, day, 1.0)))
+    build_settled(project, monkeypatch)
+    return project
+
+
+def build_settled(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(source_reading, "SETTLED_NS", -(10**18))
         project.build()
-    return project
 
 
 @pytest.fixture
@@ -199,3 +203,21 @@ def test_a_file_that_is_being_written_leaves_the_look_unsure(project: Project) -
     with path.open("ab"):
         assert not told(project, "a.parquet").has_looked
     assert told(project, "a.parquet").has_looked
+
+
+@pytest.mark.parametrize("gone", ["*.parquet", "deep/*.parquet"])
+def test_files_that_have_not_gone_alone_are_looked_for_all_at_once_and_held(
+    project: Project, scans: list[str], monkeypatch: pytest.MonkeyPatch, gone: str
+) -> None:
+    if "/" in gone:
+        for day in range(5):
+            project.drop(f"deep/d{day}", rows((day, day, 1.0)))
+        build_settled(project, monkeypatch)
+        scans.clear()
+    for path in project.events.glob(gone):
+        path.unlink()
+    if "/" in gone:
+        (project.events / "deep").rmdir()
+    result = told(project, gone.replace("*", "d1"), attended=False)
+    assert scans
+    assert "files are gone" in str(result.held)
