@@ -103,10 +103,16 @@ def is_being_written(path: Path) -> bool:
 
 def content_hash(path: Path) -> str:
     """SHA-256 of the file's bytes, in hex. Raises NotReadNow."""
+    return hash_and_stat(path)[0]
+
+
+def hash_and_stat(path: Path) -> tuple[str, FileStat]:
+    """SHA-256 of the file's bytes, in hex, and the stat that the file had when it was opened. Raises NotReadNow."""
     try:
         with path.open("rb") as file:
             _check_writer(file.fileno(), path.name)
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            opened = FileStat.of(os.fstat(file.fileno()))
+            return hashlib.file_digest(file, "sha256").hexdigest(), opened
     except OSError as error:
         raise NotReadNow(f"{path}: {_cannot(error)}") from error
 

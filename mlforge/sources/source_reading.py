@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlforge.sources import parquet_reader
-from mlforge.sources.parquet_reader import Content
+from mlforge.sources.parquet_reader import Content, FileBytes
 from mlforge.sources.read_ahead import Early, ReadAhead, Wishes
 from mlforge.sources.source_file import FileStat, SourceFile
 
@@ -23,16 +23,24 @@ SETTLED_NS = 50_000_000
 
 @dataclass(frozen=True, slots=True)
 class HashedFile:
-    """The SHA-256 of a file's bytes, the stat under which it was listed, and when it was read (ns since the epoch)."""
+    """The SHA-256 of a file's bytes, the stat under which it was listed, and when it was read (ns since the epoch).
+
+    opened: the stat of the file that was read: another may have lain there for that while, as where a folder or a link is put in the
+    place of one and taken away again.
+    """
 
     hash: str
     stat: FileStat
     begun: int
+    opened: FileStat
 
     @property
     def is_settled(self) -> bool:
-        """Whether any change since shows in the file's stat."""
-        return self.begun - self.stat.ctime_ns > SETTLED_NS
+        """Whether the file that was read is the listed one, and any change since shows in its stat."""
+        # A part of a feature's table has no more in common with the file that it lies in.
+        is_part = not self.stat.ctime_ns
+        is_listed = self.opened == self.stat or (is_part and self.opened[:2] == self.stat[:2])
+        return is_listed and self.begun - self.stat.ctime_ns > SETTLED_NS
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +95,10 @@ class SourceReading:
             early = Early(parquet_reader.file_bytes(file), None)
         if early is not None:
             self._hashed = file.absolute, early
-            return self._note(file, early.raw.hash, early.raw.begun)
+            return self._note_read(file, early.raw)
         begun = time.time_ns()
-        return self._note(file, parquet_reader.content_hash(file.absolute), begun)
+        hash_, opened = parquet_reader.hash_and_stat(file.absolute)
+        return self._note(file, HashedFile(hash_, file.stat, begun, opened))
 
     def read(
         self, file: SourceFile, max_bytes: int | None = None, *, in_own_process: bool = False
@@ -104,7 +113,7 @@ class SourceReading:
             content = self._again(raw.hash, raw.stat)
         else:
             content = self._decoded(early, max_bytes, in_own_process=in_own_process)
-        return ReadFile(content, self._note(file, raw.hash, raw.begun))
+        return ReadFile(content, self._note_read(file, raw))
 
     def forget(self) -> None:
         """Let go of the rows that are kept: all features have been handed them."""
@@ -152,7 +161,9 @@ class SourceReading:
         known = self._files.get(file.absolute)
         return known if known and known.is_settled and known.stat == file.stat else None
 
-    def _note(self, file: SourceFile, hash_: str, begun: int) -> HashedFile:
-        hashed = HashedFile(hash_, file.stat, begun)
+    def _note_read(self, file: SourceFile, raw: FileBytes) -> HashedFile:
+        return self._note(file, HashedFile(raw.hash, file.stat, raw.begun, raw.stat))
+
+    def _note(self, file: SourceFile, hashed: HashedFile) -> HashedFile:
         self._files[file.absolute] = hashed
         return hashed

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from mlforge.errors import UnreadableFile
-from mlforge.sources import parquet_reader
+from mlforge.sources import parquet_reader, source_reading
 from mlforge.sources.source import SourceFile
 from mlforge.sources.source_reading import SETTLED_NS, SourceReading
 
@@ -36,7 +36,7 @@ def test_a_settled_file_is_opened_once(tmp_path, clock, monkeypatch):
     clock[0] = 2 * SETTLED_NS
     first = reading.read(file)
     monkeypatch.setattr(parquet_reader, "file_bytes", None)
-    monkeypatch.setattr(parquet_reader, "content_hash", None)
+    monkeypatch.setattr(parquet_reader, "hash_and_stat", None)
     second = reading.read(file)
     assert second.content.frame.equals(first.content.frame)
     assert second.file == first.file
@@ -65,6 +65,27 @@ def test_a_change_that_its_stat_does_not_show_is_seen_until_the_stat_has_settled
     assert other.stat.size == same.stat.size, "else the stat would show it"
     assert reading.read(same).content.frame["amount"].to_list() == [7.5, 8.5]
     assert reading.hashed(same).hash == parquet_reader.content_hash(other.absolute)
+
+
+@pytest.mark.parametrize("small_bytes", [0, 1 << 20], ids=["hashed alone", "read"])
+def test_a_file_that_lay_in_another_s_place_while_it_was_read_is_not_taken_for_that(
+    tmp_path, clock, monkeypatch, small_bytes
+):
+    monkeypatch.setattr(source_reading, "SMALL_BYTES", small_bytes)
+    (tmp_path / "one").mkdir()
+    file, reading = written(tmp_path / "one"), SourceReading()
+    (tmp_path / "one").rename(tmp_path / "aside")
+    (tmp_path / "one").mkdir()
+    other = written(tmp_path / "one", FRAME.with_columns(amount=pl.Series([7.5, 8.5])))
+    clock[0] = 2 * SETTLED_NS
+    first = reading.hashed(file)
+    assert first.hash == parquet_reader.content_hash(other.absolute)
+    assert not first.is_settled
+    (tmp_path / "one").rename(tmp_path / "two")
+    (tmp_path / "aside").rename(tmp_path / "one")
+    assert SourceFile.under(tmp_path / "one", "a.parquet") == file, "else the stat would show it"
+    assert reading.read(file).content.frame.equals(FRAME)
+    assert reading.hashed(file).is_settled
 
 
 def test_a_file_with_another_stat_is_read_again(tmp_path, clock):
