@@ -23,24 +23,28 @@ from mlforge.store import Store
 LEAST_ROWS = 200_000
 """Files of fewer rows are hashed in a moment."""
 MOST_VALUES = 16_000_000
-"""Events of more values are not held twice, nor read while a file is decoded: that bounds the memory of the whole process."""
+"""Events of more values are not held twice, nor read while a file is decoded: that bounds the memory of the whole process.
+
+Nor do those of all files stay in memory that have more of them together.
+"""
 _FEW = 4
 """A digest follows from the rows that differ while they are at most one in so many."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class AmendedFiles:
     """The events that files of a feature had, read by threads while the files are hashed and decoded."""
 
     store: Store
     feature: str
     _before: dict[str, tuple[Partial, Future[pl.DataFrame | None]]] = field(default_factory=dict)
+    _held: int = 0
 
     def expect(self, path: str, before: Partial | None) -> None:
         """Begin to read the partial of the content that a file had, if that is large; once for a file."""
         if self.store.fetches_files or before is None or path in self._before:
             return
-        if before.rows >= LEAST_ROWS and before.rows * len(before.schema) <= MOST_VALUES:
+        if before.rows >= LEAST_ROWS and _values(before) <= MOST_VALUES:
             self._before[path] = before, begin(self._read, before)
 
     def forget(self, path: str) -> None:
@@ -53,7 +57,7 @@ class AmendedFiles:
         known = reading.result() if reading is not None else None
         if before is None or known is None:
             return digest(events)
-        self.store.hold(self.feature, before, known)
+        self._hold(before, known)
         stored = partials.stored(events)
         if known.schema != stored.schema:
             return digest(events)
@@ -61,6 +65,12 @@ class AmendedFiles:
         if (went.height + came.height) * _FEW > stored.height:
             return digest(events)
         return (before.digest - digest(went) + digest(came)) % MODULUS
+
+    def _hold(self, partial: Partial, known: pl.DataFrame) -> None:
+        """Have the events at hand for the version's diff, if there is room for them beside those of other files."""
+        self._held += _values(partial)
+        if self._held <= MOST_VALUES:
+            self.store.hold(self.feature, partial, known)
 
     def _read(self, partial: Partial) -> pl.DataFrame | None:
         """The stored events of a partial in their order; None where it has no file of its own, or not all of that is as it was written."""
@@ -71,3 +81,7 @@ class AmendedFiles:
         except (MemoryError, MlforgeError, *DAMAGE):
             pass  # whoever needs them is told
         return None
+
+
+def _values(partial: Partial) -> int:
+    return partial.rows * len(partial.schema)

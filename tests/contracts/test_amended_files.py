@@ -146,6 +146,22 @@ def test_events_of_many_values_are_not_held_beside_those_that_take_their_place(
     assert hashed == [DAYS]
 
 
+def test_events_of_many_files_are_not_all_held(
+    project: Project, hashed: list[int], read: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.drop("second", HISTORY.with_columns(pl.col("amount") + 1))
+    project.build()
+    stored = {p.hash for p in project.store.resolve("spend").partials if p.rows > 1}
+    monkeypatch.setattr(amended, "MOST_VALUES", 5 * DAYS)
+    hashed.clear()
+    read.clear()
+    for name, file in (("large", HISTORY), ("second", HISTORY.with_columns(pl.col("amount") + 1))):
+        project.drop(name, AMENDMENTS["a value"](file))
+    project.build()
+    assert max(hashed) == 1
+    assert len(stored & read) == 1
+
+
 def test_no_events_stay_in_memory_behind_a_refresh(project: Project, hashed: list[int]) -> None:
     project.drop("large", AMENDMENTS["a value"](HISTORY))
     project.build()
