@@ -158,5 +158,15 @@ def _part_of(keys: Sequence[str], number: int, parts: int) -> pl.Expr | None:
 
 
 def _number(keys: Sequence[str], parts: int) -> pl.Expr:
-    """The part that an entity belongs to, the same in every process that has the same release of polars."""
+    """The part that an entity belongs to, the same in every process that has the same release of polars and the same `hash_sample`."""
     return pl.struct(keys).hash() % parts
+
+
+def hash_sample() -> str:
+    """A sample of the hash by which entities belong to parts: nobody says that it is the same on every kind of processor."""
+    keys = pl.DataFrame({"number": [7, -(2**40)], "text": ["", "a longer text than most keys are"]})
+    numbers = (
+        keys.select(_number(names, 1 << 32)).to_series()
+        for names in (["number"], ["number", "text"])
+    )
+    return " ".join(str(number) for each in numbers for number in each)

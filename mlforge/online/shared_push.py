@@ -22,7 +22,7 @@ from mlforge.engines.views import AsOfView
 from mlforge.errors import StalePush, StoreError, TaskRefused
 from mlforge.frames.encoding import key_hashes
 from mlforge.online.base import OnlineStore
-from mlforge.online.batches import EntitySubset, Share, cut
+from mlforge.online.batches import EntitySubset, Share, cut, hash_sample
 from mlforge.online.books import Target
 from mlforge.online.chunks import digests_of
 from mlforge.store import Store
@@ -38,7 +38,8 @@ class PushTask(Task):
     """A share of the rows of a full push.
 
     version, generation, as_of, content, owner: the push's target.
-    first, end: the parts of the entities, from `first` until before `end`, of so many `parts`.
+    first, end: the parts of the entities, from `first` until before `end`, of so many `parts`. hashes: the `hash_sample` by which
+    entities are in them.
     """
 
     kind = "push"
@@ -51,6 +52,7 @@ class PushTask(Task):
     first: int
     end: int
     parts: int
+    hashes: str
 
     @property
     def target(self) -> Target:
@@ -142,6 +144,7 @@ class FullPush:
                 first=first,
                 end=min(first + PARTS, parts),
                 parts=parts,
+                hashes=hash_sample(),
             )
 
 
@@ -150,12 +153,17 @@ def run_push_task(
 ) -> PushedShare:
     """Write the rows of a task's share.
 
-    Raises TaskRefused where this process has no online store, StalePush where a newer push has begun or the version is not
+    Raises TaskRefused where this process has no online store, or deals entities otherwise, StalePush where a newer push has begun or the version is not
     that of the task any more, and else as a push does.
     """
     if online is None:
         raise TaskRefused(
             f"{task.feature}: the task is of a push, and this process has no online store; give all machines the same"
+        )
+    if task.hashes != hash_sample():
+        raise TaskRefused(
+            f"{task.feature}: this machine's processor deals entities into other parts than that of the process which pushes, so that some would "
+            "be nobody's; have machines of one kind share a push"
         )
     try:
         manifest = store.manifest(task.feature, Version.parse(task.version))

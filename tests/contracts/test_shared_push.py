@@ -243,8 +243,8 @@ def test_a_version_that_was_made_anew_is_not_what_a_late_task_writes(
     assert online_rows(client) == served
 
 
-def test_a_process_without_an_online_store_and_one_of_other_definitions_refuse_a_task(
-    project: Project, redis_url: str
+def test_a_process_that_has_other_definitions_or_processors_or_no_online_store_refuses_a_task(
+    project: Project, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runner = Scattered()
     defs = shared(project, redis_url, runner)
@@ -257,6 +257,10 @@ def test_a_process_without_an_online_store_and_one_of_other_definitions_refuse_a
 
     with pytest.raises(TaskRefused, match="no online store"):
         shared_push.run_push_task(task, defs.store, None, engine_of(defs, "spend"))
+
+    monkeypatch.setattr(shared_push, "hash_sample", lambda: "another")
+    with pytest.raises(TaskRefused, match="deals entities into other parts"):
+        defs.run_task(task.to_json())
 
 
 def test_a_push_without_anybody_else_goes_on_alone_where_it_may(
