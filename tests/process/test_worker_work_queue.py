@@ -344,6 +344,13 @@ def test_after_a_while_all_is_looked_at_again_and_after_a_look_that_missed_somet
     assert started(tickets).paths is None
 
 
+def test_a_look_that_lies_ahead_of_the_server_s_clock_is_no_recent_one(tickets, redis):
+    looked_at_all(tickets)
+    redis.hset("mlforge-work:shop:ticket:spend", "whole_at", tickets.now() + 10**12)
+    named(tickets, "a.parquet")
+    assert started(tickets).paths is None
+
+
 @pytest.mark.parametrize(
     "paths", [[f"{n}.parquet" for n in range(1_000)], ["x" * 70_000], ["\udcff.parquet"], []]
 )
