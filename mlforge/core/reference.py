@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 from mlforge.core.aggregations import aggregation, empty_value
 from mlforge.core.feature_spec import FeatureSpec
@@ -28,6 +28,7 @@ from mlforge.core.values import (
 )
 
 Row = Mapping[str, Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,11 +169,17 @@ def aggregate(name: str, events: Iterable[tuple[int, Any]]) -> Cell:
         return Cell(empty_value(name))
     present.sort(key=lambda event: (event[0], order_of(event[1])))
     numbers = [abs(float(v)) for _, v in present if isinstance(v, (int, float, Decimal))]
-    magnitude = max(numbers, default=0.0)
+    magnitude = _or_none(lambda: max(numbers, default=0.0) ** kind.degree)
+    value = _or_none(lambda: kind.fold(present, parameter))
+    return Cell(finite(value), math.inf if magnitude is None else magnitude)
+
+
+def _or_none(computed: Callable[[], T]) -> T | None:
+    """The value of a computation; None where no float is so large."""
     try:
-        return Cell(finite(kind.fold(present, parameter)), magnitude**kind.degree)
-    except OverflowError:  # no float is so large
-        return Cell(None, magnitude)
+        return computed()
+    except OverflowError:
+        return None
 
 
 def agree(value: Any, cell: Cell) -> bool:

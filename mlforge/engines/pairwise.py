@@ -65,9 +65,9 @@ class Moments:
         share = (other.count / count).fill_nan(0.0)
         delta = other.mean - self.mean
         mean = self.mean + delta * share
-        return Moments(
-            count, mean, self.squares + other.squares + delta * delta * self.count * share
-        )
+        # In this order nothing overflows where one of the two is empty, however large the other's mean.
+        between = self.count * share * delta * delta
+        return Moments(count, mean, self.squares + other.squares + between)
 
     def gathered(self, at: pl.Series) -> Moments:
         """The moments of some of the sets."""

@@ -179,6 +179,13 @@ class EngineContract:
         case = Case(tmp_path, rows, [Rolling("1h", {"x": ["sum", "max"]})])
         assert engine.values(case.events, case.points([(1, NOON)])).rows() == [(None, 1.7e308)]
 
+    def test_equal_values_that_have_no_squares_do_not_deviate(
+        self, engine: Engine, tmp_path: Path
+    ) -> None:
+        rows = [(1, NOON, 1e300), (1, NOON, 1e300), (2, NOON, 1e-300), (2, NOON + 1, -1e155)]
+        case = Case(tmp_path, rows, [Rolling("1h", {"x": ["std", "var", "mean"]})])
+        case.check(engine, [(1, NOON), (2, NOON), (2, NOON + 1)])
+
     def test_percentiles_lie_between_the_greatest_floats(
         self, engine: Engine, tmp_path: Path
     ) -> None:
