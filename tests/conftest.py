@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,7 +67,7 @@ def pytest_configure(config: pytest.Config) -> None:
     that. `python -m tests.property.proof` draws new examples, and unit tests draw none.
     """
     if config.getoption("markexpr") == "not slow" and _holds_files(MEMORY):
-        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+        os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
     runs_tests = config.getoption("dist", "no") == "no" or hasattr(config, "workerinput")
     if runs_tests and not _are_unit_tests_alone(config):
         from hypothesis import settings
@@ -105,7 +106,6 @@ def pytest_collection_modifyitems(
 
 def pytest_collection_finish() -> None:
     """Let the garbage collector pass over what was imported and collected: each full collection would look at all of it."""
-    gc.collect()
     gc.freeze()
     gc.enable()
 

@@ -97,7 +97,15 @@ KINDS: dict[str, tuple[Callable[[Any], Any], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=pytest.mark.slow)
+        if kind.startswith(("closed b", "closed r"))
+        else kind
+        for kind in KINDS
+    ],
+)
 def test_an_honest_version_of_every_kind_is_proven(
     project: Project, redis_url: str, kind: str
 ) -> None:

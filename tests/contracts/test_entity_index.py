@@ -201,7 +201,7 @@ def test_an_index_is_made_once_and_grows_by_runs_of_what_came(
     monkeypatch.setattr(by_entity, "AT_ONCE", 1_000)
     monkeypatch.setattr(by_entity, "OVERDUE", 32)
     sizes = []
-    for day in range(8, 15):
+    for day in range(8, 13):
         project.drop(f"{day}", some(day + 0.5, day + 1.5))
         with monkeypatch.context() as patch:
             if day == 8:

@@ -196,7 +196,7 @@ def test_definitions_that_change_are_loaded_anew_by_an_executor_that_goes_on(fol
     assert built.version == "2.0.0"
 
 
-@pytest.mark.parametrize("edit", ['"8d"', "1 / 0"])
+@pytest.mark.parametrize("edit", ['"8d"', pytest.param("1 / 0", marks=pytest.mark.slow)])
 def test_a_build_by_processes_goes_on_as_it_began_where_its_file_is_edited_meanwhile(
     folder: Path, monkeypatch: pytest.MonkeyPatch, edit: str
 ) -> None:

@@ -84,7 +84,7 @@ def expected(
 def test_labels_are_what_plain_python_makes_of_the_events_ahead(
     tmp_path: Path, engine: str, interval: str | None
 ) -> None:
-    for seed in range(3):
+    for seed in range(2):
         project = Project(tmp_path / f"{seed}")
         events = timed(drawn(project, seed))
         project.build(

@@ -18,7 +18,7 @@ from mlforge.errors import NotServed, RunnerUnavailable, StalePush, TaskRefused
 from mlforge.metrics import Rolling
 from mlforge.online import RedisStore, batches, shared_push
 from tests.support.projects import Project, at, rows
-from tests.support.scattered import SHAPES, USERS, Scattered, TaskKilledError, uneven
+from tests.support.scattered import SHAPES, SOME_SHAPES, USERS, Scattered, TaskKilledError, uneven
 
 WALL = {"online_clock": "wall"}
 
@@ -73,7 +73,7 @@ def online_rows(client: redis.Redis, prefix: str = "mlforge") -> dict[bytes, byt
     return {key.rpartition(b":")[2]: client.get(key) or b"" for key in keys}
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", SOME_SHAPES)
 def test_tasks_in_any_order_write_the_rows_of_a_push_by_one_process(
     shape: str, project: Project, redis_url: str, client: redis.Redis
 ) -> None:

@@ -55,10 +55,10 @@ def test_a_server_that_does_not_answer_is_named_without_its_password(folder):
     assert "secret" not in run.stderr
 
 
-def test_definitions_that_do_not_import_end_a_process_at_its_start(folder, server):
+@pytest.mark.parametrize("command", ["worker", pytest.param("watch", marks=pytest.mark.slow)])
+def test_definitions_that_do_not_import_end_a_process_at_its_start(folder, server, command):
     (folder / "definitions.py").write_text("import no_such_module")
-    for command in ("watch", "worker"):
-        refused(mlforge(folder, command, REDIS_URL=server.url), "no_such_module")
+    refused(mlforge(folder, command, REDIS_URL=server.url), "no_such_module")
 
 
 def test_what_no_feature_reads_cannot_be_waited_for(folder, server):

@@ -16,7 +16,7 @@ import pytest
 from redis import Redis
 
 from mlforge.online import RedisStore
-from tests.support.workers import DEFINITIONS, eventually, purchases, write
+from tests.support.workers import DEFINITIONS, ask, eventually, purchases, write
 from worker.service.embedded_redis import EmbeddedServer
 
 
@@ -122,14 +122,7 @@ def test_up_tells_each_drop_refuses_a_second_and_stops_cleanly(terminal, up, fol
     second_text = second.process.wait(60), second.text
     assert second_text[0] == 1
     assert f"runs here already (process {up.process.pid})" in second_text[1]
-    environment = {key: value for key, value in os.environ.items() if key != "REDIS_URL"}
-    status = subprocess.run(
-        [sys.executable, "-m", "mlforge", "status", "--json"],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        check=False,
-    )
+    status = ask(folder, "status", "--json")
     found = {entry["feature"]: entry for entry in json.loads(status.stdout)["features"]}
     assert (found["spend"]["state"], found["spend"]["online_version"]) == ("ready", version)
     assert up.end() == 0
@@ -219,7 +212,12 @@ def test_up_answers_over_http_also_while_edited_definitions_are_taken_up(termina
 @pytest.mark.parametrize(
     ("definitions", "url", "says"),
     [
-        ("this is not python", None, "definitions.py:1: does not import"),
+        pytest.param(
+            "this is not python",
+            None,
+            "definitions.py:1: does not import",
+            marks=pytest.mark.slow,
+        ),
         (DEFINITIONS, "redis://127.0.0.1:1/0", "no Redis answers at redis://127.0.0.1:1/0"),
         pytest.param(
             DEFINITIONS, "not a url", "no Redis answers at not a url", marks=pytest.mark.slow

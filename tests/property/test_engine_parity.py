@@ -22,6 +22,8 @@ from tests.support.projects import START, Project, identity
 ALL = list(AGGREGATIONS)
 ORDERED = [name for name in AGGREGATIONS if aggregation(name).kind.dtype("String")]
 INTEGERS = [pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64]
+NARROW = {"Int8", "Int16", "UInt16", "UInt32"}
+"""Integers as wide as these are tried in the slow run, others of each kind in both."""
 VALUES: dict[str, tuple[pl.DataType, list[Any], list[str]]] = {
     **{str(t): (t(), [0, 1, 2, 100, 127], ALL) for t in INTEGERS},
     "negative": (pl.Int32(), [-(2**31), -1, 0, 2**31 - 1], ALL),
@@ -126,7 +128,7 @@ def way(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("way", "kind", "shape"),
     [
-        (way, kind, shape)
+        pytest.param(way, kind, shape, marks=[pytest.mark.slow] if kind in NARROW else [])
         for way in kernels.WAYS
         for kind, shape in CASES
         if way != "tiled" or METRICS[shape][1]

@@ -13,7 +13,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.support.machine import TALLY, Machine
 
 HISTORIES = settings(
-    max_examples=8,
+    max_examples=5,
     stateful_step_count=8,
     derandomize=True,
     database=None,

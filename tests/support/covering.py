@@ -12,13 +12,15 @@ SMALL = 4
 """Products of so many tests or fewer run whole."""
 _Pair = tuple[tuple[str, str], tuple[str, str]]
 TIMES = 1  # that each value of a parameter is to come
+SEEDS = 2
+"""Of so many seeds the default run draws random inputs: of tests with a parameter `seed`."""
 
 
 def beyond(items: Iterable[pytest.Item]) -> list[pytest.Item]:
     """The tests of large products that a covering part can do without, in their order.
 
     In the part each value of each parameter comes at least `TIMES` times, where it can, each time beside others. A test of one
-    parameter alone is kept for all of its values. Those that are slow by themselves stand for nothing: the default run leaves
+    parameter alone is kept for all of its values, but for a seed. Those that are slow by themselves stand for nothing: the default run leaves
     them out.
     """
     by_function: dict[str, list[pytest.Item]] = defaultdict(list)
@@ -26,11 +28,24 @@ def beyond(items: Iterable[pytest.Item]) -> list[pytest.Item]:
         if hasattr(item, "callspec") and item.get_closest_marker("slow") is None:
             by_function[item.nodeid.partition("[")[0]].append(item)
     spare: list[pytest.Item] = []
-    for product in by_function.values():
+    for tests in by_function.values():
+        product, others = _by_seed(tests)
+        spare.extend(others)
         if len(product) > SMALL:
             kept = covering([_values(item) for item in product])
             spare.extend(item for number, item in enumerate(product) if number not in kept)
     return spare
+
+
+def _by_seed(tests: Sequence[pytest.Item]) -> tuple[list[pytest.Item], list[pytest.Item]]:
+    """The tests of a function that draw from the first seeds, or from none, and the others."""
+    seeds = [test.callspec.params.get("seed") for test in tests]  # type: ignore[attr-defined]
+    first = [*dict.fromkeys(seeds)][:SEEDS]
+    of_first: list[pytest.Item] = []
+    others: list[pytest.Item] = []
+    for test, seed in zip(tests, seeds, strict=True):
+        (of_first if seed in first else others).append(test)
+    return of_first, others
 
 
 def _values(item: pytest.Item) -> dict[str, str]:

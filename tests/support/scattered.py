@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from mlforge.build.runner import RunHere, Runner, Task
 from mlforge.core import failpoints
 from mlforge.metrics import Rolling, ToDate
@@ -29,6 +31,11 @@ SHAPES: dict[str, dict[str, Any]] = {
     "without a time": {"metrics": [], "timestamp": None, "source": "users"},
 }
 """Features of every kind whose rows are made by tasks."""
+SOME_SHAPES = [
+    pytest.param(shape, marks=pytest.mark.slow) if shape.startswith("without") else shape
+    for shape in SHAPES
+]
+"""Their names, those of kinds that need little left to the slow run."""
 
 
 def uneven(root: Path) -> Project:

@@ -28,6 +28,24 @@ def test_each_value_comes_as_often_as_it_should_and_the_part_is_small(
     assert kept == covering(rows)
 
 
+def test_of_seeds_the_first_stand_for_all() -> None:
+    def item(seed: int, engine: str) -> SimpleNamespace:
+        return SimpleNamespace(
+            nodeid=f"test_x[{seed}-{engine}]",
+            callspec=SimpleNamespace(params={"seed": seed, "engine": engine}),
+            get_closest_marker=lambda name: None,
+        )
+
+    items: Any = [item(*pair) for pair in product(range(9), ("polars", "duckdb"))]
+    kept = [each.nodeid for each in items if each not in beyond(items)]
+    assert kept == [
+        "test_x[0-polars]",
+        "test_x[0-duckdb]",
+        "test_x[1-polars]",
+        "test_x[1-duckdb]",
+    ]
+
+
 def test_a_test_that_is_slow_by_itself_stands_for_none_of_its_values() -> None:
     def item(shape: int, engine: str) -> SimpleNamespace:
         params = {"shape": shape, "engine": engine}
