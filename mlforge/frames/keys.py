@@ -122,8 +122,10 @@ def canonical_text(name: str, value: object) -> str:
 def _key_value(name: str, value: object) -> Key:
     """A key's value as an integer, string, boolean or date; RetrievalError for any other kind."""
     own = plain(value)
-    if isinstance(own, bool | int | str):
+    if isinstance(own, bool):
         return own
+    if isinstance(own, int | str):  # a member of an enum of such values is its value
+        return int(own) if isinstance(own, int) else str.__str__(own)
     if isinstance(own, datetime):
         if own.time() == time() and own.tzinfo is None:
             return own.date()

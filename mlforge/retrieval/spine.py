@@ -67,32 +67,40 @@ def feature_entities(
 class EntityKeys:
     """The keys that the entities of a request have, by their names there, and those that each feature takes of them.
 
+    schema: each key as the first feature has it. further: keys that a later feature has in another dtype.
     uses: for each reference the names of its feature's keys, and the other names that entities have for some.
     """
 
     schema: Schema
+    further: Schema
     uses: tuple[tuple[tuple[str, ...], tuple[tuple[str, str], ...]], ...]
 
     @classmethod
     def of(cls, references: Sequence[Reference], books: Sequence[OnlineBooks]) -> Self:
         """The keys of features with these books."""
         keys: dict[str, Column] = {}
+        further: dict[Column, None] = {}
         uses = []
         for reference, held in zip(references, books, strict=True):
             names = reference.key_names(key.name for key in held.keys)
             for key in held.keys:
                 name = names[key.name]
-                keys[name] = key if name == key.name else replace(key, name=name)
+                own = key if name == key.name else replace(key, name=name)
+                if keys.setdefault(name, own).dtype != own.dtype:
+                    further[own] = None
             uses.append((tuple(names), reference.renamed))
-        return cls(tuple(keys.values()), tuple(uses))
+        return cls(tuple(keys.values()), tuple(further), tuple(uses))
 
     def typed(self, entities: Entities) -> list[dict[str, Key]]:
-        """The entities with their keys cast to the features' dtypes.
+        """The entities with their keys as the first feature's dtypes have them.
 
         Entities may have the keys of other features, too. Raises RetrievalError unless each entity has the
-        keys of all the features, and no others.
+        keys of all the features, which are keys of each feature's dtype, and no others.
         """
-        return entity_keys(entities, self.schema)
+        typed = entity_keys(entities, self.schema)
+        for key in self.further:
+            entity_keys(({key.name: entity[key.name]} for entity in typed), (key,))
+        return typed
 
     def by_feature(self, entities: Sequence[dict[str, Key]]) -> list[tuple[Entities, list[str]]]:
         """For each reference the typed entities by its feature's own key names, with their hashes."""

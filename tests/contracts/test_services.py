@@ -61,6 +61,10 @@ def served(defs: Definitions, online: RedisStore) -> Definitions:
     return defs
 
 
+def as_texts(df: pl.DataFrame) -> pl.DataFrame:
+    return df.with_columns(pl.col("user_id").cast(pl.String))
+
+
 def spine_of(entities: list[dict[str, Any]], **columns: Any) -> pl.DataFrame:
     return pl.DataFrame(entities).with_columns(at=pl.lit(NOW), **columns)
 
@@ -484,3 +488,26 @@ def test_what_no_service_can_mean_is_refused(served: Definitions, online: RedisS
 
 def redefined(defs: Definitions, *services: Any) -> Definitions:
     return Definitions(defs.store, defs.features.values(), root=defs.root, services=services)
+
+
+def test_a_key_that_features_hold_in_several_dtypes_is_the_first_feature_s_in_both(
+    project: Project, online: RedisStore
+) -> None:
+    spend, texts = project.define(), project.define(as_texts, name="texts")
+    served = project.definitions(spend, texts, online_store=online)
+    with clock.fixed(to_us(NOW)):
+        served.build(online=True)
+    service = Service(
+        "both",
+        [spend["amount__sum__7d"], texts["amount__count__7d"]],
+        derive={"next": "user_id + 1"},
+    )
+    spine = spine_of([{"user_id": 1}], user_id=pl.Series([1]))
+    trained = get_training_data(spine, service, project.store)
+    [answer] = get_online_features(service, [{"user_id": 1}], online)
+    assert answer["next"] == trained["next"].item() == 2
+    for features in ([spend, texts], [texts, spend]):
+        with pytest.raises(RetrievalError, match="'01' is not a whole number"):
+            get_training_data(spine.with_columns(user_id=pl.lit("01")), features, project.store)
+        with pytest.raises(RetrievalError, match="'01' is not a whole number"):
+            get_online_features(features, [{"user_id": "01"}], online)

@@ -6,6 +6,7 @@ import json
 import math
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
+from enum import Enum
 from hashlib import sha256
 
 import numpy as np
@@ -28,6 +29,18 @@ from mlforge.frames.keys import entity_key, key_column
 # Keys
 
 
+class Shop(str, Enum):  # noqa: UP042 - that is the point
+    """Not a StrEnum: `str` of a member is its name."""
+
+    NORTH = "north"
+
+
+class Number(int, Enum):
+    """Not an IntEnum, for the same reason."""
+
+    ONE = 1
+
+
 def test_a_hash_is_sha256_over_netstrings_of_the_sorted_keys() -> None:
     entity = {"user_id": 42, "day": date(2024, 1, 2), "né": "x,", "ok": True}
     text = "3:day,10:2024-01-02,3:né,2:x,,2:ok,4:true,7:user_id,2:42,"
@@ -43,7 +56,7 @@ def test_texts_that_join_alike_are_two_entities() -> None:
 @pytest.mark.parametrize(
     "same",
     [
-        [1, "1", 1.0, np.int64(1), np.uint8(1), np.float64(1), np.array(1)],
+        [1, "1", 1.0, np.int64(1), np.uint8(1), np.float64(1), np.array(1), Number.ONE],
         [True, "true", np.True_],
         [
             date(2024, 1, 2),
@@ -54,6 +67,7 @@ def test_texts_that_join_alike_are_two_entities() -> None:
             np.datetime64("2024-01-02", "ns"),
         ],
         ["é", np.str_("é")],
+        ["north", Shop.NORTH],
     ],
 )
 def test_what_libraries_make_of_an_id_is_still_that_id(same: list[object]) -> None:
