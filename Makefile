@@ -61,15 +61,17 @@ clean:
 	rm -rf examples/*/data examples/*/feature_store examples/*/.mlforge
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# Of the 16,000 modules few are ever imported: they are compiled when they are, those that each process needs at once.
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "mlforge needs Python 3.11 or newer, and $(PYTHON) is not one."; \
 	  echo "Name one that is: make PYTHON=python3.12 demo"; exit 1; }
 	@echo "Making $(VENV) and installing into it: once, about a minute."
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) --editable '.[dev]'
+	@$(PIP) --no-compile --editable '.[dev]'
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -c 'import pytest, worker.service.process'
 	@touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed
-	@$(PIP) --editable '.[docs]'
+	@$(PIP) --no-compile --editable '.[docs]'
 	@touch $@

@@ -111,9 +111,9 @@ def test_tasks_of_other_machines_give_the_bytes_of_a_build_at_home_and_are_uploa
 @pytest.mark.parametrize(
     "shape",
     [
-        "continuous",
+        "without metrics",
+        pytest.param("continuous", marks=pytest.mark.slow),
         pytest.param("over all time", marks=pytest.mark.slow),
-        pytest.param("without metrics", marks=pytest.mark.slow),
     ],
 )
 def test_buckets_of_entities_that_other_machines_evaluate_are_put_together_as_at_home(
@@ -127,7 +127,9 @@ def test_buckets_of_entities_that_other_machines_evaluate_are_put_together_as_at
     machines.are_as_at_home(machines.at_home(**SHAPES[shape]))
 
 
-@pytest.mark.parametrize("options", [WHOLE, TINY], ids=["whole", "in buckets"])
+@pytest.mark.parametrize(
+    "options", [pytest.param(WHOLE, marks=pytest.mark.slow), TINY], ids=["whole", "in buckets"]
+)
 def test_tiles_that_a_machine_has_cached_have_no_part_in_the_bytes_of_a_build(
     machines: Machines, options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,13 +64,13 @@ def frames(
     return pl.DataFrame(columns)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(frames(KEY_VALUES, nulls=False))
 def test_a_key_hashes_alike_in_a_column_and_alone(frame: pl.DataFrame) -> None:
     assert key_hashes(frame, frame.columns).to_list() == [key_hash(row) for row in frame.to_dicts()]
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(
     st.dictionaries(TEXTS, TEXTS, min_size=1, max_size=3),
     st.dictionaries(TEXTS, TEXTS, min_size=1, max_size=3),
@@ -91,7 +91,7 @@ def test_a_row_has_the_same_json_in_a_column_and_alone(frame: pl.DataFrame) -> N
     ]
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.floats() | st.none(), max_size=5))
 def test_finite_floats_come_back_exactly_and_others_as_null(values: list[float | None]) -> None:
     texts = json_rows(pl.DataFrame({"x": pl.Series(values, dtype=pl.Float64)}), ["x"])
