@@ -123,7 +123,7 @@ def _decided(
     """The decision on the next version: its need follows from the served version, its number from the highest."""
     latest = snapshot.latest
     explicit = None if options.version is None else Version.parse(options.version)
-    highest = max(snapshot.versions, default=None)
+    highest = snapshot.highest
     data = data_change(latest, candidate, diff)
     decision = decide(latest, candidate, data, highest, explicit)
     if options.full and latest is not None and decision.version is None:
@@ -154,8 +154,9 @@ def _after_rollback(
     options: Options,
 ) -> Decision:
     """The decision with the bump from the version that was rolled back from, so that no change counts twice."""
+    assert snapshot.highest is not None
     try:
-        above = store.manifest(snapshot.name, max(snapshot.versions))
+        above = store.manifest(snapshot.name, snapshot.highest)
         diff = events_diff(store, above, candidate, afresh=options.full)
         data = data_change(above, candidate, diff)
     except StoreError:

@@ -43,7 +43,7 @@ class PartialCache:
         self._write, self._write_last = write or self._store_each, write or self._begin_each
         self._prefix = partials.memo_prefix(feature, tables)
         self._feature, self._store, self._latest = feature, store, latest
-        self._stored = store.partials(feature.name)
+        self._stored = store.partials_by_look(feature.name)
         self._is_afresh = afresh
         self.on_disk: Set[str] = set() if afresh else self._stored
         # Of several, as after a kill amid a further forgetting, the served one counts: it is without all those rows.

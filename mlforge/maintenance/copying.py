@@ -137,9 +137,9 @@ def _copy_version(source: Store, target: Store, name: str, version: Version) -> 
             if version in snapshot.versions:  # made by an interrupted copy, and served only now
                 _check_same(manifest, target.manifest(name, version))
                 return
-            if snapshot.versions and snapshot.versions[-1] > version:
+            if snapshot.highest is not None and snapshot.highest > version:
                 raise UnsupportedStore(
-                    f"{name}: {target} has {snapshot.versions[-1]} and not {version}, so it is no unfinished copy; "
+                    f"{name}: {target} has {snapshot.highest} and not {version}, so it is no unfinished copy; "
                     "copy to an empty place"
                 )
             _copy_partials(source, target, manifest)

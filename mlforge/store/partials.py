@@ -86,12 +86,16 @@ class PartialStorage(ABC):
 
     @abstractmethod
     def partials(self, name: str) -> Set[str]:
-        """Hashes of all stored partials of the feature."""
+        """Hashes of all stored partials of the feature, as they are now."""
+
+    def partials_by_look(self, name: str) -> Set[str]:
+        """As `partials`, but each may be looked for only once it is asked for, as of very many a refresh asks for a few."""
+        return self.partials(name)
 
     def missing_partials(
         self, name: str, partials: Sequence[Partial], stored: Set[str]
     ) -> Set[str]:
-        """Hashes of those among some partials that are not stored. stored: the answer of `partials`."""
+        """Hashes of those among some partials that are not stored. stored: the answer of `partials`, or of `partials_by_look`."""
         return {partial.hash for partial in partials} - stored
 
     def kept_partials(self, name: str) -> Set[str]:

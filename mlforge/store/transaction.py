@@ -39,6 +39,11 @@ class Snapshot:
     books: Books
     file_states: FileStateMap
 
+    @property
+    def highest(self) -> Version | None:
+        """The highest version, None before the first."""
+        return self.versions[-1] if self.versions else None
+
 
 class TablePiece(NamedTuple):
     """Rows that become one part of a table, and the first and last instant among them."""

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 
 from mlforge.core.manifest import Partial
 from mlforge.store.local.live_packs import Packed
+from mlforge.store.local.looked_up import LookedUp
 
 
 @dataclass(frozen=True)
 class Inventory:
-    """Stored partials at one instant: the loose ones, with whether each is a link, and those in live packs."""
+    """Stored partials at one instant: the loose ones, as they are asked for, and those in live packs."""
 
-    loose: Mapping[str, bool]
+    loose: LookedUp
     packed: Packed
 
     @property
@@ -23,7 +24,7 @@ class Inventory:
 
     def lone(self, partial: Partial) -> bool:
         """Whether a partial is stored in a file of its own and in no pack."""
-        return self.loose.get(partial.hash) is False and partial.hash not in self.packed.places
+        return partial.hash not in self.packed.places and self.loose.link(partial.hash) is False
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +39,12 @@ class StoredHashes(Set[str]):
 
     def __contains__(self, hash_: object) -> bool:
         inventory = self.inventory
-        return hash_ in inventory.packed.places or inventory.loose.get(str(hash_)) is False
+        return hash_ in inventory.packed.places or inventory.loose.link(str(hash_)) is False
 
     def __iter__(self) -> Iterator[str]:
         packed = self.inventory.packed.places
         yield from packed
-        for hash_, is_link in self.inventory.loose.items():
+        for hash_, is_link in self.inventory.loose.all.items():
             if not is_link and hash_ not in packed:
                 yield hash_
 

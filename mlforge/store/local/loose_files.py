@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlforge.store.local.folder_memo import FolderMemo
+from mlforge.store.local.looked_up import LookedUp
 from mlforge.store.local.paths import entries_of
 
 HASH = re.compile(r"[0-9A-Za-z]{1,100}")
@@ -30,8 +31,12 @@ class LooseFiles:
         self._loose: Mapping[str, bool] = {}
         self._memo = FolderMemo(folder, self._listed)
 
-    def look(self) -> LooseListing:
-        """The files that are there now."""
+    def look(self) -> LookedUp:
+        """The loose partials that are there now, by hash."""
+        return LookedUp(self.folder, SUFFIX, HASH, lambda: self.listed().loose)
+
+    def listed(self) -> LooseListing:
+        """All files that are there now."""
         return self._memo.look()
 
     def _listed(self) -> LooseListing:

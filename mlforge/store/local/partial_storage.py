@@ -94,6 +94,10 @@ class LocalPartials(PartialStorage):
         """Hashes of the partials in `_partials` and in packs."""
         return self._feature(name).partial_store.hashes()
 
+    def partials_by_look(self, name: str) -> Set[str]:
+        """List `_partials` only where many are asked for."""
+        return self._feature(name).partial_store.look().hashes
+
     def missing_partials(
         self, name: str, partials: Sequence[Partial], stored: Set[str]
     ) -> Set[str]:

@@ -79,11 +79,13 @@ class PartialStore:
     def _look(self) -> Inventory:
         """List what is stored now, but for files that are being written."""
         no_link(self._files.folder)
-        return Inventory(self._files.look().loose, self.live.look())
+        return Inventory(self._files.look(), self.live.look())
 
     def hashes(self) -> Set[str]:
-        """Hashes of all partials that are stored."""
-        return self.look().hashes
+        """Hashes of all partials that are stored now."""
+        inventory = self.look()
+        _ = inventory.loose.all  # else each would be looked for when it is asked for
+        return inventory.hashes
 
     def missing(self, partials: Sequence[Partial], inventory: Inventory) -> set[str]:
         """Hashes of those partials that an inventory has not; a pack of which they have all partials is not gone through."""
@@ -195,7 +197,7 @@ class PartialStore:
         """The files that partials are read from."""
         inventory = self.look()
         packed = [pack.path for pack in inventory.packed.packs]
-        return [*map(self.alone, sorted(inventory.loose)), *packed]
+        return [*map(self.alone, sorted(inventory.loose.all)), *packed]
 
     def adopt(self, files: Iterable[Path]) -> None:
         """Have the partials in files of another store of partials, too; its packs become live in one step."""
@@ -318,7 +320,7 @@ class PartialStore:
     def recover(self) -> None:
         """Put right what a killed writer left: call with the lock held."""
         no_link(self._files.folder)
-        for path in self._files.look().hidden:
+        for path in self._files.listed().hidden:
             path.unlink(missing_ok=True)
         self.live.recover()
 
@@ -335,7 +337,7 @@ class PartialStore:
 
     def _loose_place(self, hash_: str, inventory: Inventory) -> PartialLocation:
         path = self.alone(hash_)
-        if inventory.loose.get(hash_):
+        if inventory.loose.link(hash_):
             raise is_link(path)
         return PartialLocation(str(path))
 
@@ -349,20 +351,21 @@ class PartialStore:
 
     def _doubled(self, inventory: Inventory) -> list[Path]:
         """Loose files of partials that have been in a live pack for long enough."""
-        if inventory.packed.places.keys().isdisjoint(inventory.loose):
-            return []
         settled = time.time() - self.packing.grace_s
-        held = {h for p in inventory.packed.packs if p.written_at <= settled for h in p.hashes}
-        return [self.alone(hash_) for hash_ in inventory.loose if hash_ in held]
+        old = [pack for pack in inventory.packed.packs if pack.written_at <= settled]
+        loose = inventory.loose.all if old else {}
+        if inventory.packed.places.keys().isdisjoint(loose):
+            return []
+        held = {hash_ for pack in old for hash_ in pack.hashes}
+        return [self.alone(hash_) for hash_ in loose if hash_ in held]
 
     def _small_groups(
         self, inventory: Inventory, partials: Sequence[Partial]
     ) -> dict[Schema, list[Partial]]:
         """Small partials outside packs, by schema, where they are enough for a pack."""
-        if len(inventory.loose) < self.packing.at_least:
-            return {}
+        others = self._plans.of(partials, inventory.packed).others
         groups: dict[Schema, dict[str, Partial]] = defaultdict(dict)
-        for partial in partials:
+        for partial in others if len(others) >= self.packing.at_least else ():
             if partial.rows <= self.packing.small_rows and inventory.lone(partial):
                 groups[partial.schema][partial.hash] = partial
         return {

@@ -10,7 +10,7 @@ from mlforge.core.manifest import Partial
 from mlforge.store.file_tasks import FileScanTask
 from mlforge.store.local.live_packs import Packed
 
-MANY = 1_000
+MANY = 100
 """With fewer partials each plan is made anew."""
 _MOST_OTHERS = 1_000
 """A plan that so many partials differ from is no help."""

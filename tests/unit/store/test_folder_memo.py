@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mlforge.store.local import looked_up
 from mlforge.store.local.folder_memo import FolderMemo
 from mlforge.store.local.loose_files import LooseFiles
 from mlforge.store.local.version_folders import VersionFolders
@@ -93,15 +94,24 @@ def test_versions_are_in_order_whichever_come_and_go(tmp_path: Path) -> None:
         assert versions == sorted(there, key=lambda text: [*map(int, text.split("."))])
 
 
+@pytest.mark.parametrize("few", [0, 1, 128])
 def test_loose_partials_are_told_from_links_and_from_what_a_killed_writer_left(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few: int
 ) -> None:
-    files = LooseFiles(tmp_path)
+    def told() -> dict[str, bool | None]:
+        """What one look says of names, each asked for alone."""
+        look = files.look()
+        return {name: look.link(name) for name in ("a", "b", "c", ".b", "no hash", "../a")}
+
+    monkeypatch.setattr(looked_up, "_FEW", few)
+    files, others = LooseFiles(tmp_path), dict.fromkeys(("c", ".b", "no hash", "../a"))
     for name in ("a.parquet", "b.parquet", ".b.tmp", "no hash.parquet", "a.json"):
         (tmp_path / name).touch()
     for _ in range(2):
-        assert dict(files.look().loose) == {"a": False, "b": False}
-        assert files.look().hidden == (tmp_path / ".b.tmp",)
+        assert dict(files.look().all) == {"a": False, "b": False}
+        assert told() == {"a": False, "b": False, **others}
+        assert files.listed().hidden == (tmp_path / ".b.tmp",)
     (tmp_path / "a.parquet").unlink()
     (tmp_path / "a.parquet").symlink_to("b.parquet")
-    assert dict(files.look().loose) == {"a": True, "b": False}
+    assert dict(files.look().all) == {"a": True, "b": False}
+    assert told() == {"a": True, "b": False, **others}
