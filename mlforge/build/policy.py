@@ -32,7 +32,7 @@ def mode_of(
         return "incremental", "no event changed"
     if not candidate.rowwise:
         return "full", f"the function is not taken for row-wise: {candidate.why}"
-    total = sum([partial.rows for partial in candidate.partials])
+    total = candidate.sums.rows
     if changes.rows > options.cost_share * total:
         return "full", f"{changes.rows:,} of {total:,} events changed"
     return "incremental", f"{changes.rows:,} of {total:,} events changed"

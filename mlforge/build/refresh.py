@@ -261,7 +261,7 @@ class _Refresh:
             decision = self._with_evidence(change.decision, latest, candidate, tx)
             assert decision.version is not None
             now = clock.now()
-            candidate = replace(candidate, frontier=frontier(events, now))
+            candidate = replace(candidate, frontier=frontier(candidate, events, now))
             manifest = candidate.published(decision.version, decision.summary, now)
             self.steps.end("build")
             if drift.indexes:

@@ -48,9 +48,10 @@ def publish_rewritten(
         events = events_of(store, candidate)
         table = TableWriter(engine, events, tx, options.layout).write(mode, latest.parts, diff)
         now = clock.now()
-        candidate = replace(candidate, parts=table.parts, frontier=frontier(events, now))
+        candidate = replace(candidate, parts=table.parts, frontier=frontier(candidate, events, now))
         rows = plural(diff.rows, "row")
-        highest = max(snapshot.versions)
+        highest = snapshot.highest
+        assert highest is not None
         after = {} if latest.version == highest else {ROLLED_BACK: str(highest)}
         summary = ChangeSummary("patch", reason, (rows,), {"rows_changed": diff.rows, **after})
         manifest = candidate.published(highest.bumped("patch"), summary, now)

@@ -10,6 +10,7 @@ import polars as pl
 
 from mlforge.core import time_model
 from mlforge.core.feature_spec import FeatureSpec
+from mlforge.core.manifest import Manifest
 from mlforge.core.values import BEGINNING, END, TimeRange
 from mlforge.engines import POINT, Engine, Events
 from mlforge.engines.derived import derived_values
@@ -102,15 +103,16 @@ def entities_affected_by_time(
     return _entities(events, list(time_model.left_or_entered(a, b, spec.windows)), None)
 
 
-def frontier(events: Events, now: int) -> tuple[int, ...]:
-    """Instants of events around `now`: the newest event up to `now`, then the events ahead of it.
+def frontier(manifest: Manifest, events: Events, now: int) -> tuple[int, ...]:
+    """Instants of a version's events around `now`: the newest event up to `now`, then the events ahead of it.
 
     Empty where no event lies ahead. Beyond MOST_AHEAD instants, that many are kept, evenly spread, the last among
     them. Only files that hold events ahead are read. Raises IntegrityError as `values_at` does.
     """
-    ahead = events.within(TimeRange(now + 1, END))
-    if events.spec.timestamp is None or not ahead.partials:
+    newest_of_all = manifest.sums.newest
+    if events.spec.timestamp is None or newest_of_all is None or newest_of_all <= now:
         return ()
+    ahead = events.within(TimeRange(now + 1, END))
     time = polars_schema.microseconds(events.spec.timestamp)
     scan = ahead.scan([events.spec.timestamp]).select(time.alias(POINT))
     with intact(events.spec.name):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from functools import cached_property
 
 from mlforge.core.manifest import SourceRecord
 from mlforge.errors import UnreadableFile
@@ -16,7 +15,6 @@ from mlforge.sources.source_reading import HashedFile, SourceReading
 from mlforge.store import FileState, FileStateMap
 
 _AMPLE_BYTES = 512 << 20  # allowed for a file; decoding bounds the whole process by a multiple
-_FEW = 4  # contents that are sought one by one; for more it pays to sort all states by content
 
 
 def is_ample(max_bytes: int | None) -> bool:
@@ -41,7 +39,6 @@ class FileStates:
     ) -> None:
         self.before, self.now = before, FileStateMap()
         self.files_read = 0
-        self._sought = 0
         self._shapes = Shapes()
         self._sources, self._max_bytes, self._careful = sources, max_bytes, careful
         self._reading = reading
@@ -159,15 +156,8 @@ class FileStates:
 
     def _of_content(self, content: str) -> tuple[int, str]:
         """Rows and columns of a content that some file had before, as after a rename; 0 and empty for a new one."""
-        self._sought += 1
-        if self._sought > _FEW:
-            return self._by_content.get(content, (0, ""))
-        known = next((state for state in self.before.values() if state.hash == content), None)
+        known = self.before.of_content(content)
         return (known.rows, known.shape) if known else (0, "")
-
-    @cached_property
-    def _by_content(self) -> dict[str, tuple[int, str]]:
-        return {state.hash: (state.rows, state.shape) for state in self.before.values()}
 
     def _note(self, file: SourceFile, hashed: HashedFile, rows: int, shape: str) -> None:
         """Note a file's stat and content, unless the stat is so recent that a further write might not change it."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack
-from operator import attrgetter
 
 from mlforge.core.manifest import Manifest, SourceRecord
 from mlforge.core.schema import dtypes
@@ -23,11 +22,10 @@ from mlforge.ingest.whole_source import ingest_whole_source, was_unproven
 from mlforge.sources.listing import Listing
 from mlforge.sources.parquet_reader import Content
 from mlforge.sources.source_reading import SourceReading
-from mlforge.store import Store
+from mlforge.store import FileStateMap, Store
 
 __all__ = ["Intake", "ingest"]
 
-_shape_of = attrgetter("shape")
 _FIRST = 16
 
 
@@ -100,7 +98,7 @@ def _by_file(session: Session, why: str, elsewhere: Elsewhere) -> Intake:
     )
     unread = session.unread(new)
     waiting = read_new(session, new, told_of(session, elsewhere, unread), pairs)
-    if waiting or any(map(has_null_columns, set(map(_shape_of, session.states.now.values())))):
+    if waiting or _have_null_columns(session.states.now):
         unchanged_files = _without_stale(session, unchanged_files, waiting)
         read_waiting(session, waiting, elsewhere, pairs)
     strict = strict_columns(session.feature)
@@ -126,6 +124,13 @@ def _by_file(session: Session, why: str, elsewhere: Elsewhere) -> Intake:
         outvoted=outvoted,
         unread=unread,
     )
+
+
+def _have_null_columns(states: FileStateMap) -> bool:
+    """Whether some file has a column that is null throughout. All files are gone through only where one has, or had."""
+    if not any(map(has_null_columns, states.shapes)):
+        return False
+    return any(has_null_columns(state.shape) for state in states.values())
 
 
 def _fitted(

@@ -252,7 +252,9 @@ class Session:
         self.states.conclude(looked_at, self.quarantine.now)
         records, used = joined = unchanged_files.joined(pairs)
         if rowwise:
-            unchanged.keep(records, file_states, unchanged_files.grown(pairs, joined, file_states))
+            listed = self.listing.stats
+            grown = unchanged_files.grown(pairs, joined, file_states, listed)
+            unchanged.keep(records, file_states, grown)
         if fitted is not None:
             self._check_rules(fitted, used)
         return Intake(

@@ -10,7 +10,9 @@ from bisect import bisect_right
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
+from types import MappingProxyType
 
+from mlforge.core.list_diff import lacking
 from mlforge.core.manifest import Manifest, Partial, SourceRecord
 from mlforge.core.schema import Schema
 from mlforge.ingest.fit import schemas_of
@@ -63,15 +65,17 @@ class UnchangedFiles:
         others: Sequence[FilePartial],
         joined: tuple[Records, Partials],
         file_states: FileStateMap,
+        listed: Mapping[str, Stat] = MappingProxyType({}),
     ) -> UnchangedFiles:
-        """This set plus newly read files whose stat has settled; `joined`: both sets together."""
+        """This set plus newly read files whose stat has settled; `joined`: both sets together. listed: the stats of all files, if they are known."""
         settled = [pair for pair in others if _settled(pair[0], file_states.get(pair[0].path))]
         stats = {record.path: file_states[record.path][:4] for record, _ in settled}
         records, partials = joined if len(settled) == len(others) else self.joined(settled)
         schemas = schemas_of(partial for _, partial in settled)
-        return UnchangedFiles(
-            records, partials, {**self.stats, **stats}, {**self.schemas, **schemas}
-        )
+        new = lacking(stats, self.stats)
+        is_all = len(self.stats) + len(new) == len(listed)  # then a copy would say the same
+        together = listed if is_all else {**self.stats, **stats}
+        return UnchangedFiles(records, partials, together, {**self.schemas, **schemas})
 
     def _of(self, paths: set[str]) -> UnchangedFiles:
         pairs = zip(self.records, self.partials, strict=True)

@@ -64,14 +64,38 @@ class FileStateMap(dict[str, FileState]):
         """The paths whose states were set or taken away one by one: of a copy, all that may differ."""
         return set()
 
+    @cached_property
+    def shapes(self) -> set[str]:
+        """The shapes of all states, and of some that were there before: a copy goes on with the very same set."""
+        return {state.shape for state in self.values()}
+
+    @cached_property
+    def _paths(self) -> dict[str, str]:
+        """By the hash of a content the path that had it last; a copy goes on with the very same mapping."""
+        return {state.hash: path for path, state in self.items()}
+
+    def of_content(self, content: str) -> FileState | None:
+        """The state of some file with this content; None if there is none."""
+        path = self._paths.get(content)
+        if path is None:
+            return None
+        state = self.get(path)
+        if state is not None and state.hash == content:
+            return state
+        return next((state for state in self.values() if state.hash == content), None)
+
     def copied(self) -> FileStateMap:
         """A copy, to be changed path by path."""
         copy = FileStateMap(self)
         copy.before = self
+        copy.__dict__ |= {"shapes": self.shapes, "_paths": self._paths}
         return copy
 
     def __setitem__(self, path: str, state: FileState) -> None:
         self.touched.add(path)
+        if "shapes" in self.__dict__:
+            self.shapes.add(state.shape)
+            self._paths[state.hash] = path
         super().__setitem__(path, state)
 
     def __delitem__(self, path: str) -> None:

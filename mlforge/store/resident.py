@@ -119,6 +119,11 @@ class Resident:
         changed = sum(p.rows for p in (*went, *came) if p.times and p.times.end >= since)
         return (changed + stale) * _STALE > self.rows.height
 
+    def many(self, times: TimeRange) -> int:
+        """How many rows lie in a range of time."""
+        first, behind = self._run(times)
+        return behind - first
+
     def held(
         self, gone: Collection[Partial], times: TimeRange, among: pl.DataFrame | None
     ) -> pl.LazyFrame:
@@ -126,18 +131,23 @@ class Resident:
 
         gone: partials whose rows do not count. among: keys of entities, None for all.
         """
-        first, behind = bisect_left(self._times, times.start), bisect_right(self._times, times.end)
+        first, behind = self._run(times)
         numbers = [self._number_by_hash[each.hash] for each in gone if _overlaps(each, times)]
         held = self.rows if numbers else self._without_numbers
         places = self._looked_up(among)
         if places is None:
-            rows = held.lazy().slice(first, max(0, behind - first))
+            rows = held.lazy().slice(first, behind - first)
             rows = self._of_entities(rows, among)
         else:
             places = places.sort()
             start, end = bisect_left(places, first), bisect_left(places, behind)
             rows = held[places.slice(start, max(0, end - start))].lazy()
         return rows.filter(~pl.col(NUMBER).is_in(numbers)) if numbers else rows
+
+    def _run(self, times: TimeRange) -> tuple[int, int]:
+        """The place of the first row in a range of time, and that behind the last."""
+        first, behind = bisect_left(self._times, times.start), bisect_right(self._times, times.end)
+        return first, max(first, behind)
 
     def _of_entities(self, rows: pl.LazyFrame, among: pl.DataFrame | None) -> pl.LazyFrame:
         if among is None or self.keys:

@@ -53,7 +53,11 @@ class EventScan:
 
     def rows_within(self, times: TimeRange | None) -> int:
         """How many rows are read for the range, at most."""
-        if self.fetches or self.is_resident(times):
+        if times is not None and self.resident is not None and self.is_resident(times):
+            _, newer = self._beside_resident
+            beside = [p.rows for p in newer if p.times and p.times.overlaps(times)]
+            return self.resident.many(times) + sum(beside)
+        if self.fetches:
             return sum([partial.rows for partial in self.within(times).partials])
         return sum([task.rows for task in self.tasks_within(times)])
 
