@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +31,7 @@ from benchmarks.harness import (
 )
 from benchmarks.project import NAME, Project, Stores, stores_at
 from benchmarks.timing import seconds
+from worker.reconcile.audit_scheduler import AT_ONCE, REST
 
 _MLFORGE = [sys.executable, "-P", "-m", "mlforge"]
 _EVENTS_A_FILE = 100
@@ -172,21 +175,32 @@ def _help() -> None:
 
 def _idle(bench: Bench) -> list[Row]:
     """The share of a core that `mlforge up` takes once nothing is left to do, all of its processes together."""
-    many, memory = _share_at_rest(bench, bench.size.sources)
-    few, _ = _share_at_rest(bench, 1)
+    many, few = _at_rest(bench, bench.size.sources), _at_rest(bench, 1)
     return [
         Row(
             "20",
             f"{bench.size.sources} features, {bench.size.sources} folders, at rest",
-            f"{PERCENT.of(many)} of a core, {memory:+,} kB meanwhile",
-            f"one feature: {PERCENT.of(few)}",
-            [many],
+            f"{PERCENT.of(many.share)} of a core, {many.grown_kb:+,} kB meanwhile, and {PERCENT.of(many.audits)} for audits",
+            f"one feature: {PERCENT.of(few.share)} and {PERCENT.of(few.audits)}",
+            [many.share + many.audits],
             Target(0.02, PERCENT),
         )
     ]
 
 
-def _share_at_rest(bench: Bench, sources: int) -> tuple[float, int]:
+@dataclass(frozen=True, slots=True)
+class _AtRest:
+    """The share of a core that a project takes at rest, how many kB it grew meanwhile, and the share that its audits take.
+
+    An audit takes all of a core for a second or two, then none for minutes: whether it falls into a minute or not would be all that is measured.
+    """
+
+    share: float
+    grown_kb: int
+    audits: float
+
+
+def _at_rest(bench: Bench, sources: int) -> _AtRest:
     root = bench.new_folder("idle")
     for number in range(sources):
         folder = root / f"f{number}"
@@ -196,7 +210,11 @@ def _share_at_rest(bench: Bench, sources: int) -> tuple[float, int]:
     environment = {name: text for name, text in os.environ.items() if name != "REDIS_URL"}
     subprocess.run([*_MLFORGE, "build"], cwd=root, env=environment, capture_output=True, check=True)
     up = subprocess.Popen(
-        [*_MLFORGE, "up"], cwd=root, env=environment, stdout=subprocess.DEVNULL, text=True
+        [*_MLFORGE, "up", "--audit-every=0"],
+        cwd=root,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        text=True,
     )
     try:
         until(lambda: _is_ready(root, environment), within_s=600.0)
@@ -204,13 +222,38 @@ def _share_at_rest(bench: Bench, sources: int) -> tuple[float, int]:
         before, kept, began = _cpu_s(up.pid), _resident_kb(up.pid), time.monotonic()
         time.sleep(bench.size.rest_s)
         used, passed = _cpu_s(up.pid) - before, time.monotonic() - began
-        return used / passed, _resident_kb(up.pid) - kept
+        grown_kb = _resident_kb(up.pid) - kept
+        return _AtRest(used / passed, grown_kb, _audits_share(root, environment, sources))
     finally:
         up.terminate()
         up.wait()
 
 
-def _is_ready(root: Path, environment: dict[str, str]) -> bool:
+def _audits_share(root: Path, environment: Mapping[str, str], sources: int) -> float:
+    """The share of a core that a process of audits takes with the pause behind it."""
+    names = [f"f{number}" for number in range(min(sources, AT_ONCE))]
+    code = "import sys; from worker.reconcile.audit_scheduler import main; main(sys.argv[1:])"
+    url = json.loads((root / ".mlforge" / "up.json").read_text())["url"]
+    before, began = _cpu_of_children_s(), time.monotonic()
+    audit = subprocess.run(
+        [sys.executable, "-P", "-c", code, *names],
+        cwd=root,
+        env={**environment, "REDIS_URL": url},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    passed = time.monotonic() - began
+    check(names[0] in audit.stdout.split(), "nothing was audited")
+    return (_cpu_of_children_s() - before) / (passed * (1 + REST))
+
+
+def _cpu_of_children_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _is_ready(root: Path, environment: Mapping[str, str]) -> bool:
     answer = subprocess.run(
         [*_MLFORGE, "status", "--json"],
         cwd=root,

@@ -31,7 +31,7 @@ AT_ONCE = 20
 """How many features a process audits at the most: its start costs as much as several small audits."""
 SPAN_S = 1.0
 """How long a process begins further audits."""
-_REST = 200
+REST = 200
 """Pauses between such processes, in times of the last one's length: so they take 0.5% of a core at most."""
 _LOOKS = 20
 """How often it is looked which feature is due, while none is, within the time after which one is audited again."""
@@ -133,7 +133,7 @@ class Auditor:
             self._tried.pop(feature, None)
 
     def _rest(self, now: float) -> None:
-        self._rests_until = now + min(_REST * (now - self._began), 10 * self.every_s)
+        self._rests_until = now + min(REST * (now - self._began), 10 * self.every_s)
 
     def _end(self, why: str) -> None:
         process, self._process = self._process, None

@@ -70,7 +70,7 @@ class Documents:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._known: dict[str, tuple[State, Any]] = {}
+        self._known: dict[str, tuple[State | None, Any]] = {}
 
     def served(self) -> tuple[Pointer, Version] | None:
         """As the function `served`."""
@@ -81,13 +81,14 @@ class Documents:
         return self._read(BOOKS, books)
 
     def _read(self, name: str, read: Callable[[Path], T]) -> T:
-        state = _state_or_none(self._folder / name)
+        path = self._folder / name
+        state = _state_or_none(path)
         known = self._known.get(name)
         if known is not None and known[0] == state:
             value: T = known[1]
             return value
         value = read(self._folder)
-        if state is not None:
+        if state is not None or _state_or_none(path) is None:  # else it came meanwhile
             self._known[name] = state, value
         return value
 
