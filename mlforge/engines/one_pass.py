@@ -80,7 +80,19 @@ def _are_rounded(engine: Engine, events: HeldEvents) -> bool:
         for metric in spec.columns
         if "sum" in of[metric.value] and dtype_of[metric.value] in FLOATS
     }
-    if summed and not (engine.adds_up_exactly and events.totals is None):
+    if not summed:
+        return False
+    if not engine.adds_up_exactly or events.totals is not None:
         return True
-    held = events.frame
-    return any(Scale.exactly(Extent.of(held[name]), held.height) is None for name in summed)
+    columns, held = tuple(sorted(summed)), events.frame
+    return not once(
+        "sums are exact",
+        lambda: columns,
+        lambda: all(_adds_up(held, each) for each in columns),
+        held,
+    )
+
+
+def _adds_up(held: pl.DataFrame, column: str) -> bool:
+    """Whether one scale holds any sum of a column's values."""
+    return Scale.exactly(Extent.of(held[column]), held.height) is not None
