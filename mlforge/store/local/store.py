@@ -372,9 +372,13 @@ class LocalStore(LocalPartials, LocalErasure, LocalPromises, Store):
         return no_link(self.path / checked(name))
 
     def _feature(self, name: str) -> FeatureFolder:
+        # A refresh and a push ask some thirty times: the path of a known one is not made again.
+        known = self._features.get(name) if type(name) is str else None
+        if known is not None:
+            no_link(known.path)
+            return known
         path = self._folder(name)
-        if name not in self._features:
-            self._features[name] = FeatureFolder.at(path, self.packing, self._renames.now)
+        self._features[name] = FeatureFolder.at(path, self.packing, self._renames.now)
         return self._features[name]
 
     def _not_found(self, name: str) -> StoreError:
