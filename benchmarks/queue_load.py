@@ -24,13 +24,17 @@ _SCOPE = "load"
 
 @dataclass(frozen=True)
 class Load:
-    """So many clients mark so many features for so many seconds, together at `rate` marks a second, or as fast as they can at 0."""
+    """So many clients mark so many features for so many seconds, together at `rate` marks a second, or as fast as they can at 0.
+
+    together: how many features a file concerns, which are marked by one call.
+    """
 
     clients: int
     features: int
     seconds: float
     rate: float
     refresh_s: float
+    together: int
 
 
 def main() -> None:
@@ -43,8 +47,11 @@ def main() -> None:
     parser.add_argument(
         "--refresh", type=float, default=0.09, help="seconds of a refresh and its push"
     )
+    parser.add_argument("--together", type=int, default=1, help="features that a file concerns")
     asked = parser.parse_args()
-    load = Load(asked.clients, asked.features, asked.seconds, asked.rate, asked.refresh)
+    load = Load(
+        asked.clients, asked.features, asked.seconds, asked.rate, asked.refresh, asked.together
+    )
     with tempfile.TemporaryDirectory() as folder, EmbeddedServer(Path(folder)) as server:
         print(_run(load, server.url))
 
@@ -89,10 +96,12 @@ def _client(load: Load, url: str, number: int) -> Marked:
         if load.rate and marks >= due:
             time.sleep(0.001)
             continue
-        queue.request(
-            names[(marks + number) % len(names)], "a file was closed", time.time_ns() // 1_000
+        concerned = [names[(marks + number + n) % len(names)] for n in range(load.together)]
+        file = f"drop-{number}-{marks:07d}.parquet"
+        queue.request_each(
+            concerned, f"{file} came", time.time_ns() // 1_000, paths=frozenset([file])
         )
-        marks += 1
+        marks += load.together
     return Marked(marks, time.perf_counter() - begun, time.process_time() - cpu)
 
 

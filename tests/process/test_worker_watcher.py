@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -30,9 +30,13 @@ class Requested(list[tuple[str, str, int | None]]):
         self.named: dict[str, frozenset[str] | None] = {}
 
     def __call__(
-        self, feature: str, reason: str, closed_at: int | None, paths: frozenset[str] | None
+        self,
+        features: Sequence[str],
+        reason: str,
+        closed_at: int | None,
+        paths: frozenset[str] | None,
     ) -> None:
-        self.append((feature, reason, closed_at))
+        self.extend((feature, reason, closed_at) for feature in features)
         self.named[reason] = paths
 
     def reasons(self, feature: str = "spend") -> list[str]:

@@ -41,6 +41,33 @@ def test_requests_while_a_job_waits_make_no_other_job(tickets):
     assert not ticket_of(tickets).behind
 
 
+@pytest.mark.parametrize("at_once", [2, 100])
+def test_features_of_one_drop_are_requested_together_and_a_ticket_of_others_keeps_none_from_it(
+    tickets, redis, monkeypatch, at_once
+):
+    monkeypatch.setattr(module, "AT_ONCE", at_once)
+    names = ["spend", "foreign", "count", "sum", "last"]
+    queued = tickets.request("count", "a came").job
+    redis.set("mlforge-work:shop:ticket:foreign", "somebody else's")
+    redis.hset("mlforge-work:shop:ticket:sum", "wanted", "many")
+    trips = redis.info("commandstats")["cmdstat_evalsha"]["calls"]
+
+    answers = tickets.request_each(names, "b came", closed_at=5, paths=["b"])
+
+    assert redis.info("commandstats")["cmdstat_evalsha"]["calls"] - trips == -(-5 // at_once)
+    spend, foreign, count, sum_, last = answers
+    assert (foreign.args[0].split()[0], "not an integer" in str(sum_)) == ("WRONGTYPE", True)
+    assert (count.job, count.wanted) == (None, 2)
+    assert [spend.wanted, last.wanted] == [1, 1]
+    assert [
+        (t.queued, t.wanted, t.closed_at) for t in tickets.read(["spend", "count", "last"])
+    ] == [
+        (spend.job, 1, 5),
+        (queued, 2, 5),
+        (last.job, 1, 5),
+    ]
+
+
 def test_requests_while_a_refresh_runs_lead_to_exactly_one_more(tickets):
     job = tickets.request("spend", "a came").job
     lease = tickets.start("spend", job)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -13,7 +13,7 @@ from redis.exceptions import TimeoutError as NoAnswer
 from mlforge.core.logs import get_logger
 from worker.project import Project
 from worker.queue import enqueue
-from worker.state.work_queue import Ticket
+from worker.state.work_queue import Request, Ticket
 from worker.supervision import FAULTS, tell_fault
 
 _TOLD = 3
@@ -50,19 +50,23 @@ class Requests:
         self._counts: dict[str, int] = {}
         self._lock = threading.Lock()
 
-    def __call__(
+    def __call__(self, feature: str, reason: str, closed_at: int | None) -> None:
+        """Request a refresh because something changed that any file may be of."""
+        self.each([feature], reason, closed_at, None)
+
+    def each(
         self,
-        feature: str,
+        features: Iterable[str],
         reason: str,
         closed_at: int | None,
-        paths: frozenset[str] | None = None,
+        paths: frozenset[str] | None,
     ) -> None:
-        """Request a refresh because something changed. paths: the files that did; None where that is not known of all."""
-        self._add(feature, PendingRequest(reason, closed_at, True, paths))
+        """Request a refresh of each feature because something changed. paths: the files that did; None where that is not known of all."""
+        self._add(features, PendingRequest(reason, closed_at, True, paths))
 
     def remind(self, feature: str, reason: str) -> None:
         """Request a refresh although nothing changed: failures are not forgotten for it."""
-        self._add(feature, PendingRequest(reason, None, False))
+        self._add([feature], PendingRequest(reason, None, False))
 
     def counts(self) -> dict[str, int]:
         """The count that each feature's last request was given."""
@@ -80,36 +84,52 @@ class Requests:
                 self.remind(ticket.feature, _LOST)
 
     def flush(self) -> None:
-        """Send the unsent requests; never raises."""
+        """Send the unsent requests, those that are alike together; never raises."""
         faults: dict[str, BaseException] = {}
         with self._lock:
-            for feature, pending in list(self._unsent.items()):
+            for pending, features in _alike(self._unsent).items():
                 try:
-                    self._send(feature, pending)
+                    faults |= self._send(features, pending)
                 except FAULTS as error:
-                    faults[feature] = error
+                    faults |= dict.fromkeys(features, error)
                     if isinstance(error, NoConnection | NoAnswer):
                         break
-                else:  # the request of a feature that has a fault waits alone
-                    del self._unsent[feature]
         for feature, fault in islice(faults.items(), _TOLD):
             tell_fault("request a refresh", fault, feature=feature, waiting=len(self._unsent))
 
-    def _add(self, feature: str, pending: PendingRequest) -> None:
+    def _add(self, features: Iterable[str], pending: PendingRequest) -> None:
         with self._lock:
-            before = self._unsent.get(feature)
-            self._unsent[feature] = before.merged(pending) if before else pending
+            for feature in features:
+                before = self._unsent.get(feature)
+                self._unsent[feature] = before.merged(pending) if before else pending
         self.flush()
 
-    def _send(self, feature: str, pending: PendingRequest) -> None:
-        before = self._counts.get(feature, 0)
-        request = self._project.work_queue.request(
-            feature, pending.reason, pending.closed_at, pending.afresh, pending.paths
+    def _send(self, features: Sequence[str], pending: PendingRequest) -> dict[str, BaseException]:
+        """Request features together; the errors of those that the server did not accept, which stay unsent."""
+        answers = self._project.work_queue.request_each(
+            features, pending.reason, pending.closed_at, pending.afresh, pending.paths
         )
-        enqueue(self._project, feature, request.job)
-        if pending.paths is not None and request.wanted <= before:
+        faults, lost = dict[str, BaseException](), list[str]()
+        for feature, answer in zip(features, answers, strict=True):
+            if not isinstance(answer, Request):
+                faults[feature] = answer
+                continue
+            enqueue(self._project, feature, answer.job)
+            log.debug("requested", feature=feature, reason=pending.reason, job=answer.job)
+            if pending.paths is not None and answer.wanted <= self._counts.get(feature, 0):
+                lost.append(feature)
+            else:
+                self._counts[feature] = answer.wanted
+                del self._unsent[feature]  # one that has a fault waits alone
+        if lost:
             # The server has lost requests, and with them what they named: one about all of the source follows.
-            self._send(feature, PendingRequest(_LOST, None, False))
-        else:
-            self._counts[feature] = request.wanted
-        log.debug("requested", feature=feature, reason=pending.reason, job=request.job)
+            faults |= self._send(lost, PendingRequest(_LOST, None, False))
+        return faults
+
+
+def _alike(unsent: Mapping[str, PendingRequest]) -> dict[PendingRequest, list[str]]:
+    """The features of each request among these."""
+    features: dict[PendingRequest, list[str]] = {}
+    for feature, pending in unsent.items():
+        features.setdefault(pending, []).append(feature)
+    return features

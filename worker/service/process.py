@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -75,13 +75,14 @@ def run(settings: Settings, timing: Timing, beside: Beside) -> int:
     health = Health(project, (watching, reconciling))
 
     def request(
-        feature: str, reason: str, closed_at: int | None, paths: frozenset[str] | None
+        features: Sequence[str], reason: str, closed_at: int | None, paths: frozenset[str] | None
     ) -> None:
         with survived("give way to work"):
             auditor.give_way()
-        requests(feature, reason, closed_at, paths)
+        requests.each(features, reason, closed_at, paths)
         if closed_at is not None:
-            _count_drop(project, feature)
+            with survived("count a drop"):
+                project.counts.add_drop(features)
 
     def started() -> None:
         health.scanned.set()
@@ -160,11 +161,6 @@ def _served(health: Health, beside: Beside) -> Iterator[None]:
         yield
     finally:
         exporter.stop()
-
-
-def _count_drop(project: Project, feature: str) -> None:
-    with survived("count a drop", feature=feature):
-        project.counts.add(feature, {"drops": 1})
 
 
 def _tell(project: Project, kind: str, **details: Any) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 
-from redis import Redis
+from redis import Redis, RedisError
 
 from worker.state.figures import add_or_begin_anew
 
@@ -48,6 +48,16 @@ class Counts:
             pipeline.execute()
 
         add_or_begin_anew(self._redis, key, add)
+
+    def add_drop(self, features: Sequence[str]) -> None:
+        """Count a drop of each feature, in one trip."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for feature in features:
+            pipeline.hincrby(self._key(feature), "drops", 1)
+        answers = pipeline.execute(raise_on_error=False)
+        for feature, answer in zip(features, answers, strict=True):
+            if isinstance(answer, RedisError):
+                self.add(feature, {"drops": 1})
 
     def read(self, feature: str) -> dict[str, float]:
         """The feature's counters by name; counters that never rose are absent."""

@@ -23,17 +23,6 @@ end
 """
 _QUEUE = _NOW + "redis.call('HSET', KEYS[1], 'queued', job, 'queued_at', string.format('%d', now));"
 
-# Entries of `worker.state.named_paths`. Those that other definitions' watcher has named are of other sources.
-_NAME = f"""
-local function name(paths, wanted, by)
-  if paths == '' then return end
-  local named, namer = unpack(redis.call('HMGET', KEYS[1], 'named', 'named_by'))
-  if not named or namer ~= by then named = '' end
-  named = named .. string.gsub(paths, '[^%z]+%z', string.format('%d', wanted) .. '\\t%0')
-  if #named > {MOST_NAMED_BYTES} then named = '' end
-  redis.call('HSET', KEYS[1], 'named', named, 'named_by', by)
-end
-"""
 _FORGET_NAMED = """
 local function forget_named(serves)
   local named = redis.call('HGET', KEYS[1], 'named')
@@ -46,30 +35,62 @@ local function forget_named(serves)
 end
 """
 
-REQUEST = f"""{_HOLDER}{_NAME}{_NOW}
-local job, reason, closed_at, afresh = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-if redis.call('HGET', KEYS[1], 'queued') == job then
-  return {{1, tonumber(redis.call('HGET', KEYS[1], 'wanted'))}}
-end
-local wanted = redis.call('HINCRBY', KEYS[1], 'wanted', 1)
-name(ARGV[5], wanted, ARGV[6])
-redis.call('HSET', KEYS[1], 'reason', reason)
-if closed_at ~= '' then
-  local known = redis.call('HGET', KEYS[1], 'closed_at')
-  if not known or tonumber(closed_at) < tonumber(known) then
-    redis.call('HSET', KEYS[1], 'closed_at', closed_at, 'requested_at', string.format('%d', now))
+# KEYS: a ticket and its lease, for each feature. ARGV: 1 the reason, 2 when the file was closed, 3 whether failures are forgotten, 4 and 5
+# entries of `worker.state.named_paths` and who names them, then a job for each feature. Entries that other definitions' watcher
+# has named are of other sources. A ticket that is none of ours has an error in the place of its answer.
+REQUEST = f"""{_HOLDER}
+local reason, closed_at, afresh, paths, by = unpack(ARGV, 1, 5)
+local stamp
+local function now()
+  if not stamp then
+    local t = redis.call('TIME')
+    stamp = string.format('%d', t[1] * {SECOND_US} + t[2])
   end
+  return stamp
 end
-if afresh == '1' then
-  redis.call('HDEL', KEYS[1], 'failures', 'interruptions', 'deaths', 'error', 'failed_at')
-elseif redis.call('HEXISTS', KEYS[1], 'failed_at') == 1 then
-  return {{0, wanted}}
+local faults = {{'failures', 'interruptions', 'deaths', 'error', 'failed_at'}}
+local function named(ticket, wanted)
+  local before, namer = unpack(redis.call('HMGET', ticket, 'named', 'named_by'))
+  if not before or namer ~= by then before = '' end
+  local all = before .. string.gsub(paths, '[^%z]+%z', string.format('%d', wanted) .. '\\t%0')
+  return #all > {MOST_NAMED_BYTES} and '' or all
 end
-if redis.call('HEXISTS', KEYS[1], 'queued') == 1 or holder_of(KEYS[2]) then
-  return {{0, wanted}}
+local function request(ticket, lease, job)
+  local seen = redis.call('HMGET', ticket, 'queued', 'closed_at', unpack(faults))
+  local queued, known, failed_at = seen[1], seen[2], seen[7]
+  if queued == job then return {{1, tonumber(redis.call('HGET', ticket, 'wanted'))}} end
+  local wanted = redis.call('HINCRBY', ticket, 'wanted', 1)
+  local changes = {{'reason', reason}}
+  local function set(field, value)
+    changes[#changes + 1], changes[#changes + 2] = field, value
+  end
+  if paths ~= '' then
+    set('named', named(ticket, wanted))
+    set('named_by', by)
+  end
+  if closed_at ~= '' and (not known or tonumber(closed_at) < tonumber(known)) then
+    set('closed_at', closed_at)
+    set('requested_at', now())
+  end
+  if afresh == '1' and (failed_at or seen[3] or seen[4] or seen[5] or seen[6]) then
+    redis.call('HDEL', ticket, unpack(faults))
+    failed_at = false
+  end
+  local is_new = not (failed_at or queued or holder_of(lease))
+  if is_new then
+    set('queued', job)
+    set('queued_at', now())
+  end
+  redis.call('HSET', ticket, unpack(changes))
+  return {{is_new and 1 or 0, wanted}}
 end
-{_QUEUE}
-return {{1, wanted}}
+local answers = {{}}
+for n = 1, #KEYS, 2 do
+  local went_well, answer = pcall(request, KEYS[n], KEYS[n + 1], ARGV[5 + (n + 1) / 2])
+  if not went_well then answer = redis.error_reply(type(answer) == 'table' and answer.err or answer) end
+  answers[#answers + 1] = answer
+end
+return answers
 """
 
 REQUEUE = f"""{_HOLDER}

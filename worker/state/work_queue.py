@@ -11,13 +11,13 @@ Every change is one script (`worker.state.scripts`).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import uuid4
 
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from mlforge.core import clock
 from mlforge.core.values import SECOND_US
@@ -33,6 +33,8 @@ RESUME_AFTER_S = (0, 0, 5, 25, 60)
 """Pauses after an interruption (a dead process, no server); the last one repeats."""
 WHOLE_EVERY_S = 300
 """So long after a look at all of a source the next refresh looks at all of it again, whatever paths are named."""
+AT_ONCE = 100
+"""So many features are requested in one trip: the server does nothing else meanwhile."""
 DEATHS = 10
 """So many processes in a row may die at a feature, without one that got through, until it is parked."""
 
@@ -175,23 +177,45 @@ class WorkQueue:
         afresh: bool = True,
         paths: Collection[str] | None = None,
     ) -> Request:
-        """Want a refresh.
+        """Want a refresh; as `request_each`. Raises ResponseError for a ticket that is none of ours."""
+        [answer] = self.request_each([feature], reason, closed_at, afresh, paths)
+        if isinstance(answer, ResponseError):
+            raise answer
+        return answer
+
+    def request_each(
+        self,
+        features: Sequence[str],
+        reason: str,
+        closed_at: int | None = None,
+        afresh: bool = True,
+        paths: Collection[str] | None = None,
+    ) -> list[Request | ResponseError]:
+        """Want a refresh of each feature for the same reason, in one trip for `AT_ONCE` of them; an error for a ticket that is none of ours.
 
         closed_at: when the file that this is about was closed.
         afresh: forget failures, since something has changed; otherwise their pauses go on.
         paths: the files that alone can have changed since the requests before; None for any.
         """
-        job = new_job_id(feature)
-        arguments: list[str | int] = [
-            job,
-            reason,
-            "" if closed_at is None else closed_at,
-            int(afresh),
-            text_of(paths),
-            self._by,
+        about = [reason, "" if closed_at is None else closed_at, int(afresh), text_of(paths)]
+        return [
+            request
+            for start in range(0, len(features), AT_ONCE)
+            for request in self._requested(features[start : start + AT_ONCE], [*about, self._by])
         ]
-        answer: Any = self._request(self._keys(feature), arguments)
-        return Request(job if answer[0] else None, int(answer[1]))
+
+    def _requested(
+        self, features: Sequence[str], about: Sequence[str | int]
+    ) -> Iterator[Request | ResponseError]:
+        jobs = [new_job_id(feature) for feature in features]
+        keys = [key for feature in features for key in self._keys(feature)]
+        answers: Any = self._request(keys, [*about, *jobs])
+        for job, answer in zip(jobs, answers, strict=True):
+            if isinstance(answer, ResponseError):
+                yield answer
+            else:
+                is_new, wanted = answer
+                yield Request(job if is_new else None, int(wanted))
 
     def requeue(self, ticket: Ticket) -> str | None:
         """A new job for an overdue ticket, unless it changed since it was read."""

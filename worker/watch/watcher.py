@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,8 +46,8 @@ _ROOTS_SHARE = 1_000
 _FLOOD = 4_096
 """Events at once after which all is looked at: the system keeps only so many that nobody has read, and drops the rest."""
 
-Request = Callable[[str, str, int | None, frozenset[str] | None], None]
-"""Called with a feature, what happened, when the first file of it was closed (us), and the files that alone can have changed since
+Request = Callable[[Sequence[str], str, int | None, frozenset[str] | None], None]
+"""Called with features, what happened, when the first file of it was closed (us), and the files that alone can have changed since
 the requests before; None where more may have."""
 
 log = get_logger(__name__)
@@ -260,8 +260,7 @@ class Watcher:
         if not self._started:
             self._started = True
             for tracker in (*self._trackers, *self._polls.trackers):
-                for feature in tracker.features:
-                    self._request(feature, self._why, None, None)
+                self._request(tracker.features, self._why, None, None)
             self._on_start()
         ended = time.monotonic()
         # A scan of very many files takes its time: it must not become all that is done.
@@ -281,9 +280,11 @@ class Watcher:
         if change is None or not self._started:  # the first scan only learns what is there
             return
         named = change.paths if is_told and not self._polling else None
-        for feature in tracker.features:
-            paths = named if feature in tracker.of_rows else None
-            self._request(feature, str(change), change.closed_at, paths)
+        of_rows = [feature for feature in tracker.features if feature in tracker.of_rows]
+        of_tables = [feature for feature in tracker.features if feature not in tracker.of_rows]
+        for features, paths in ((of_rows, named), (of_tables, None)):
+            if features:
+                self._request(features, str(change), change.closed_at, paths)
 
 
 def _by_source(sources: Mapping[str, RowSource]) -> Iterator[FileTracker]:
