@@ -222,6 +222,37 @@ def test_a_worker_that_takes_no_part_says_so_and_leaves_asking_another_to_the_bu
     assert shared.refusals() == {}
 
 
+@pytest.mark.parametrize("waits", ["nothing", "refresh-1"])
+def test_a_job_runs_one_task_after_the_other_until_another_job_waits(
+    redis: Redis, shared: SharedBuild, monkeypatch: pytest.MonkeyPatch, waits: str
+) -> None:
+    queue, ran = queue_named(queue_of("shop"), redis), list[str]()
+
+    def run_task(task: str) -> str:
+        if waits != "nothing":
+            redis.rpush(queue.key, waits)
+        ran.append(task)
+        return "{}"
+
+    at_work = SimpleNamespace(
+        redis=redis,
+        scope="shop",
+        hash="mine",
+        settings=SimpleNamespace(job_timeout_s=60),
+        definitions=SimpleNamespace(run_task=run_task),
+        is_current=lambda: True,
+        is_of_its_store=lambda: True,
+    )
+    monkeypatch.setattr(task_job.project, "in_use", lambda: at_work)
+    monkeypatch.setattr(task_job, "current_job_id", lambda: "task-1")
+
+    assert task_job.take_part(shared.id, "shop", "mine") == "task done"
+
+    assert ran == [f"task {id}" for id in (IDS if waits == "nothing" else IDS[:1])]
+    jobs = [entry.partition(b"-")[0].decode() for entry in redis.lrange(queue.key, 0, -1)]  # type: ignore[union-attr]
+    assert jobs == ([] if waits == "nothing" else ["refresh", "task"])
+
+
 @pytest.mark.timeout(30)
 def test_workers_that_take_no_part_are_asked_again_more_and_more_seldom(
     redis: Redis,

@@ -109,6 +109,10 @@ class JobQueue:
         entries: Any = self._redis.lrange(self._queue.key, 0, -1)
         return {entry.decode(errors="replace") for entry in entries}
 
+    def has_waiting(self) -> bool:
+        """Whether there are jobs that no worker has taken yet."""
+        return bool(self._redis.llen(self._queue.key))
+
     def workers(self) -> list[WorkerState]:
         """The workers that listen on the queue, including those whose records cannot be read."""
         keys: Any = self._redis.smembers(WORKERS_BY_QUEUE_KEY % self._queue.name)

@@ -1,11 +1,12 @@
-"""The job of a worker that takes part in a full build or a push: one task, then another job for the next one.
+"""The job of a worker that takes part in a full build or a push: one task after the other, for as long as no other job waits.
 
-A job runs one task alone, so that refreshes which wait in the queue come in between.
+Then another job follows for the next task, behind those that wait: refreshes come in between.
 """
 
 from __future__ import annotations
 
 import socket
+import time
 from typing import TYPE_CHECKING
 
 import structlog
@@ -25,7 +26,8 @@ from mlforge.errors import (
 )
 from worker import project
 from worker.project import Project
-from worker.queue.rq_queue import JobQueue, current_job_id, current_worker
+from worker.queue.rq_queue import JobQueue, current_job_id, current_worker, is_worker_ending
+from worker.queue.together import TIME_SHARE
 from worker.state.shared_build import Ended, SharedBuild
 
 if TYPE_CHECKING:
@@ -64,18 +66,32 @@ def take_part(build: str, definitions: str, definitions_hash: str) -> str:
             if shared.refuse(socket.gethostname(), why):
                 log.error("takes no part in a build", why=why)
             return _declined(shared)
-        worker = current_worker()
-        if shared.has_refused(worker):
-            return _declined(shared)
-        claimed = shared.take(job)
-        if claimed is None:
-            return "nothing to do"
+        return _run_waiting(at_work, shared, job)
+
+
+def _run_waiting(at_work: Project, shared: SharedBuild, job: str) -> str:
+    """Run tasks that wait, until others have their turn; as `take_part`."""
+    worker, queue = current_worker(), JobQueue(at_work.redis, at_work.scope)
+    if shared.has_refused(worker):
+        return _declined(shared)
+    end_s = time.monotonic() + TIME_SHARE * at_work.settings.job_timeout_s
+    outcome = "nothing to do"
+    while (claimed := shared.take(job)) is not None:
         if not run_claimed(at_work, shared, claimed, job, worker):
             return _declined(shared)
-        if shared.has_waiting():
-            queue = JobQueue(at_work.redis, at_work.scope)
-            queue.enqueue_task(build, at_work, definitions_hash)
-        return "task done"
+        outcome = "task done"
+        if time.monotonic() >= end_s or not _has_leisure(at_work, queue):
+            if shared.has_waiting():
+                queue.enqueue_task(shared.id, at_work, at_work.hash)
+            break
+    return outcome
+
+
+def _has_leisure(at_work: Project, queue: JobQueue) -> bool:
+    """Whether nothing else is to be done by this process, which serves the definitions in use and was not asked to end."""
+    if queue.has_waiting() or is_worker_ending(at_work.redis):
+        return False
+    return at_work.is_current() and at_work.is_of_its_store()
 
 
 def run_claimed(
