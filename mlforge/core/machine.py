@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 
 _CONTAINER = Path("/sys/fs/cgroup/memory.max")
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 def cores() -> int:
@@ -20,3 +22,12 @@ def memory() -> int:
         return min(machine, int(_CONTAINER.read_text(encoding="ascii")))
     except (OSError, ValueError):  # no container's, or "max"
         return machine
+
+
+@cache
+def boot() -> str:
+    """The id of this machine's last start, the same in all its containers; empty where the system tells none."""
+    try:
+        return _BOOT.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""

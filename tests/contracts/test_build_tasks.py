@@ -20,6 +20,7 @@ from mlforge.build.result import BuildResult, Options
 from mlforge.build.rows import Layout
 from mlforge.build.runner import RunHere, Runner
 from mlforge.build.tasks import BuildTask, TaskResult
+from mlforge.core import machine
 from mlforge.core.aggregations import AGGREGATIONS
 from mlforge.core.manifest import Part
 from mlforge.errors import (
@@ -33,6 +34,7 @@ from mlforge.errors import (
 from mlforge.metrics import Rolling, ToDate
 from mlforge.store import LocalStore, Store, TablePiece
 from mlforge.store.file_tasks import Kept
+from mlforge.store.local import io, task_files
 from mlforge.store.local.task_files import LocalTaskFiles
 from mlforge.store.local.write_behind import WriteBehind
 from tests.support.projects import Project, rows
@@ -274,8 +276,9 @@ def test_what_a_killed_build_left_is_gone_after_a_day(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["cut short", "gone", "no result"])
 def test_a_part_that_is_damaged_before_the_build_takes_it_is_made_again(
-    tmp_path: Path, damage: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
+    monkeypatch.setattr(task_files, "_NOTED_BYTES", 0)
     project = Project(tmp_path)
     history(project)
     store = LocalStore(tmp_path / "shared")
@@ -296,6 +299,37 @@ def test_a_part_that_is_damaged_before_the_build_takes_it_is_made_again(
     by_tasks(project, store, Damaging())
 
     assert files_of(store) == files_of(_with_tiny_parts(project, tmp_path))
+
+
+@pytest.mark.parametrize("since", ["nothing", "another start", "another file", "other bytes"])
+def test_a_file_is_hashed_once_on_a_machine_unless_it_is_another_by_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, since: str
+) -> None:
+    monkeypatch.setattr(task_files, "_NOTED_BYTES", 0)
+    hashed: list[Path] = []
+    files = LocalStore(tmp_path).task_files("spend")
+    files.prepare()
+    name = files.write_frame(rows((1, 1, 1.0)))
+    path = files.frame(name)
+    assert path is not None
+    content, at = path.read_bytes(), path.stat()
+    hash_file = io.hash_file
+    monkeypatch.setattr(io, "hash_file", lambda path: hashed.append(path) or hash_file(path))
+    if since == "another start":
+        monkeypatch.setattr(machine, "boot", lambda: "another")
+    if since == "another file":  # with the same bytes, at the same instant
+        files.write_part(TablePiece(rows((1, 1, 1.0)), None))
+        path.with_suffix(".copy").write_bytes(content)
+        path.with_suffix(".copy").replace(path)
+        os.utime(path, ns=(at.st_atime_ns, at.st_mtime_ns))
+        hashed.clear()
+    if since == "other bytes":
+        path.write_bytes(content[:-9] + bytes(9))
+        os.utime(path, ns=(at.st_atime_ns, at.st_mtime_ns + 1))
+
+    assert files.frame(name) == (None if since == "other bytes" else path)
+
+    assert len(hashed) == (since != "nothing")
 
 
 def test_a_task_is_refused_by_other_definitions_other_releases_and_what_is_no_task(

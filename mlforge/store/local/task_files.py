@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import polars as pl
 
+from mlforge.core import machine
 from mlforge.core.manifest import Part, Partial
 from mlforge.errors import IntegrityError, VersionConflict
 from mlforge.store.file_tasks import PartialWrite
@@ -24,11 +25,14 @@ from mlforge.store.task_files import TaskFiles
 from mlforge.store.transaction import TablePiece
 
 FOLDER = ".tasks"
+_NOTED_BYTES = 1 << 20
+"""Smaller files are hashed in less time than a note of them takes."""
 
 
 class LocalTaskFiles(TaskFiles):
     """A folder of files, each written under another name and renamed. After a power failure a file may be damaged: then it is none.
 
+    A large one has a note of what it was when it was hashed, so that other processes of the machine need not hash it again.
     partials: the feature's.
     """
 
@@ -81,13 +85,15 @@ class LocalTaskFiles(TaskFiles):
         """Write `HASH.parquet`."""
         with self._scratch() as path:
             part, _ = write_part(piece, path)
-            self._place(path, f"{part.hash}.parquet")
+            self._place_frame(path, part.hash)
         return part
 
     def frame(self, hash_: str) -> Path | None:
         """The path of `HASH.parquet`."""
         path = self._fetched(f"{hash_}.parquet")
-        return path if path is not None and io.hash_file(path) == hash_ else None
+        if path is None:
+            return None
+        return path if self._is_as_hashed(path) or io.hash_file(path) == hash_ else None
 
     def parts(self, hashes: Sequence[str]) -> list[Path | None]:
         """The paths of `HASH.parquet`."""
@@ -104,7 +110,7 @@ class LocalTaskFiles(TaskFiles):
             written.write(writes, sorted_by)
             for path in written.files():
                 names.append(io.hash_file(path))
-                self._place(path, f"{names[-1]}.parquet")
+                self._place_frame(path, names[-1])
         return names
 
     def lacks_partials(self, files: Sequence[str]) -> set[str]:
@@ -140,7 +146,32 @@ class LocalTaskFiles(TaskFiles):
         """Give a written file its name, in place of one that has it."""
         path.replace(self._folder / name)
 
+    def _place_frame(self, path: Path, hash_: str) -> None:
+        """Give a file that was hashed its name, and note what it is."""
+        place = self._folder / f"{hash_}.parquet"
+        self._place(path, place.name)
+        if place.stat().st_size >= _NOTED_BYTES:
+            _note_of(place).write_text(_identity(place), encoding="ascii")
+
+    def _is_as_hashed(self, path: Path) -> bool:
+        """Whether a file is the one that was hashed, and was not written to since; False where that is not known."""
+        try:
+            note = _note_of(path).read_text(encoding="ascii")
+            return machine.boot() != "" and note == _identity(path)
+        except (OSError, ValueError):
+            return False
+
     def _fetched(self, name: str) -> Path | None:
         """The path of a file; None where there is none."""
         path = self._folder / name
         return path if path.is_file() else None
+
+
+def _note_of(path: Path) -> Path:
+    return path.with_suffix(".hashed")
+
+
+def _identity(path: Path) -> str:
+    """A text that tells a file from any other of this machine, and from itself once it was written to, until the machine starts anew."""
+    at = path.stat()
+    return f"{machine.boot()} {at.st_dev} {at.st_ino} {at.st_size} {at.st_mtime_ns}"
