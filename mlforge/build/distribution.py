@@ -6,9 +6,11 @@ process was lost, takes up what is there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby, islice
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -33,6 +35,9 @@ from mlforge.store.task_files import TaskFiles
 from mlforge.store.transaction import Piece
 
 log = get_logger("mlforge.build")
+_FETCHED = 16
+"""So many tasks of one range have ended when their files are fetched, while the next are at work."""
+_Ended = tuple[BuildTask, TaskResult]
 _ALONE = 'or let this process go on alone with Definitions(fallback="local")'
 
 
@@ -93,24 +98,16 @@ class Distribution:
         files.share(build.events.partials)
         tasks = tuple(self._tasks(build, store, files))
         here = partial(run_task, spec=build.events.spec, engine=build.engine, store=store)
-        buckets: list[StoredPiece] = []
-        for task, result in zip(tasks, self.results(tasks, here, warn), strict=True):
-            told(result.figures(task))
-            pieces = _stored(files, task, result)
-            if pieces is None:
-                pieces = _stored(files, task, here(task))
-            if pieces is None:
-                raise IntegrityError(
-                    f"{task.feature}: the parts of a task that has just ended are gone or damaged; "
-                    f"all workers must reach {task.store}"
-                )
-            if task.entities is None:
-                yield from pieces
-                continue
-            buckets += pieces
-            if task.bucket == task.buckets:
-                yield from build.together([piece.file for piece in buckets], task.times)
-                buckets = []
+        ended = zip(tasks, self.results(tasks, here, warn), strict=True)
+        for times, of_range in groupby(ended, key=lambda each: each[0].times):
+            pieces: list[StoredPiece] = []
+            is_dealt = False
+            while some := [*islice(of_range, _FETCHED)]:
+                for task, result in some:
+                    told(result.figures(task))
+                pieces += _whole(files, some, here)
+                is_dealt = some[0][0].entities is not None
+            yield from build.together([p.file for p in pieces], times) if is_dealt else pieces
 
     def _tasks(self, build: FullBuild, store: Store, files: TaskFiles) -> Iterator[BuildTask]:
         """The tasks of a build; what they share is written to the store."""
@@ -166,7 +163,7 @@ def _known(files: TaskFiles, task: BuildTask) -> TaskResult | None:
         result = TaskResult.from_json(files.document(task.id) or {})
     except (KeyError, TypeError, ValueError):
         return None
-    return result if _stored(files, task, result) is not None else None
+    return result if _stored(files, [(task, result)]) != [None] else None
 
 
 def _events(task: BuildTask, spec: FeatureSpec, store: Store, files: TaskFiles) -> Events:
@@ -207,10 +204,31 @@ def _write_carried(events: Events, files: TaskFiles) -> str | None:
     return files.write_document({**described(totals), "rows": rows})
 
 
-def _stored(files: TaskFiles, task: BuildTask, result: TaskResult) -> list[StoredPiece] | None:
-    """The parts of a result with their files; None where one is gone or damaged."""
-    hashes = [part.hash for part in result.parts]
-    stored = files.parts(hashes) if task.entities is None else [*map(files.frame, hashes)]
+def _whole(
+    files: TaskFiles, ended: Sequence[_Ended], here: Callable[[BuildTask], TaskResult]
+) -> Iterator[StoredPiece]:
+    """The parts of tasks of one range with their files; a task of which one is gone or damaged is run again."""
+    for (task, _), stored in zip(ended, _stored(files, ended), strict=True):
+        pieces = stored
+        if pieces is None:
+            [pieces] = _stored(files, [(task, here(task))])
+        if pieces is None:
+            raise IntegrityError(
+                f"{task.feature}: the parts of a task that has just ended are gone or damaged; "
+                f"all workers must reach {task.store}"
+            )
+        yield from pieces
+
+
+def _stored(files: TaskFiles, ended: Sequence[_Ended]) -> list[list[StoredPiece] | None]:
+    """The parts of each result of one range with their files, fetched side by side; None where one is gone or damaged."""
+    hashes = [part.hash for _, result in ended for part in result.parts]
+    are_parts = ended[0][0].entities is None
+    stored = iter(files.parts(hashes) if are_parts else files.frames(hashes))
+    return [_with_files(result, [*islice(stored, len(result.parts))]) for _, result in ended]
+
+
+def _with_files(result: TaskResult, stored: Sequence[Path | None]) -> list[StoredPiece] | None:
     present = [file for file in stored if file is not None]
     if len(present) < len(stored):
         return None

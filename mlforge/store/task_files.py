@@ -54,6 +54,10 @@ class TaskFiles(ABC):
     def frame(self, hash_: str) -> Path | None:
         """The file of a frame on this machine; None where there is none, or it is damaged."""
 
+    def frames(self, hashes: Sequence[str]) -> list[Path | None]:
+        """The files of frames on this machine, as `frame`, side by side where they come from elsewhere."""
+        return [*map(self.frame, hashes)]
+
     @abstractmethod
     def parts(self, hashes: Sequence[str]) -> list[Path | None]:
         """The files of parts on this machine, side by side where they come from elsewhere; None for a part that is gone or damaged."""

@@ -232,7 +232,8 @@ def test_a_part_that_is_damaged_in_the_bucket_before_the_build_takes_it_is_made_
     machines.are_as_at_home(machines.at_home())
 
 
-def test_parts_of_a_task_are_fetched_side_by_side_each_once(machines: Machines) -> None:
+@pytest.mark.parametrize("kind", ["parts", "frames"])
+def test_files_of_tasks_are_fetched_side_by_side_each_once(machines: Machines, kind: str) -> None:
     objects = MemoryObjects(machines.objects.stored)
     store = ObjectStore(URL, machines.root / "first", grace="1d", objects=objects)
     frames = [rows((n, n, 1.0)) for n in range(3)]
@@ -240,13 +241,16 @@ def test_parts_of_a_task_are_fetched_side_by_side_each_once(machines: Machines) 
         writing = machines.store("second").task_files("spend")
         reading = store.task_files("spend")
         reading.prepare()
-        hashes = [writing.write_part(TablePiece(frame, None)).hash for frame in frames]
+        if kind == "parts":
+            hashes = [writing.write_part(TablePiece(frame, None)).hash for frame in frames]
+        else:
+            hashes = [*map(writing.write_frame, frames)]
         all_there = threading.Barrier(len(frames), timeout=60)
         objects.before = lambda deed, key: (
-            all_there.wait() if deed == "download" and "_parts" in key else None
+            all_there.wait() if deed == "download" and key.split("/")[-1][:-8] in hashes else None
         )
 
-        files = reading.parts([*hashes, hashes[0], "none"])
+        files = getattr(reading, kind)([*hashes, hashes[0], "none"])
 
     assert files[3:] == [files[0], None]
     for file, frame in zip(files, frames, strict=False):

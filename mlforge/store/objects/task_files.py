@@ -108,6 +108,12 @@ class ObjectTaskFiles(TaskFiles):
         """The file of the cache, fetched where it is not there."""
         return self._at_hand(hash_, self._key(f"{hash_}.parquet"))
 
+    def frames(self, hashes: Sequence[str]) -> list[Path | None]:
+        """The files of the cache, fetched where they are not there."""
+        unique = [*dict.fromkeys(hashes)]
+        paths = dict(zip(unique, each(self.frame, unique), strict=True))
+        return [paths[hash_] for hash_ in hashes]
+
     def parts(self, hashes: Sequence[str]) -> list[Path | None]:
         """The files of the cache, fetched where they are not there, of parts that the bucket has."""
         unique = [*dict.fromkeys(hashes)]
