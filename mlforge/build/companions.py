@@ -34,7 +34,7 @@ def tasks_beside(
 ) -> list[tuple[str, ...]]:
     """For each group of an intake's files the tasks of companions, as JSON: the very tasks that they ask for when their turn comes.
 
-    Of companions that would read the same files, and each alone. None where a file has just changed: until their turn it may change
+    Of companions that would read the same files, and each alone, and that nobody is at work on. None where a file has just changed: until their turn it may change
     once more within the same tick of its file system's clock.
     """
     now, of_each = time.time_ns(), list[Sequence[IntakeTask]]()
@@ -51,10 +51,10 @@ def tasks_beside(
 def _tasks_of(
     companion: Companion, plan: IntakePlan, files: Sequence[SourceFile], groups: Groups
 ) -> Sequence[IntakeTask]:
-    """The tasks of a companion; none where it would read other files, or must see all at once."""
+    """The tasks of a companion; none where it would read other files, or must see all at once, or another intake has them beside its own."""
     feature, source = companion.feature, companion.source
     listing = replace(plan.listing, tables={name: table.scan() for name, table in source.tables})
-    with plan.store.open(feature.name) as snapshot:
+    with plan.store.open(feature.name, wait=False) as snapshot:
         latest = snapshot.latest
         if feature.incremental is False or (latest is not None and not latest.rowwise):
             return ()
@@ -80,4 +80,9 @@ def _tasks_of(
             latest,
             plan.max_bytes,
         )
-        return own.tasks_of(groups, session.transform.tables.hashes)
+        tasks = own.tasks_of(groups, session.transform.tables.hashes)
+        files_of_tasks, note = plan.store.task_files(feature.name), f"{tasks[0].id}-beside"
+        if files_of_tasks.document(note) is not None:
+            return ()
+        files_of_tasks.write_document({}, note)
+        return tasks

@@ -125,7 +125,8 @@ def _tried(work: _Refresh, bound: structlog.typing.FilteringBoundLogger) -> Buil
             bound.warning(
                 "stored events cannot be read: building from the sources", error=str(error)
             )
-            work = replace(work, options=replace(work.options, full=True).in_a_run)
+            alone = replace(work.options, full=True, companions=tuple)  # a run of this feature
+            work = replace(work, options=alone.in_a_run)
     raise AssertionError("the last attempt returns or raises")
 
 

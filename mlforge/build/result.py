@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -40,7 +40,7 @@ class Options:
     definitions that the feature is of. others: the features of the same definitions. gathered: where a push follows, called with the
     events that it needs, and mostly its rows, before the version is written.
     group_bytes: the most bytes of new files that a task of an intake reads. run: the id of a run that is full: its tasks take up no
-    result of another run's. companions: the features of the same source whose turn comes later in the run. paths: the files of the
+    result of another run's. companions: called where many files are new, gives the features of the same source whose turn comes later. paths: the files of the
     source, as its listings name them, that alone can have changed since the last refresh; None for any.
     """
 
@@ -60,7 +60,7 @@ class Options:
     gathered: Callable[[Gathered], object] | None = None
     group_bytes: int = GROUP_BYTES
     run: str = ""
-    companions: tuple[Companion, ...] = ()
+    companions: Callable[[], Sequence[Companion]] = tuple
     paths: frozenset[str] | None = None
 
     @property

@@ -32,14 +32,14 @@ log = get_logger("mlforge.build")
 class SharedIntake:
     """Has large numbers of new files of one listing ingested by tasks.
 
-    group_bytes: the most bytes of a task's files. apart: as in `ingest`, for tasks that are run here. companions: features for which
+    group_bytes: the most bytes of a task's files. apart: as in `ingest`, for tasks that are run here. companions: gives features for which
     the same reading is to do. warnings: those of the sharing. tasks: how many there were so far.
     """
 
     plan: IntakePlan
     group_bytes: int
     apart: Apart | None = None
-    companions: Sequence[Companion] = ()
+    companions: Callable[[], Sequence[Companion]] = tuple
     warnings: list[str] = field(default_factory=list)
     tasks: int = 0
 
@@ -62,7 +62,7 @@ class SharedIntake:
         except UnsupportedStore:
             return Outcomes()
         if adopted is None:
-            beside = tasks_beside(plan, self.companions, files, groups)
+            beside = tasks_beside(plan, self.companions(), files, groups)
             pairs = zip(tasks, beside, strict=True)
             tasks = [replace(task, beside=others) for task, others in pairs]
         self.tasks += len(tasks)

@@ -39,16 +39,10 @@ def build_each(
 
     options = options.in_a_run  # of all features
 
-    def companion(name: str) -> Companion:
-        return Companion(
-            definitions.feature(name),
-            definitions.source(name),
-            engine_of(definitions, name, engine),
-        )
-
     def built(name: str) -> BuildResult:
-        companions = tuple(map(companion, readings.others(name)))
-        result = build(name, readings.of(name), replace(options, companions=companions))
+        others = readings.others(name)
+        chosen = replace(options, companions=lambda: companions_of(definitions, others, engine))
+        result = build(name, readings.of(name), chosen)
         return compacted(definitions.store, result) if result.changed else result
 
     sweep_scratch()
@@ -57,6 +51,20 @@ def build_each(
         return each_in_turn(ordered, built, progress)
     finally:
         keep_all(definitions)
+
+
+def companions_of(
+    definitions: Definitions, names: Iterable[str], engine: str | None = None
+) -> list[Companion]:
+    """Features of one source, for which an intake by tasks reads its files, too. engine: as in `engine_of`."""
+    return [
+        Companion(
+            definitions.feature(name),
+            definitions.source(name),
+            engine_of(definitions, name, engine),
+        )
+        for name in names
+    ]
 
 
 def engine_of(definitions: Definitions, name: str, override: str | None = None) -> Engine:

@@ -167,12 +167,12 @@ class Store(PartialStorage, Erasure, Promises):
         """
 
     @abstractmethod
-    def lock(self, name: str) -> AbstractContextManager[None]:
+    def lock(self, name: str, wait: bool = True) -> AbstractContextManager[None]:
         """The feature's lock, which one process holds at a time; every writer takes it, and readers need none.
 
         Unfinished writes of an earlier holder are cleaned up first. Forks of the holder do not hold it. Should two
-        processes ever hold it, only one commit wins. Raises StoreBusy, which names the holder, if it stays taken, and
-        FeatureNotFound for a former name of a feature.
+        processes ever hold it, only one commit wins. Raises StoreBusy, which names the holder, if it stays taken, at once
+        where it is not to be waited for, and FeatureNotFound for a former name of a feature.
         """
 
     @abstractmethod
@@ -258,9 +258,9 @@ class Store(PartialStorage, Erasure, Promises):
         return self
 
     @contextmanager
-    def open(self, name: str) -> Iterator[Snapshot]:
-        """A feature's state, read once under its lock: no other writer changes it until the block ends."""
-        with self.lock(name):
+    def open(self, name: str, wait: bool = True) -> Iterator[Snapshot]:
+        """A feature's state, read once under its lock: no other writer changes it until the block ends. wait: as `lock`."""
+        with self.lock(name, wait):
             pointer = self.pointer(name)
             yield Snapshot(
                 name=name,

@@ -40,10 +40,10 @@ class Draft(Store):
     # What is new lies in the scratch store.
 
     @contextmanager
-    def lock(self, name: str) -> Iterator[None]:
+    def lock(self, name: str, wait: bool = True) -> Iterator[None]:
         """Hold the scratch store's lock alone."""
         self._refuse_former(name)
-        with self._scratch.lock(name):
+        with self._scratch.lock(name, wait):
             yield
 
     @contextmanager

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ import pytest
 
 from mlforge import Definitions, Feature
 from mlforge.build import intake_tasks
+from mlforge.build.result import Options
 from mlforge.build.runner import RunHere
 from mlforge.core import failpoints
+from mlforge.definitions.building import companions_of
 from mlforge.metrics import Rolling
 from mlforge.store import LocalStore, ObjectStore, Store
 from tests.contracts.test_intake_tasks import TINY_PACKS
@@ -174,6 +178,40 @@ def test_a_feature_that_would_read_other_files_reads_them_in_its_own_turn(
     machines.definitions(runner).build()
 
     assert runner.beside == [["doubled"], [], []]
+    machines.are_as_at_home()
+
+
+@pytest.mark.timeout(30)
+def test_nobody_waits_for_a_feature_that_somebody_is_at_work_on(machines: Machines) -> None:
+    with ExitStack() as at_work:
+
+        class Watched(Alone):
+            def run(self, tasks: Sequence[Any], here: RunHere) -> Iterable[Any]:
+                at_work.close()
+                return super().run(tasks, here)
+
+        runner = Watched(seed=4)
+        definitions = machines.definitions(runner)
+        at_work.enter_context(machines.store("first").lock("extremes"))
+        definitions.build(NAMES[:3])
+
+    assert runner.beside == [["doubled"], [], []]
+    machines.definitions(Alone()).build("ranked")
+    machines.are_as_at_home()
+
+
+def test_two_intakes_at_once_do_the_tasks_of_a_third_feature_beside_one_of_them(
+    machines: Machines,
+) -> None:
+    runner = Alone(seed=7)
+    definitions = machines.definitions(runner)
+    others = {"spend": ["doubled"], "extremes": ["doubled"], "doubled": []}
+    for name, names in others.items():
+        options = Options(companions=partial(companions_of, definitions, names))
+        definitions.refresh(name, options=options)
+
+    assert runner.beside == [["doubled"], [], []]
+    machines.definitions(Alone()).build("ranked")
     machines.are_as_at_home()
 
 

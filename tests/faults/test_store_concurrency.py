@@ -25,7 +25,7 @@ class Unlocked(LocalStore):
     """As if locks did nothing, which some file systems do."""
 
     @contextmanager
-    def lock(self, name: str, *, repair: bool = True) -> Iterator[None]:
+    def lock(self, name: str, wait: bool = True) -> Iterator[None]:
         self._folder(name).mkdir(parents=True, exist_ok=True)
         yield
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -28,7 +29,7 @@ from worker.project import Project
 from worker.queue import current_job_id, enqueue, give_back
 from worker.queue.cascade import request_readers
 from worker.queue.renewal import renewing
-from worker.queue.together import waiting_together
+from worker.queue.together import waiting_beside, waiting_together
 from worker.state.drop_steps import drop_steps, trigger_of
 from worker.state.work_queue import Lease, Looked, Ticket
 from worker.supervision import FAULTS, survived
@@ -158,6 +159,7 @@ def _refreshed(
         attended=False,
         careful=before.troubled,
         paths=lease.paths,
+        companions=partial(waiting_beside, at_work, feature),
     )
     try:
         built = definitions.refresh(feature, options=options, reading=reading)

@@ -7,6 +7,11 @@ import random
 import time
 from collections.abc import Iterator, Mapping
 
+from redis.exceptions import RedisError
+
+from mlforge.build.companions import Companion
+from mlforge.core.logs import get_logger
+from mlforge.definitions.building import companions_of
 from mlforge.definitions.together import of_one_source
 from mlforge.engines.asked_together import alike
 from mlforge.features.feature import Feature
@@ -15,6 +20,7 @@ from worker.project import Project
 from worker.queue.rq_queue import JobQueue, is_worker_ending
 from worker.state.work_queue import Lease, Ticket
 
+log = get_logger(__name__)
 TIME_SHARE = 0.1
 """The share of a job's time after which it takes no further feature: the rest is enough for any that it has taken."""
 
@@ -42,6 +48,17 @@ def waiting_together(at_work: Project, feature: str, job: str) -> Iterator[Lease
                 assert ticket.queued is not None
                 queue.remove(ticket.queued)
                 yield lease
+
+
+def waiting_beside(at_work: Project, feature: str) -> list[Companion]:
+    """The other features of a feature's source whose jobs wait: a large intake reads its files for them, too."""
+    definitions = at_work.definitions
+    try:
+        tickets = at_work.work_queue.read(of_one_source(definitions.features, feature))
+    except RedisError as error:
+        log.warning("files are read for one feature alone", feature=feature, why=str(error))
+        return []
+    return companions_of(definitions, [t.feature for t in tickets if _can_be_taken(t)])
 
 
 def in_order(features: Mapping[str, Feature], feature: str) -> list[str]:

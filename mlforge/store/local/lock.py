@@ -34,11 +34,12 @@ _held: dict[int, int] = {}
 
 
 @contextmanager
-def exclusive(path: Path, timeout_s: float = TIMEOUT_S) -> Iterator[None]:
+def exclusive(path: Path, timeout_s: float = TIMEOUT_S, *, wait: bool = True) -> Iterator[None]:
     """Hold the exclusive lock on a file, which is created if it does not exist.
 
-    Raises StoreBusy, naming the holder, if the lock is not free within the timeout.
+    Raises StoreBusy, naming the holder, if the lock is not free within the timeout, or at once where it is not to be waited for.
     """
+    timeout_s = timeout_s if wait else 0.0
     deadline = time.monotonic() + timeout_s
     descriptor = _opened(path)
     try:

@@ -300,21 +300,21 @@ class LocalStore(LocalPartials, LocalErasure, LocalPromises, Store):
         state_files.write_audit(self._folder(name), audit)
 
     @contextmanager
-    def lock(self, name: str) -> Iterator[None]:
+    def lock(self, name: str, wait: bool = True) -> Iterator[None]:
         """An advisory lock on the feature's folder; what a killed writer left is put right first."""
         self._refuse_former(name)
-        with self._locked(name):
+        with self._locked(name, wait):
             self._refuse_former(name)  # it was renamed just before its folder was looked for
             yield
 
     @contextmanager
-    def _locked(self, name: str) -> Iterator[None]:
+    def _locked(self, name: str, wait: bool = True) -> Iterator[None]:
         folder = self._folder(name)
         with io.storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as held:
             try:
-                held.enter_context(exclusive(folder / ".refreshing"))
+                held.enter_context(exclusive(folder / ".refreshing", wait=wait))
             except StoreError:
                 self._refuse_former(name)  # it was renamed while its lock was waited for
                 raise

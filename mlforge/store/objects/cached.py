@@ -177,12 +177,12 @@ class CachedStore(Store):
             return io.is_sealed(Path(file))
         return False
 
-    def _exclusive(self, name: str) -> AbstractContextManager[None]:
-        """The machine's lock on a feature."""
+    def _exclusive(self, name: str, wait: bool = True) -> AbstractContextManager[None]:
+        """The machine's lock on a feature; wait: as `Store.lock`."""
         folder = self.cache / "locks" / checked(name)
         with io.storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        return exclusive(folder / ".refreshing")
+        return exclusive(folder / ".refreshing", wait=wait)
 
     def _pointer_known(self, name: str) -> Pointer | None:
         document = self._documents.known(name)

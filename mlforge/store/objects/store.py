@@ -268,9 +268,9 @@ class ObjectStore(ErasingStore, RecordedStore):
     # Writing
 
     @contextmanager
-    def lock(self, name: str) -> Iterator[None]:
+    def lock(self, name: str, wait: bool = True) -> Iterator[None]:
         """An advisory lock of this machine; between machines the feature's document decides who was faster."""
-        with self._exclusive(name):
+        with self._exclusive(name, wait):
             self._identity.settle()
             with self._documents.holding(name, self._begin(name)) as session:
                 if removal.finish(self._documents, self._objects, self._renames, name):
