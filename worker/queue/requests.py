@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from itertools import islice
 
 from redis.exceptions import ConnectionError as NoConnection
+from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as NoAnswer
 
 from mlforge.core.logs import get_logger
 from worker.project import Project
-from worker.queue import enqueue
+from worker.queue.rq_queue import enqueue_each
 from worker.state.work_queue import Request, Ticket
 from worker.supervision import FAULTS, tell_fault
 
@@ -104,22 +105,22 @@ class Requests:
                 self._unsent[feature] = before.merged(pending) if before else pending
         self.flush()
 
-    def _send(self, features: Sequence[str], pending: PendingRequest) -> dict[str, BaseException]:
+    def _send(self, features: Sequence[str], pending: PendingRequest) -> dict[str, ResponseError]:
         """Request features together; the errors of those that the server did not accept, which stay unsent."""
         answers = self._project.work_queue.request_each(
             features, pending.reason, pending.closed_at, pending.afresh, pending.paths
         )
-        faults, lost = dict[str, BaseException](), list[str]()
-        for feature, answer in zip(features, answers, strict=True):
-            if not isinstance(answer, Request):
-                faults[feature] = answer
-                continue
-            enqueue(self._project, feature, answer.job)
-            log.debug("requested", feature=feature, reason=pending.reason, job=answer.job)
-            if pending.paths is not None and answer.wanted <= self._counts.get(feature, 0):
+        told = dict(zip(features, answers, strict=True))
+        sent = {feature: each for feature, each in told.items() if isinstance(each, Request)}
+        enqueue_each(self._project, {f: each.job for f, each in sent.items() if each.job})
+        faults = {f: each for f, each in told.items() if not isinstance(each, Request)}
+        lost = []
+        for feature, request in sent.items():
+            log.debug("requested", feature=feature, reason=pending.reason, job=request.job)
+            if pending.paths is not None and request.wanted <= self._counts.get(feature, 0):
                 lost.append(feature)
             else:
-                self._counts[feature] = answer.wanted
+                self._counts[feature] = request.wanted
                 del self._unsent[feature]  # one that has a fault waits alone
         if lost:
             # The server has lost requests, and with them what they named: one about all of the source follows.

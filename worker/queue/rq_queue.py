@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -62,23 +63,24 @@ class JobQueue:
         self._scope = scope
         self._queue = queue_named(queue_of(scope), redis)
 
-    def enqueue(self, job: str, feature: str, definitions_hash: str, timeout_s: int) -> None:
-        """Add a refresh under an id that was never used before, in one trip."""
+    def enqueue(self, jobs: Mapping[str, str], definitions_hash: str, timeout_s: int) -> None:
+        """Add refreshes, in one trip. jobs: by features, their ids, which were never used before."""
         commands = self._redis.pipeline()
-        self._queue.enqueue_call(
-            REFRESH,
-            kwargs={
-                "feature": feature,
-                "definitions": self._scope,
-                "definitions_hash": definitions_hash,
-            },
-            timeout=timeout_s,
-            result_ttl=RESULT_TTL_S,
-            failure_ttl=FAILURE_TTL_S,
-            job_id=job,
-            description=f"refresh {feature}",
-            pipeline=commands,
-        )
+        for feature, job in jobs.items():
+            self._queue.enqueue_call(
+                REFRESH,
+                kwargs={
+                    "feature": feature,
+                    "definitions": self._scope,
+                    "definitions_hash": definitions_hash,
+                },
+                timeout=timeout_s,
+                result_ttl=RESULT_TTL_S,
+                failure_ttl=FAILURE_TTL_S,
+                job_id=job,
+                description=f"refresh {feature}",
+                pipeline=commands,
+            )
         commands.execute()
 
     def enqueue_task(self, build: str, at_work: Project, definitions_hash: str) -> None:
@@ -155,9 +157,14 @@ def _worker_state(name: str, raw: Any) -> WorkerState | None:
 def enqueue(at_work: Project, feature: str, job: str | None) -> None:
     """Enqueue the job with this id, if there is an id."""
     if job is not None:
-        JobQueue(at_work.redis, at_work.scope).enqueue(
-            job, feature, at_work.hash, at_work.settings.job_timeout_s
-        )
+        enqueue_each(at_work, {feature: job})
+
+
+def enqueue_each(at_work: Project, jobs: Mapping[str, str]) -> None:
+    """Enqueue jobs, by features their ids, in one trip."""
+    if jobs:
+        queue = JobQueue(at_work.redis, at_work.scope)
+        queue.enqueue(jobs, at_work.hash, at_work.settings.job_timeout_s)
 
 
 def give_back(at_work: Project, feature: str, job: str) -> None:
