@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
-from typing import Literal
 
 import polars as pl
 
@@ -24,7 +23,11 @@ from mlforge.store.transaction import Piece, Pointer, Snapshot, StoredPiece, Tra
 
 _FRESH = ".fresh"
 _ROW_GROUP = 32_768
-_FEWEST_ROWS, _FEW_ROWS, _QUICKLY = 32_768, 250_000, 1
+_FEW_ROWS, _QUICKLY = 250_000, 1
+"""Smaller parts are written anew by later drops: they are packed less tightly, in a third of the time.
+
+None is left unpacked: where its bytes are damaged, unpacking fails, while bytes as they are would be read as other values.
+"""
 _PartFile = tuple[Part, Path]
 
 
@@ -160,17 +163,5 @@ class _Encoded:
 
 
 def _encode(rows: pl.DataFrame, file: Path | BytesIO) -> None:
-    compression, level = _packing(rows.height)
-    rows.write_parquet(
-        file, compression=compression, compression_level=level, row_group_size=_ROW_GROUP
-    )
-
-
-def _packing(rows: int) -> tuple[Literal["uncompressed", "zstd"], int | None]:
-    """The compression of a part, and its level: the fewer rows, the sooner later drops read it and write it anew.
-
-    To pack and unpack the smallest takes longer than all else that is done with their bytes.
-    """
-    if rows < _FEWEST_ROWS:
-        return "uncompressed", None
-    return "zstd", _QUICKLY if rows < _FEW_ROWS else None
+    level = _QUICKLY if rows.height < _FEW_ROWS else None
+    rows.write_parquet(file, compression="zstd", compression_level=level, row_group_size=_ROW_GROUP)
