@@ -90,6 +90,14 @@ def test_tiles_in_order_are_the_same_to_the_last_bit_however_events_come_and_are
     assert whole.height == build.build_tiles(rows.lazy(), spec, dtypes).rows.collect().height
     assert all(tiles(rows, piece).equals(whole) for piece in (1, 300, 4_000))
     assert tiles(rows.reverse(), 300).equals(whole)
+    years, own = 100 * 366 * 24 * HOUR, pl.col("user") - 7
+    before = rows.with_columns(own, pl.col("__time") - years)
+    early = tiles(before, 300)
+    assert early.equals(whole.with_columns(own, pl.col("^.*time.*$") - years))
+    monkeypatch.setattr(build, "_PLACES", 0)
+    assert tiles(rows, 300).equals(whole)
+    assert tiles(before, 300).equals(early)
+    monkeypatch.undo()
     monkeypatch.setattr(cache, "_AT_ONCE", 300)
     of_file = cache._in_order(rows.lazy(), rows.height, spec, dtypes).rows.collect()
     assert of_file.select(whole.columns).sort(*spec.entity, "__time").equals(whole)
