@@ -93,7 +93,7 @@ def _json(value: object) -> str:
 
 
 def _read(path: str, body: Mapping[str, Any]) -> _Call:
-    told = {name: value for name, value in body.items() if value not in (None, False)}
+    told = {name: value for name, value in body.items() if value is not None and value is not False}
     return _Call("POST", path, told, {"layout": "flat"})
 
 

@@ -24,7 +24,7 @@ from mlforge.serve.incoming.writing import write_frame
 from mlforge.serve.problems import Refused
 from mlforge.serve.threads import LOOKS, in_thread
 from mlforge.services.spec import SERVED, SERVED_AT
-from mlforge.sources.damage import DAMAGE
+from mlforge.sources.damage import UNDECODABLE
 
 VERSION, AS_OF = "@version", "@as_of"
 """The ends of the columns of a feature's version and of its `as_of`, behind its name."""
@@ -115,7 +115,10 @@ class ServedLog:
         for shape, rows in waiting.items():
             try:
                 await in_thread(LOOKS, self._write, shape, rows)
-            except (MlforgeError, *DAMAGE) as error:
+            except (
+                MlforgeError,
+                *UNDECODABLE,
+            ) as error:  # also of values that anybody may have sent
                 _log.warning(_NOT_LOGGED, service=shape.service, error=error)
                 if isinstance(error, OSError) or _is_of_the_disk(error):
                     self._waiting.setdefault(shape, []).extend(rows)

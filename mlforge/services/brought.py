@@ -119,6 +119,8 @@ def brought_as(value: Any, dtype: str, what: str) -> Any:
     try:
         if is_instant:
             return from_us(to_us(value if value.tzinfo is None else value.astimezone(UTC)))
+        if kind == kinds.TEXT:
+            value.encode()  # half a character of UTF-16 is no text of a column
         if dtype in INTEGERS:
             return pl.Series([value], dtype=polars_schema.to_polars(dtype)).item()
         if kind == kinds.FLOAT and not math.isfinite(value):

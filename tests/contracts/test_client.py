@@ -64,6 +64,9 @@ def test_values_and_rows_go_through_the_client_as_through_the_library(
             assert (await client.wait(drop))["done"] is True
             again = await client.service("plain", USERS)
             assert again.rows[1]["spend__amount__sum__7d"] == 2.0
+            for unfit in ({"max_age": 0}, {"at": 0}):  # no text, and not left out either
+                with pytest.raises(ServerRefused, match=f"{next(iter(unfit))} is 0"):
+                    await client.service("plain", USERS, **unfit)
             with pytest.raises(ServerRefused, match="did you mean 'plain'") as refused:
                 await client.service("plein", USERS)
             assert (refused.value.status, refused.value.reason) == (404, "unknown_service")

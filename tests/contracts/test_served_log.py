@@ -45,6 +45,7 @@ def project_of(tmp_path: Path, online: RedisStore, **options: Any) -> Definition
             derive={"waited": "seconds(t - when)"},
             **options,
         ),
+        Service("noted", [spend["amount__sum__7d"]], request={"note": pl.String}, **options),
         Service("silent", [spend]),
     ]
     definitions = project.definitions(spend, online_store=online, services=services)
@@ -178,6 +179,18 @@ def test_a_disk_that_takes_no_log_fails_no_answer_and_its_rows_wait(
     (definitions.root / "served").unlink()
     served(app)
     assert logged(definitions)["user_id"].to_list() == [1, 2], "more than there is room for"
+
+
+def test_a_text_that_no_column_holds_is_refused_and_keeps_no_other_rows_from_the_log(
+    tmp_path: Path, online: RedisStore
+) -> None:
+    definitions = project_of(tmp_path, online, log=1)
+    notes = [{"entities": [{"user_id": 1}], "request": [{"note": n}]} for n in ("\ud800", "ü")]
+    asked = [("/v1/services/noted", note) for note in notes]
+    answers = served(App(definitions), *asked, ("/v1/services/checkout", request(1)))
+    assert [answer.status_code for answer in answers] == [422, 200, 200]
+    assert logged(definitions, "noted")["note"].to_list() == ["ü"]
+    assert logged(definitions).height == 1
 
 
 @pytest.mark.parametrize("share", [0, -0.1, 1.01, True, "1%", float("nan")])

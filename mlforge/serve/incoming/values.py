@@ -104,6 +104,8 @@ def conversion(dtype: pl.DataType) -> Callable[[Any], Any]:
     return _one_of(*_KINDS.get(dtype.base_type(), ()))
 
 
+_EXACT_DIGITS = 15
+"""How many digits of a number of JSON a float keeps, whatever they are."""
 _MOST_FLOAT32 = 3.4028235677973366e38
 """The least float that Float32 holds as infinite."""
 _KINDS: dict[Any, tuple[type, ...]] = {
@@ -176,6 +178,9 @@ def _decimal(scale: int) -> Callable[[Any], Decimal]:
         number = Decimal(str(checked(value)))
         if not number.is_finite() or number != round(number, scale):
             raise ValueError("it has more digits than the column")
+        digits = max(len(number.as_tuple().digits), number.adjusted() + 1)
+        if type(value) is float and digits > _EXACT_DIGITS:
+            raise ValueError("it was rounded as it was read; a string keeps all digits")
         return number
 
     return convert

@@ -77,6 +77,9 @@ def test_values_that_share_no_dtype_are_refused(values: list[Any], said: str) ->
         (pl.Boolean(), 1),
         (pl.Int64(), 1.0),
         (pl.Decimal(5, 2), True),
+        (pl.Decimal(38, 2), json.loads("12345678901234567.89")),
+        (pl.Decimal(38, 0), json.loads("100000000000000000001.0")),
+        (pl.Decimal(38, 20), json.loads("0.12345678901234567891")),
     ],
 )
 def test_a_value_that_its_column_could_hold_only_as_another_is_refused(
