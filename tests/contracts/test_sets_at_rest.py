@@ -157,7 +157,7 @@ OFTEN = ("flipped", "gone")  # all the others are shown for tiles, which are fil
     "damage",
     [*OFTEN, *(pytest.param(n, marks=pytest.mark.slow) for n in DAMAGE if n not in OFTEN)],
 )
-@pytest.mark.parametrize("every", [1, 4])
+@pytest.mark.parametrize("every", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_damaged_sets_are_as_good_as_none_and_made_anew(
     damage: str, every: int, project: Project
 ) -> None:

@@ -143,7 +143,7 @@ def test_a_push_is_made_of_tiles_alone_whatever_fits_into_memory(
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-@pytest.mark.parametrize("every", [1, 3])
+@pytest.mark.parametrize("every", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_damaged_tiles_are_as_good_as_none(damage: str, every: int, project: Project) -> None:
     expected = of_events(project)
     for path in list((project.root / "store/spend/_tiles").iterdir())[::every]:
@@ -245,7 +245,9 @@ def test_tiles_of_other_bytes_under_the_same_name_are_not_used(project: Project)
     check(project)
 
 
-@pytest.mark.parametrize("amounts", [[0.0], [None], []], ids=str)
+@pytest.mark.parametrize(
+    "amounts", [[0.0], pytest.param([None], marks=pytest.mark.slow), []], ids=str
+)
 def test_a_file_of_nothing_goes_with_values_of_any_size(
     amounts: list[float | None], project: Project
 ) -> None:
