@@ -20,6 +20,7 @@ from mlforge.store.file_tasks import PartialWrite
 
 # So many bytes of events are held back at most, to be written together.
 _BATCH_BYTES = 32_000_000
+_FEW = 4  # partials of the latest version that are sought one by one; for more all are known by their hashes
 
 
 class PartialCache:
@@ -44,7 +45,7 @@ class PartialCache:
         self._prefix = partials.memo_prefix(feature, tables)
         self._feature, self._store, self._latest = feature, store, latest
         self._stored = store.partials_by_look(feature.name)
-        self._is_afresh = afresh
+        self._is_afresh, self._sought = afresh, 0
         self.on_disk: Set[str] = set() if afresh else self._stored
         # Of several, as after a kill amid a further forgetting, the served one counts: it is without all those rows.
         stored = sorted(self._stored, key=self._is_served) if store.forgotten() else ()
@@ -149,7 +150,7 @@ class PartialCache:
         self._store.begin_partials(self._feature.name, batch, self._feature.spec.timestamp)
 
     def _described(self, key: str) -> Partial | None:
-        return self._of_latest.get(key) or self._store.find_partial(self._feature.name, key)
+        return self._in_latest(key) or self._store.find_partial(self._feature.name, key)
 
     def _otherwise(self, partial: Partial) -> list[str]:
         """The columns that a partial may lack, and with a minus those that it has, because it was made for other needs."""
@@ -159,7 +160,7 @@ class PartialCache:
         present = {column.name for column in partial.schema}
         needed = present if (needs := _needs(spec)) is None else present & needs
         extra = {c.name for c in partial.schema if c.name not in needed and nested(c.dtype)}
-        if not extra and self._needed_before and partial.hash in self._of_latest:
+        if not extra and self._needed_before and self._in_latest(partial.hash) is not None:
             return []
         untyped = {column.name for column in partial.schema if column.dtype == "Null"}
         lacking = (untyped & needed) - {*spec.identity}
@@ -178,6 +179,14 @@ class PartialCache:
             return False
         before, now = _needs(self._latest.spec), _needs(self._feature.spec)
         return before is None or (now is not None and now <= before)
+
+    def _in_latest(self, key: str) -> Partial | None:
+        """The latest version's partial with this key; mostly that of a file which was too young to be known by its stat, one of the last."""
+        if self._sought >= _FEW or self._latest is None:
+            return self._of_latest.get(key)
+        self._sought += 1
+        newest_first = reversed(self._latest.partials)
+        return next((partial for partial in newest_first if partial.hash == key), None)
 
     @cached_property
     def _of_latest(self) -> dict[str, Partial]:
