@@ -14,6 +14,7 @@ import polars as pl
 from mlforge.core.disk import write_all
 from mlforge.core.failpoints import reach
 from mlforge.core.manifest import Manifest, Part
+from mlforge.core.side_by_side import each_ahead
 from mlforge.errors import IntegrityError
 from mlforge.frames.shared_results import are_shared, once
 from mlforge.store.local import io
@@ -53,7 +54,9 @@ class LocalTransaction(Transaction):
         with io.storage_errors(self.staged):
             fresh = self.staged / _FRESH
             fresh.mkdir()
-            written = [write_part(piece, fresh / f"{n}.parquet") for n, piece in enumerate(pieces)]
+            files = ((piece, fresh / f"{number}.parquet") for number, piece in enumerate(pieces))
+            # While a part is written, the next one is evaluated.
+            written = [*each_ahead(lambda file: write_part(*file), files, ahead=1)]
             reach("parts.written")
             self._parts = self._place([*self._shared(before), *written, *self._shared(after)])
             shutil.rmtree(fresh)
