@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Collection, Iterable, Sequence
 from itertools import chain, compress, count, filterfalse
 from typing import TYPE_CHECKING, TypeVar
@@ -16,9 +16,23 @@ _BLOCK = (
     4_096  # items of a slice: comparing slices takes a tenth of the time that comparing items takes
 )
 
+_last: deque[tuple[Sequence[object], Sequence[object], int]] = deque(maxlen=3)
+"""Long tuples that were compared last, and what both begin with: a refresh compares those of two versions again and again."""
+
 
 def alike(some: Sequence[object], other: Sequence[object]) -> int:
     """The number of things that both begin with and that are the very same, or lie in a stretch that is equal."""
+    if len(some) < _BLOCK or not (isinstance(some, tuple) and isinstance(other, tuple)):
+        return _alike(some, other)
+    for known in tuple(_last):
+        if known[0] is some and known[1] is other:
+            return known[2]
+    same = _alike(some, other)
+    _last.append((some, other, same))
+    return same
+
+
+def _alike(some: Sequence[object], other: Sequence[object]) -> int:
     place = 0
     while block := some[place : place + _BLOCK]:
         opposite = other[place : place + _BLOCK]
@@ -40,7 +54,7 @@ def differing(old: Sequence[T], new: Sequence[T]) -> tuple[Sequence[T], Sequence
     """Both without the very same things that they begin and end with."""
     head = alike(old, new)
     old, new = old[head:], new[head:]
-    tail = alike(old[::-1], new[::-1]) if old and new else 0
+    tail = _alike(old[::-1], new[::-1]) if old and new else 0
     return old[: len(old) - tail], new[: len(new) - tail]
 
 

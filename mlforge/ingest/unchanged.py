@@ -53,6 +53,10 @@ class UnchangedFiles:
         """Records and partials of these files and of others, sorted by path."""
         if not others:
             return self.records, self.partials
+        if not self.records or self.records[-1].path < min(record.path for record, _ in others):
+            in_order = sorted(others, key=lambda pair: pair[0].path)  # as of new files mostly
+            newest = tuple(record for record, _ in in_order), tuple(p for _, p in in_order)
+            return self.records + newest[0], self.partials + newest[1]
         records, partials = list(self.records), list(self.partials)
         for record, partial in others:
             place = bisect_right(records, record.path, key=_path)

@@ -22,10 +22,11 @@ def test_lists_differ_in_what_lies_between_what_they_begin_and_end_with(
         for _ in range(chance.randint(0, 2)):
             place = chance.randint(0, len(new))
             new[place : place + chance.randint(0, 2)] = [object()] * chance.randint(0, 2)
-        if chance.random() < 0.5:
-            new = tuple(new)
+        if chance.random() < 0.7:  # of tuples the answer is known when they are compared again
+            old, new = tuple(old), tuple(new)
+            alike(new, old)
         went, came = differing(old, new)
         head = alike(old, new)
-        assert [*old[:head], *went, *old[head + len(went) :]] == old
+        assert [*old[:head], *went, *old[head + len(went) :]] == [*old]
         assert [*new[:head], *came, *old[head + len(went) :]] == [*new]
         assert not (went and came) or (went[0] is not came[0] and went[-1] is not came[-1])
