@@ -7,6 +7,7 @@ import random
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -572,13 +573,17 @@ def test_a_bucket_that_goes_away_at_any_request_of_a_drop_loses_nothing(
     assert verify(store, ["spend"]) == []
 
 
-def test_books_that_another_machine_has_changed_are_not_overwritten(store):
+@pytest.mark.parametrize("is_read_meanwhile", [False, True])
+def test_books_that_another_machine_has_changed_are_not_overwritten(store, is_read_meanwhile):
     publish(store, FIRST, 1)
     other = elsewhere(store)
     with store.lock("spend"):
         mine = store.books("spend")
         with other.lock("spend"):
             other.write_books("spend", Books(pins=("1.0.0",)))
+        if is_read_meanwhile:  # as by a page of the same server
+            with ThreadPoolExecutor() as threads:
+                assert threads.submit(store.books, "spend").result().pins == ("1.0.0",)
         with pytest.raises(VersionConflict, match="another machine has changed its books"):
             store.write_books("spend", replace(mine, hold="because"))
     with store.lock("spend"):

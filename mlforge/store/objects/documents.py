@@ -19,7 +19,7 @@ from mlforge.errors import StoreBusy, StoreError, VersionConflict
 from mlforge.store.objects.document import RECENT, FeatureDocument
 from mlforge.store.objects.objects import Objects, Tag
 from mlforge.store.objects.stored_documents import ATTEMPTS, StoredDocument, StoredDocuments
-from mlforge.store.records import FileStateMap
+from mlforge.store.records import Books, FileStateMap
 
 
 @dataclass
@@ -35,6 +35,8 @@ class Session:
     """Versions that publishers have left and that nobody can serve any more; their numbers are free."""
     states: FileStateMap | None = None
     """The file states that are to be written with a version, or when the lock ends."""
+    books: Books | None = None
+    """The books that its holder goes by: others of this process may read the document meanwhile, which another machine has changed."""
     forgotten: int = 0
     """How many changes of what the store has forgotten the lock's holder knows at least."""
     stored: dict[str, int] = field(default_factory=dict)

@@ -54,7 +54,7 @@ class ErasingStore(RenamingStore):
         self._states.forget(folder.name)
         session = self._documents.session(name)
         if session is not None:
-            session.versions, session.states = [], None
+            session.versions, session.states, session.books = [], None, None
 
     def scrub(self, name: str, hashes: Collection[str], sorted_by: str | None = None) -> None:
         """Delete from the bucket, however young, all that no version names, and from the cache the partials and the same."""

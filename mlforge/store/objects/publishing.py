@@ -191,6 +191,8 @@ class Publisher:
             return replace(served, books=books)
 
         document = self._documents.change(self._name, serving)
+        if self._session is not None and books is not None:
+            self._session.books = books
         pointer = document.pointer
         is_served = pointer is not None and pointer.version == version
         return pointer if pointer and is_served else Pointer(version, document.recent[version])

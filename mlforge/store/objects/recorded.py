@@ -31,13 +31,19 @@ class RecordedStore(Store):
     _states: FileStates
 
     def books(self, name: str) -> Books:
-        """The books in the feature's document."""
-        document = self._documents.read(checked(name))
-        return document.books if document else Books()
+        """The books in the feature's document; while this thread holds the lock, as it read them first or wrote them last."""
+        session = self._documents.session(checked(name))
+        if session is not None and session.books is not None:
+            return session.books
+        document = self._documents.read(name)
+        books = document.books if document else Books()
+        if session is not None:
+            session.books = books
+        return books
 
     def write_books(self, name: str, books: Books) -> None:
         """Replace the books in the feature's document; VersionConflict if another machine has changed them meanwhile."""
-        before = self.books(name)
+        before, session = self.books(name), self._documents.session(name)
 
         def replaced(document: FeatureDocument) -> FeatureDocument:
             if document.books not in (before, books):
@@ -45,6 +51,8 @@ class RecordedStore(Store):
             return replace(document, books=books)
 
         self._documents.change(name, replaced)
+        if session is not None:
+            session.books = books
         reach("books.written")
 
     def file_states(self, name: str) -> FileStateMap:
