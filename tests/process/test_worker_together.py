@@ -95,6 +95,18 @@ def test_features_that_wait_together_are_served_by_one_job(idle):
     assert not JobQueue(idle.project.redis, idle.project.scope).waiting()
 
 
+def test_a_large_intake_reads_files_for_the_features_whose_jobs_wait_and_no_others(idle):
+    dropped(idle)
+    queue = idle.project.work_queue
+    leased, failed = (queue.read([name])[0] for name in NAMES[2:4])
+    assert queue.start(leased.feature, leased.queued)
+    queue.failed(queue.start(failed.feature, failed.queued), "as always")
+
+    beside = together.waiting_beside(idle.project, NAMES[0])
+
+    assert [each.feature.name for each in beside] == [NAMES[1], *NAMES[4:]]
+
+
 def test_a_feature_that_fails_ends_its_job_and_no_other_feature_s(one_is_bad):
     (one_is_bad.folder / "fail").touch()
     dropped(one_is_bad)
