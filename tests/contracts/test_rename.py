@@ -256,10 +256,10 @@ def test_the_lock_of_a_feature_that_is_renamed_just_before_it_is_taken_is_refuse
     step = "_locked" if place is LocalStore else "_exclusive"
     take = getattr(place, step)
 
-    def take_late(store: Store, name: str) -> Any:
+    def take_late(store: Store, name: str, *wait: bool) -> Any:
         if store is late:
             shop.store.rename("spend", "outlay")
-        return take(store, name)
+        return take(store, name, *wait)
 
     monkeypatch.setattr(place, step, take_late)
     with pytest.raises(FeatureNotFound, match="spend was renamed to outlay"), late.lock("spend"):
