@@ -14,6 +14,7 @@ from mlforge.core.arguments import shown
 from mlforge.errors import RetrievalError
 from mlforge.frames import interop
 from mlforge.sources.damage import DAMAGE
+from mlforge.sources.place import is_skipped
 
 SPILLED = "spine.parquet"
 
@@ -174,10 +175,11 @@ def spine_of(spine: Any, scratch: Path) -> Spine:
 
 
 def _files(path: Path) -> list[Path]:
-    """The parquet files of a path, a folder's in the order of their names."""
+    """The parquet files of a path, a folder's in the order of their names; hidden ones are not whole, as in a source."""
     if path.is_file():
         return [path]
-    files = sorted(path.glob("*.parquet")) if path.is_dir() else []
+    named = path.glob("*.parquet") if path.is_dir() else ()
+    files = sorted(file for file in named if not is_skipped(file.name))
     if not files:
         what = "has no parquet file" if path.is_dir() else "does not exist"
         raise RetrievalError(f"the spine {path} {what}; give a parquet file, or a folder of them")

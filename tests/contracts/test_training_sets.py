@@ -32,6 +32,7 @@ from mlforge.maintenance.retention import Retention
 from mlforge.metrics import Rolling
 from mlforge.training_sets import writing
 from mlforge.training_sets.slices import TimeHistogram
+from mlforge.training_sets.spines import spine_of
 from tests.support.projects import Project, at, rows
 
 NEWEST = Retention(newest=1)
@@ -292,6 +293,13 @@ def test_a_folder_with_something_in_it_is_never_overwritten(
     training_set(spine(), ["spend"], project.store, out)
     with pytest.raises(RetrievalError, match="never overwritten; name another folder"):
         training_set(spine(), ["spend"], project.store, out)
+
+
+def test_hidden_files_of_a_folder_are_no_rows_of_a_spine(tmp_path: Path) -> None:
+    for name in ("b", "a", ".a", "_left"):
+        pl.DataFrame({"name": [name]}).write_parquet(tmp_path / f"{name}.parquet")
+    [frame] = spine_of(tmp_path, tmp_path).batches(10)
+    assert frame["name"].to_list() == ["a", "b"]
 
 
 def test_a_spine_that_changes_while_it_is_read_is_refused(
