@@ -394,6 +394,10 @@ def test_values_are_taken_by_the_dtypes_of_the_files() -> None:
     frame = frame_of([row, {"n": None}], dtypes, [])
     assert dict(frame.schema) == {**dtypes, "new": pl.String()}
     assert frame["at"].dt.hour()[0] == 0
+    finer = frame_of([row, {"at": "2026-01-02T00:00:00.123456Z"}], dtypes, [])["at"]
+    assert finer.dt.microsecond().to_list() == [0, 123456], (
+        "milliseconds would put it before its time"
+    )
     for name, value in (
         ("price", "1.505"),
         ("n", 300),

@@ -11,7 +11,14 @@ from typing import Any, NoReturn
 import polars as pl
 
 from mlforge.core.arguments import shown
-from mlforge.serve.incoming.values import NO_JSON, Row, check_names, conversion, dtype_of
+from mlforge.serve.incoming.values import (
+    NO_JSON,
+    Row,
+    check_names,
+    conversion,
+    dtype_of,
+    fine_enough,
+)
 from mlforge.serve.problems import Refused
 from mlforge.sources.damage import UNDECODABLE
 
@@ -126,6 +133,7 @@ def _column(name: str, values: Sequence[Any], dtype: pl.DataType, bad: dict[int,
         except (TypeError, ValueError, OverflowError, InvalidOperation):
             converted.append(None)
             bad.setdefault(number, f"{name} is {shown(value)}, not {dtype}")
+    dtype = fine_enough(dtype, converted)
     try:
         return pl.Series(name, converted, dtype, strict=True)
     except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):

@@ -161,6 +161,14 @@ def _struct(fields: Mapping[str, Callable[[Any], Any]]) -> Callable[[Any], Row]:
     return each
 
 
+def fine_enough(dtype: pl.DataType, values: Iterable[Any]) -> pl.DataType:
+    """The dtype of a column of these values: in microseconds where one is finer than its milliseconds, which would put it before its time."""
+    if not isinstance(dtype, pl.Datetime) or dtype.time_unit != "ms":
+        return dtype
+    is_finer = any(value is not None and value.microsecond % 1000 for value in values)
+    return pl.Datetime("us", dtype.time_zone) if is_finer else dtype
+
+
 def _zoned(value: str) -> datetime:
     """An instant; a text without a zone is UTC."""
     instant = datetime.fromisoformat(value)
