@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from mlforge.build.result import Options
 from mlforge.build.usable import complete
-from mlforge.core.list_diff import lacking
+from mlforge.core.list_diff import differing, lacking
 from mlforge.features.feature import Feature
 from mlforge.ingest.unchanged import UnchangedFiles, of_version
 from mlforge.sources.listing import Listing
@@ -64,9 +64,8 @@ def _named(
         return None
     if latest.source != source.text:
         return None
-    if len(latest.sources) != len(unchanged.stats) and not all(
-        record.path in states for record in latest.sources
-    ):
+    others, _ = differing(latest.sources, unchanged.records)  # few, as the rest is unchanged
+    if not all(record.path in states for record in others):
         return None
     unsure = () if len(states) == len(unchanged.stats) else lacking(states, unchanged.stats)
     books = snapshot.books

@@ -20,7 +20,7 @@ from mlforge.store.file_tasks import PartialWrite
 
 # So many bytes of events are held back at most, to be written together.
 _BATCH_BYTES = 32_000_000
-_FEW = 4  # partials of the latest version that are sought one by one; for more all are known by their hashes
+_FEW = 16  # partials of the latest version that are sought one by one; for more all are known by their hashes
 
 
 class PartialCache:
