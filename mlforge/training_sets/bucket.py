@@ -88,7 +88,7 @@ class BucketFiles(SetFiles):
 
     def _fetched(self, key: str) -> Path:
         path = self.scratch / key.replace("/", "-")
-        if not path.exists() and not self._objects.download(key, path):
+        if not path.exists() and not _arrived(self._objects, key, path):
             raise self._given_up(key)
         return path
 
@@ -178,11 +178,18 @@ def fetched(objects: Objects, name: str, folder: Path) -> Path:
     if path.is_file():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
+    if not _arrived(objects, name, path):
+        raise IntegrityError(f"{objects.url}/{name} is missing; make the training set again")
+    return path
+
+
+def _arrived(objects: Objects, name: str, path: Path) -> bool:
+    """Whether there is such an object; its file is at the path then, whole: others of this process may look there meanwhile."""
     arriving = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        if not objects.download(name, arriving):
-            raise IntegrityError(f"{objects.url}/{name} is missing; make the training set again")
-        arriving.replace(path)
+        is_there = objects.download(name, arriving)
+        if is_there:
+            arriving.replace(path)
+        return is_there
     finally:
         arriving.unlink(missing_ok=True)
-    return path

@@ -21,6 +21,7 @@ from mlforge.errors import IntegrityError, RetrievalError, StoreError, TaskRefus
 from mlforge.metrics import Rolling
 from mlforge.store import LocalStore, ObjectStore
 from mlforge.training_sets import shared_writing, stored_set
+from mlforge.training_sets.bucket import BucketFiles
 from tests.support.object_servers import BUCKET, seaweed
 from tests.support.objects import MemoryObjects
 from tests.support.projects import Project, rows
@@ -258,3 +259,20 @@ def test_a_set_on_a_real_server_whose_process_is_killed_is_not_there_and_is_swep
         assert {*store.books("spend").sets} >= {made.document.id}
         assert left not in store.books("spend").sets
         assert {key.partition("/")[0] for key in keys} == {made.document.id, "training_set.json"}
+
+
+def test_a_file_whose_download_ends_midway_is_fetched_anew(tmp_path: Path) -> None:
+    objects = MemoryObjects({})
+    files = BucketFiles(objects, "set", tmp_path)
+    objects.put("set/_making/aside/spine", b"whole")
+
+    def cut(deed: str, key: str) -> None:
+        [arrived] = tmp_path.iterdir()
+        arrived.write_bytes(b"who")
+        raise StoreError("the connection is gone")
+
+    objects.after = cut
+    with pytest.raises(StoreError, match="the connection is gone"):
+        files.found("aside/spine")
+    objects.after = lambda deed, key: None
+    assert files.found("aside/spine").read_bytes() == b"whole"
