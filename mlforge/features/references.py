@@ -15,6 +15,7 @@ from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from mlforge.features.ast_form import nested
+from mlforge.features.own_classes import members
 
 _LIBRARY_FOLDERS = {"site-packages", "dist-packages"}
 _ANNOTATIONS = {"__annotate__", "<generic parameters>"}
@@ -94,6 +95,7 @@ def reachable(function: object) -> list[object]:
             queue.extend(references(value, home).values())
         elif isinstance(value, type):
             queue.extend(members(value).values() if home.owns_type(value) else ())
+            queue.extend([type(value)] if home.owns_type(type(value)) else ())
         else:
             queue.extend(parts(value).values())
             queue.extend([type(value)] if home.owns_type(type(value)) else ())
@@ -121,26 +123,6 @@ def parts(value: object) -> Mapping[str, object]:
     if dataclasses.is_dataclass(value):
         return {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
     return {}
-
-
-def members(kind: type) -> dict[str, object]:
-    """Definitions in the body of a class, without what Python or a decorator wrote into it."""
-    generated = dataclasses.is_dataclass(kind) or hasattr(kind, "_fields")
-    return {
-        name: value
-        for name, value in vars(kind).items()
-        if isinstance(value, (FunctionType, *_WRAPPERS))
-        or not (name.startswith("_") and name.endswith("_"))
-        if not (
-            generated
-            and name.startswith("__")
-            and isinstance(value, FunctionType)
-            and value.__code__.co_filename == "<string>"
-        )
-    }
-
-
-_WRAPPERS = (property, staticmethod, classmethod, functools.cached_property)
 
 
 def _top(module: str) -> str:
@@ -187,6 +169,8 @@ def _imports(code: CodeType, namespace: dict[str, Any], home: Home) -> Iterator[
             if not home.owns(name):
                 continue
             module = importlib.import_module(name)
+            if not imported_names:  # `import kit.tools` gives the name of the package
+                yield importlib.import_module(_top(name))
             for inner in imported_names or ():
                 if not hasattr(module, inner):
                     yield importlib.import_module(f"{name}.{inner}")
@@ -207,7 +191,7 @@ def _attributes(
         if id(module) in seen or not home.owns(_text(getattr(module, "__name__", ""))):
             continue
         seen.add(id(module))
-        for name in names:
+        for name in (*names, "__getattr__"):  # which gives the names that it lacks
             if name in vars(module):
                 more[f"{path}.{name}"] = value = vars(module)[name]
                 if isinstance(value, ModuleType):

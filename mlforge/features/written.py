@@ -31,7 +31,8 @@ from mlforge.features.hidden_state import (
     state_of,
 )
 from mlforge.features.known_texts import KnownTexts, TooDeepError
-from mlforge.features.references import Home, members, module_of, parts, references
+from mlforge.features.own_classes import members
+from mlforge.features.references import Home, module_of, parts, references
 from mlforge.features.texts import (
     buffer_text,
     columns_of,
@@ -202,7 +203,8 @@ class _Scribe:
             else ()
         )
         bases = map(self.text, kind.__bases__)
-        return pack("class", *bases, *fields, *self._items(members(kind)))
+        meta = {"metaclass": type(kind)} if self._home.owns_type(type(kind)) else {}
+        return pack("class", *bases, *fields, *self._items(members(kind) | meta))
 
     def _items(self, named: Mapping[str, object]) -> list[str]:
         return [pack(name, self._named(name, value)) for name, value in sorted(named.items())]

@@ -205,6 +205,14 @@ def test_constants_count_by_value(what: str, load: Load) -> None:
         "import functools\n@functools.cache\ndef h():\n    return VALUE\ndef f(df):\n    return h()",
         "TABLE = {'k': lambda: VALUE}\n\ndef f(df):\n    return TABLE['k']()",
         "def a(n):\n    return b(n)\ndef b(n):\n    return a(n) if n else VALUE\ndef f(df):\n    return a(1)",
+        "from dataclasses import dataclass\n@dataclass(slots=True)\nclass K:\n    x: int = VALUE\ndef f(df):\n    return K().x",
+        "from dataclasses import dataclass, field\n@dataclass\nclass K:\n    x: list = field(default_factory=lambda: [VALUE])\ndef f(df):\n    return K().x",
+        "from dataclasses import dataclass, field\n@dataclass\nclass K:\n    x: int = field(default=0, compare=VALUE > 1)\ndef f(df):\n    return K(1) == K(2)",
+        "from dataclasses import dataclass\n@dataclass(order=VALUE > 1)\nclass K:\n    x: int\ndef f(df):\n    return max(K(1), K(2))",
+        "import functools\nclass K:\n    @functools.cache\n    def __call__(self, df):\n        return VALUE\nf = K()",
+        "class D:\n    def __init__(self, run): self.run = run\n    def __get__(self, k, of=None): return lambda df: self.run(k, df)\nclass K:\n    @D\n    def __call__(self, df):\n        return VALUE\nf = K()",
+        "class M(type):\n    @property\n    def x(cls): return VALUE\nclass K(metaclass=M): pass\ndef f(df):\n    return K.x",
+        "class K:\n    _x_ = VALUE\ndef f(df):\n    return K._x_",
         "exec('def f(df): return VALUE')",
         "f = eval('lambda df: VALUE')",
     ],
@@ -227,13 +235,22 @@ def test_a_constant_counts_wherever_it_is_used(body: str, load: Load) -> None:
             "kit/own_tools",
         ),
         ("def f(df):\n    import kit.own_tools as t\n    return t.clean(df)", "kit/own_tools"),
+        ("def f(df):\n    import kit.more\n    return kit.clean(df)", "kit/__init__"),
     ],
 )
 def test_helpers_in_modules_beside_it_count(use: str, where: str, load: Load) -> None:
     clean = "def clean(df):\n    return df.filter({})\n"
     hashes = [
-        code_hash(load(use, {"kit/__init__": "", where: clean.format(n)}).f) for n in (1, 2, 1)
+        code_hash(load(use, {"kit/__init__": "", "kit/more": "", where: clean.format(n)}).f)
+        for n in (1, 2, 1)
     ]
+    assert hashes[0] == hashes[2] != hashes[1]
+
+
+def test_names_that_a_module_beside_it_makes_when_asked_count(load: Load) -> None:
+    use = "import own_tools\ndef f(df):\n    return df * own_tools.RATE"
+    made = "def __getattr__(name):\n    return {{'RATE': {}}}[name]\n"
+    hashes = [code_hash(load(use, {"own_tools": made.format(n)}).f) for n in (1, 2, 1)]
     assert hashes[0] == hashes[2] != hashes[1]
 
 
