@@ -117,7 +117,8 @@ def hash_of(
     places: Sequence[str],
 ) -> str:
     """SHA-256 over definitions, in hex; places: where their stores are, described."""
-    described = [describe(service) for service in services]
+    # As a text, since the order of columns is part of a service's answers.
+    described = [json.dumps([describe(service), service.log]) for service in services]
     decisive = [
         {feature.name: describe_feature(feature) for feature in features},
         asdict(settings),
@@ -139,6 +140,7 @@ def describe_feature(feature: Feature) -> Mapping[str, object]:
         "description": feature.description,
         "engine": feature.engine,
         "incremental": feature.incremental,
+        **({"sealed_after": str(feature.sealed_after)} if feature.sealed_after else {}),
         **({"table_rules": _table_rules(feature)} if feature.table_rules else {}),
         **({"defaults": described_defaults(feature.defaults)} if feature.defaults else {}),
     }

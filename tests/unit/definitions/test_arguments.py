@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 import mlforge.validators as v
-from mlforge import Definitions, feature, get_online_features, get_training_data
+from mlforge import Definitions, Service, feature, get_online_features, get_training_data
 from mlforge.errors import ColumnNotFound, DefinitionError, MlforgeError, near_names
 from mlforge.metrics import Rolling, ToDate
 from mlforge.online import RedisStore
@@ -284,6 +284,18 @@ def test_what_selects_features_must_be_names():
         ({}, {"follow_links": True}),
         ({}, {"engine": "duckdb"}),
         ({}, {"store": LocalStore("/elsewhere")}),
+        (
+            {"features": [defined(source="s3://in/")]},
+            {"features": [defined(source="s3://in/", sealed_after="2d")]},
+        ),
+        (
+            {"services": [Service("ask", ["spend"])]},
+            {"services": [Service("ask", ["spend"], log=0.5)]},
+        ),
+        (
+            {"services": [Service("ask", ["spend"], request={"a": pl.Int64, "b": pl.Int64})]},
+            {"services": [Service("ask", ["spend"], request={"b": pl.Int64, "a": pl.Int64})]},
+        ),
     ],
 )
 def test_whatever_decides_where_work_goes_is_in_the_hash(one, other):
