@@ -15,6 +15,7 @@ from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from mlforge.features.ast_form import nested
+from mlforge.features.indirect_names import added_to_frames, named_in_queries
 from mlforge.features.own_classes import members
 
 _LIBRARY_FOLDERS = {"site-packages", "dist-packages"}
@@ -46,6 +47,12 @@ class Home:
         """Whether a class was written here."""
         return self.owns(_text(kind.__module__))
 
+    def owns_value(self, value: object) -> bool:
+        """Whether a function or a class was written here."""
+        if isinstance(value, FunctionType):
+            return self.owns(module_of(value))
+        return isinstance(value, type) and self.owns_type(value)
+
 
 def module_of(function: FunctionType) -> str:
     """Where a function's code is from; unlike `__module__` it is not changed by `functools.wraps`."""
@@ -75,6 +82,9 @@ def references(function: FunctionType, home: Home) -> dict[str, object]:
             by_name.setdefault(name, function.__globals__[name])
         for module in _imports(code, function.__globals__, home):
             by_name.setdefault(f"import {module.__name__}", module)
+    texts = [*_texts(function), *(value for value in by_name.values() if isinstance(value, str))]
+    by_name |= named_in_queries(names, texts, function.__globals__)
+    by_name |= added_to_frames(sorted(names), home.owns_value)
     return by_name | _attributes(by_name, sorted(names), home)
 
 
@@ -146,6 +156,13 @@ def is_installed(package: str) -> bool:
         return False
     places = [spec.origin or "", *(spec.submodule_search_locations or ())]
     return any(not _LIBRARY_FOLDERS.isdisjoint(PurePath(place).parts) for place in places)
+
+
+def _texts(function: FunctionType) -> Iterator[str]:
+    """The texts in a function's code, but for its docstring."""
+    for code in nested(function.__code__):
+        constants = (text for text in code.co_consts if isinstance(text, str))
+        yield from (text for text in constants if text != function.__doc__)
 
 
 def _globals(code: CodeType) -> set[str]:

@@ -13,7 +13,9 @@ from textwrap import dedent
 from types import ModuleType
 from typing import Any
 
+import polars as pl
 import pytest
+from polars.api import NameSpace
 
 from mlforge.features.code_hash import code_hash
 
@@ -213,6 +215,9 @@ def test_constants_count_by_value(what: str, load: Load) -> None:
         "class D:\n    def __init__(self, run): self.run = run\n    def __get__(self, k, of=None): return lambda df: self.run(k, df)\nclass K:\n    @D\n    def __call__(self, df):\n        return VALUE\nf = K()",
         "class M(type):\n    @property\n    def x(cls): return VALUE\nclass K(metaclass=M): pass\ndef f(df):\n    return K.x",
         "class K:\n    _x_ = VALUE\ndef f(df):\n    return K._x_",
+        "import polars as pl\nrates = pl.DataFrame({'rate': [VALUE]})\ndef f(df):\n    return pl.sql('select * from df, rates')",
+        "import polars as pl\nrates = pl.LazyFrame({'rate': [VALUE]})\nQUERY = 'select * from df, rates'\ndef f(df):\n    return pl.sql(QUERY)",
+        "def f(df):\n    return df.to_pandas().query('a > @VALUE')",
         "exec('def f(df): return VALUE')",
         "f = eval('lambda df: VALUE')",
     ],
@@ -220,6 +225,26 @@ def test_constants_count_by_value(what: str, load: Load) -> None:
 def test_a_constant_counts_wherever_it_is_used(body: str, load: Load) -> None:
     hashes = [code_hash(load(f"VALUE = {value}\n{body}\n").f) for value in (1, 2, 1)]
     assert hashes[0] == hashes[2] != hashes[1]
+
+
+def test_methods_and_namespaces_that_were_put_onto_frames_count(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = """
+        def rated(df): return df * VALUE
+        class Shop:
+            def rate(self): return VALUE
+        def f(df): return df.rated()
+        def g(df): return df.with_columns(pl.col("a").shop.rate())
+    """
+    hashes = []
+    for value in (1, 2, 1):
+        module = load(f"import polars as pl\nVALUE = {value}\n{dedent(text)}")
+        monkeypatch.setattr(pl.DataFrame, "rated", module.rated, raising=False)
+        monkeypatch.setattr(pl.Expr, "shop", NameSpace("shop", module.Shop), raising=False)
+        hashes.append((code_hash(module.f), code_hash(module.g)))
+    assert hashes[0] == hashes[2]
+    assert all(one != two for one, two in zip(hashes[0], hashes[1], strict=True))
 
 
 @pytest.mark.parametrize(
