@@ -217,10 +217,11 @@ class _Scribe:
             self._names.pop()
 
     def _in_any_order(self, items: Set[object]) -> list[str]:
-        """The texts of a set's items; just their number where texts depend on the order, which is another one in each process."""
-        texts = self._texts.in_any_order(map(self.text, items))
+        """The texts of a set's items, which come in another order in each process; just their number where these are not to be had."""
+        kinds = sorted({kind for kind in map(type, items) if kind not in _PLAIN}, key=name_of)
+        texts = self._texts.in_any_order(items, self.text, kinds)
         if texts is None:
-            self._hide("a set whose objects lead to one another,")
+            self._hide("a set whose objects lead to one another in too many ways, or lie too deep,")
             return [f"cycles among {len(items)}"]
         return texts
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
+from random import Random
 from typing import Any
 
 import polars as pl
@@ -91,12 +93,43 @@ def test_a_hash_follows_from_no_order_of_a_set(made: Callable[[Sequence[int]], A
     assert len({state.look() for state in states}) == 1
 
 
-def test_a_set_whose_objects_lead_to_one_another_is_told_by_its_name() -> None:
+def test_any_objects_that_lead_to_one_another_are_told_alike_in_any_order_of_sets() -> None:
+    seeded = Random(1)
+    for count in (2, 3, 4, 5) * 5:
+        lead = {
+            n: seeded.sample(range(count), seeded.randint(0, min(3, count))) for n in range(count)
+        }
+        in_sets = [seeded.random() < 0.5 for _ in range(count)]
+        states = [CodeState(using(_leading(lead, in_sets, seeded))) for _ in range(6)]
+        assert len({state.look() for state in states}) == 1
+        assert all(state.tells_all for state in states)
+
+
+def _leading(lead: Mapping[int, Sequence[int]], in_sets: Sequence[bool], seeded: Random) -> Any:
+    """A set of objects that lead to others by lists or sets, whose order is drawn."""
+    nodes: list[Any] = [Node(number) for number in lead]
+    for node, of_set in zip(nodes, in_sets, strict=True):
+        others = [nodes[other] for other in lead[node.number]]
+        node.near = {*seeded.sample(others, len(others))} if of_set else others
+    return {*seeded.sample(nodes, len(nodes))}
+
+
+def test_members_of_an_enum_in_a_set_are_part_of_the_hash() -> None:
+    colours = Enum("colours", "RED GREEN BLUE")
+    one, two = (CodeState(using({colours.RED, other})) for other in (colours.GREEN, colours.BLUE))
+    assert one.tells_all
+    assert one.hash != two.hash
+
+
+def test_a_set_whose_objects_lead_to_one_another_in_many_ways_is_told_by_its_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(known_texts, "MOST_AGAIN", 10)
     state = CodeState(using({*ring(ORDERS[0])}))
     assert not state.tells_all
     [told] = state.warnings()
     assert told.startswith(
-        "its code uses value, a set whose objects lead to one another, of which only the name is known"
+        "its code uses value, a set whose objects lead to one another in too many ways"
     )
 
 
