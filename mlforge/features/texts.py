@@ -57,13 +57,25 @@ def plan_text(frame: pl.LazyFrame) -> str:
         return frame.explain(optimized=False)
 
 
-def content_texts(value: Any) -> tuple[str, str]:
-    """Schema and rows of anything that speaks Arrow."""
-    frame = value if isinstance(value, pl.DataFrame) else pl.DataFrame(value)
+def content_texts(value: Any) -> tuple[str, str] | None:
+    """Schema and rows of anything that speaks Arrow; None of what holds values that Arrow has not."""
+    try:
+        frame = _as_frame(value)
+    except Exception:  # noqa: BLE001 - a foreign value may raise anything
+        return None
     hashed = hashlib.sha256()
     for part in frame.iter_slices(_ROWS):
         hashed.update(repr(part.rows()).encode("utf-8", "surrogatepass"))
     return repr(frame.schema), hashed.hexdigest()
+
+
+def _as_frame(value: Any) -> pl.DataFrame:
+    if isinstance(value, pl.DataFrame):
+        return value
+    try:
+        return pl.DataFrame(value)
+    except pl.exceptions.SchemaError:  # a column alone, as a series of pandas
+        return pl.Series(value).to_frame()
 
 
 def buffer_text(value: Any) -> str | None:

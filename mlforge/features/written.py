@@ -147,8 +147,8 @@ class _Scribe:
                 return pack("builtin", str(value.__module__), value.__qualname__, *bound)
             case os._Environ():
                 return "environment"
-        if hasattr(kind, "__arrow_c_stream__"):
-            return pack(self.text(kind), *content_texts(value), *self._index(value))
+        if hasattr(kind, "__arrow_c_stream__") and (content := content_texts(value)) is not None:
+            return pack(self.text(kind), *content, *self._index(value))
         if inner := parts(value):
             return pack(self.text(kind), *self._items(inner), *self._rest(value, inner))
         if isinstance(value, Mapping):

@@ -132,6 +132,10 @@ CONSTANTS = {
     "series": ("pl.Series([1, 2])", "pl.Series([1, 2], dtype=pl.Int8)"),
     "lazy frame": ("pl.LazyFrame({'a': [1]})", "pl.LazyFrame({'a': [2]})"),
     "pandas": ("pd.DataFrame({'a': range(999)})", "pd.DataFrame({'a': [*range(998), 0]})"),
+    "series of pandas": ("pd.Series([1, 2], name='a')", "pd.Series([1, 3], name='a')"),
+    "name of a series of pandas": ("pd.Series([1, 2], name='a')", "pd.Series([1, 2], name='b')"),
+    "pandas of mixed values": ("pd.DataFrame({'a': [1, 'x']})", "pd.DataFrame({'a': [1, 'y']})"),
+    "column of arrow": ("pa.chunked_array([[1, 2]])", "pa.chunked_array([[1, 3]])"),
     "array": ("np.arange(5000)", "np.arange(5000) % 4999"),
     "array of objects": ("np.array(['a', None], dtype=object)", "np.array(['b', None], dtype=object)"),
     "array of times": ("np.arange(2000).astype('M8[s]')", "(np.arange(2000) % 1999).astype('M8[s]')"),
@@ -155,7 +159,7 @@ from collections import defaultdict, namedtuple
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-import numpy as np, pandas as pd, polars as pl, polars.selectors as cs
+import numpy as np, pandas as pd, polars as pl, polars.selectors as cs, pyarrow as pa
 
 class Colour(enum.Enum):
     RED = 1
