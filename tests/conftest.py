@@ -49,10 +49,8 @@ UNIT = Path(__file__).parent / "unit"
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """On two cores three processes, for slow tests four: some work while others wait for processes that they have started. Unit tests wait for none."""
-    if _are_unit_tests_alone(config):
-        return 2
-    return 4 if config.getoption("markexpr") == "slow" else 3
+    """Three processes on two cores: one works while another waits for a process that it has started. Unit tests wait for none."""
+    return 2 if _are_unit_tests_alone(config) else 3
 
 
 def _are_unit_tests_alone(config: pytest.Config) -> bool:
