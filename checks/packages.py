@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
+from mlforge.core.syntax import module_tree
+
 ROOT = Path(__file__).parent.parent
 PICTURE = ROOT / "docs" / "packages.svg"
 FACES = {"metrics", "validators", "__init__", "__main__", "templates"}
@@ -39,7 +41,7 @@ def imports(root: Path = ROOT) -> Graph:
 @cache
 def parsed(path: Path) -> ast.Module:
     """The syntax tree of a file, which every check looks at."""
-    return ast.parse(path.read_text(encoding="utf-8"))
+    return module_tree(path.read_text(encoding="utf-8"))
 
 
 def _room(parts: list[str] | tuple[str, ...]) -> str | None:

@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from mlforge.build.keeping import definition_hash
+from mlforge.core.syntax import module_tree
 from mlforge.definitions.taken_names import shown
 from mlforge.errors import DefinitionError
 from mlforge.features.feature import Feature, feature
@@ -74,7 +75,7 @@ def _replaced(module: ModuleType, file: str) -> Iterator[tuple[str, tuple[int, i
 def _functions(module: ModuleType, file: str) -> Iterator[ast.FunctionDef]:
     """The functions below `@feature(...)` of a module's own block; none where its text cannot be read."""
     try:
-        tree = ast.parse(Path(file).read_bytes())
+        tree = module_tree(Path(file).read_bytes())
     except (OSError, ValueError, SyntaxError, RecursionError):
         return
     for node in tree.body:

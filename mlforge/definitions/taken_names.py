@@ -16,6 +16,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 
+from mlforge.core.syntax import module_tree
 from mlforge.errors import DefinitionError
 
 LIBRARY = Path(__file__).parent.parent
@@ -214,7 +215,7 @@ def _uses(file: Path) -> dict[str, set[str]]:
 def _tree(file: Path) -> ast.Module:
     """A file's code; an empty one where it cannot be read."""
     try:
-        return ast.parse(file.read_bytes())
+        return module_tree(file.read_bytes())
     except (OSError, ValueError, SyntaxError, RecursionError):
         return ast.Module([], [])
 

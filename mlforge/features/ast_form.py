@@ -10,6 +10,8 @@ from functools import lru_cache
 from types import CodeType
 from typing import Any
 
+from mlforge.core.syntax import module_tree
+
 # What says nothing about behaviour, or is described elsewhere, wherever it occurs.
 _SILENT = {"annotation", "ctx", "kind", "returns", "type_comment", "type_ignores", "type_params"}
 _Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
@@ -59,7 +61,7 @@ def _parse(text: str, filename: str) -> tuple[ast.Module, CodeType] | None:
         return None
     try:
         with warnings.catch_warnings(action="ignore"):  # shown already when the module was imported
-            return ast.parse(text), compile(text, filename, "exec", dont_inherit=True)
+            return module_tree(text), compile(text, filename, "exec", dont_inherit=True)
     except (SyntaxError, ValueError):
         return None
 

@@ -13,6 +13,7 @@ import polars as pl
 from mlforge.core.feature_spec import SOURCE, FeatureSpec
 from mlforge.core.nested import Nested, nested
 from mlforge.core.schema import INSTANT, Column, Schema, list_of
+from mlforge.core.syntax import expression_tree
 from mlforge.core.values import TimeRange
 from mlforge.core.widening import EXACT_IN_FLOAT, casts
 from mlforge.errors import DataError
@@ -67,7 +68,7 @@ def parse_dtype(text: str) -> pl.DataType:
     if (outer := nested(text)) is not None:
         return _nested(outer, parse_dtype)
     try:
-        dtype = _evaluated(ast.parse(text, mode="eval").body)
+        dtype = _evaluated(expression_tree(text))
     except (SyntaxError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{text!r} is no dtype of polars") from error
     dtype = dtype() if isinstance(dtype, type) else dtype

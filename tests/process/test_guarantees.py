@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from checks.packages import blocks
+from mlforge.core.syntax import module_tree
 from tests.support.paths import ROOT
 
 PAGE = ROOT / "docs" / "guarantees.md"
@@ -16,7 +17,7 @@ PAGE = ROOT / "docs" / "guarantees.md"
 @cache
 def known_tests(file: str) -> dict[str, bool]:
     """The tests of all files of a name, and whether each is left out of the default run."""
-    trees = [ast.parse(path.read_text()) for path in files_of_tests() if path.stem == file]
+    trees = [module_tree(path.read_text()) for path in files_of_tests() if path.stem == file]
     return {
         node.name: any(ast.unparse(mark) == "pytest.mark.slow" for mark in node.decorator_list)
         for tree in trees

@@ -1,11 +1,11 @@
 """The checks of the whole tree, on small examples."""
 
-import ast
 from pathlib import Path
 
 import pytest
 
 from checks import circles, packages, sentences
+from mlforge.core.syntax import module_tree
 
 
 def test_a_circle_of_packages_is_found_and_named() -> None:
@@ -36,7 +36,9 @@ def test_an_arrow_that_others_imply_is_left_out() -> None:
 )
 def test_docstrings_that_begin_with_a_pronoun_are_found(source: str, count: int) -> None:
     found = [
-        text for _, text in sentences.docstrings(ast.parse(source)) if sentences.begins_badly(text)
+        text
+        for _, text in sentences.docstrings(module_tree(source))
+        if sentences.begins_badly(text)
     ]
     assert len(found) == count
 

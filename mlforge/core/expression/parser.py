@@ -31,6 +31,7 @@ from mlforge.core.expression.tree import (
     Node,
     Text,
 )
+from mlforge.core.syntax import expression_tree
 from mlforge.errors import ExpressionError
 
 T = "t"
@@ -81,7 +82,7 @@ def _syntax(text: Text) -> ast.expr:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             text.line.encode()
-            return ast.parse(text.line[indent:], mode="eval").body
+            return expression_tree(text.line[indent:])
     except UnicodeEncodeError as error:
         raise text.error(error.start, error.end, "half a character stands here") from None
     except SyntaxError as error:
