@@ -95,6 +95,7 @@ def serve(
     import uvicorn
 
     from mlforge.serve.app import App
+    from mlforge.serve.draining import DrainingServer
     from mlforge.serve.live import live_of
     from mlforge.serve.origins import at_loopback
     from mlforge.serve.tracing import tracing_of_environment
@@ -104,11 +105,6 @@ def serve(
     app = App(definitions, keys=keys, live=live, at_loopback=is_local, tracing=tracing)
     leave_loaded_alone()
     announce()
-
-    class Server(uvicorn.Server):
-        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            app.end()  # what would not end by itself must not keep others waiting
-            await super().shutdown(sockets)
 
     config = uvicorn.Config(
         app,
@@ -120,7 +116,9 @@ def serve(
         timeout_graceful_shutdown=DRAIN_S,
         ssl_context_factory=None if tls is None else lambda *_: tls,
     )
-    server = Server(config)
+    server = DrainingServer(
+        config, app.end
+    )  # what would not end by itself must not keep others waiting
 
     def end(*_: object) -> None:
         server.should_exit = True

@@ -1,0 +1,44 @@
+"""A server of uvicorn's that ends without a word to those alone who have asked for nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+import uvicorn
+
+FIRST_REQUEST_S = 1.0
+"""How long callers who have just connected have to ask, once the server is to end."""
+_LOOK_S = 0.01
+
+
+class DrainingServer(uvicorn.Server):
+    """Answers requests in hand before it ends, and the first of each connection that was taken.
+
+    uvicorn closes a connection on which nothing has come yet, so that a caller whose request is on its way is told that the connection
+    was reset, though another process may go on listening on the same socket.
+
+    ending: called once the server is to end.
+    """
+
+    def __init__(self, config: uvicorn.Config, ending: Callable[[], object]) -> None:
+        super().__init__(config)
+        self._ending = ending
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no further connection, wait a moment for first requests, then do as uvicorn does."""
+        self._ending()
+        for listening in self.servers:
+            listening.close()
+        loop = asyncio.get_running_loop()
+        until = loop.time() + FIRST_REQUEST_S
+        await asyncio.sleep(_LOOK_S)
+        while self._awaits_a_first_request() and loop.time() < until:
+            await asyncio.sleep(_LOOK_S)
+        await super().shutdown(sockets)
+
+    def _awaits_a_first_request(self) -> bool:
+        # Its cycle is a connection's latest request; only protocols other than HTTP/1.1 have none.
+        connections = self.server_state.connections
+        return any(getattr(connection, "cycle", connection) is None for connection in connections)
