@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import polars as pl
@@ -162,6 +163,7 @@ def _number(keys: Sequence[str], parts: int) -> pl.Expr:
     return pl.struct(keys).hash() % parts
 
 
+@cache
 def hash_sample() -> str:
     """A sample of the hash by which entities belong to parts: nobody says that it is the same on every kind of processor."""
     keys = pl.DataFrame({"number": [7, -(2**40)], "text": ["", "a longer text than most keys are"]})

@@ -115,10 +115,8 @@ class ServedLog:
         for shape, rows in waiting.items():
             try:
                 await in_thread(LOOKS, self._write, shape, rows)
-            except (
-                MlforgeError,
-                *UNDECODABLE,
-            ) as error:  # also of values that anybody may have sent
+            # Errors of values that anybody may have sent are among these.
+            except (MlforgeError, *UNDECODABLE) as error:
                 _log.warning(_NOT_LOGGED, service=shape.service, error=error)
                 if isinstance(error, OSError) or _is_of_the_disk(error):
                     self._waiting.setdefault(shape, []).extend(rows)

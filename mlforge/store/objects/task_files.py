@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -110,14 +110,12 @@ class ObjectTaskFiles(TaskFiles):
 
     def frames(self, hashes: Sequence[str]) -> list[Path | None]:
         """The files of the cache, fetched where they are not there."""
-        unique = [*dict.fromkeys(hashes)]
-        paths = dict(zip(unique, each(self.frame, unique), strict=True))
+        paths = _each_once(self.frame, hashes)
         return [paths[hash_] for hash_ in hashes]
 
     def parts(self, hashes: Sequence[str]) -> list[Path | None]:
         """The files of the cache, fetched where they are not there, of parts that the bucket has."""
-        unique = [*dict.fromkeys(hashes)]
-        paths = dict(zip(unique, each(self._part, unique), strict=True))
+        paths = _each_once(self._part, hashes)
         for hash_, path in paths.items():
             if path is not None:  # noted by the thread that holds the feature's lock
                 self._note_stored(keys.part(self._cache.home, hash_))
@@ -201,3 +199,11 @@ class ObjectTaskFiles(TaskFiles):
         document = self._documents.read(self._cache.name) if session is not None else None
         if session is not None and document is not None and document.sweeping is None:
             session.stored[key] = document.swept
+
+
+def _each_once(
+    fetch: Callable[[str], Path | None], hashes: Sequence[str]
+) -> dict[str, Path | None]:
+    """By hash the files that are fetched, side by side, each once."""
+    unique = [*dict.fromkeys(hashes)]
+    return dict(zip(unique, each(fetch, unique), strict=True))
