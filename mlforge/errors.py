@@ -54,6 +54,11 @@ def without_owners(text: str, *owners: str) -> str:
     return text
 
 
+def encodable(text: str) -> str:
+    """The text, with halves of characters of UTF-16, which no file and no server takes, as Python and JSON write them: `\\udcff`."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
 _LONGEST_NAME = 200
 """A longer text resembles no name; to look for one would take seconds of a text that a caller sends."""
 
@@ -95,6 +100,10 @@ def near_hint(name: object, names: Iterable[Any]) -> str:
 
 class MlforgeError(Exception):
     """The root of the tree: catch this to catch all that mlforge raises on purpose."""
+
+    def __str__(self) -> str:
+        """The message, in which texts of others may be."""
+        return encodable(super().__str__())
 
 
 class DefinitionError(MlforgeError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,14 +10,13 @@ import polars as pl
 
 from mlforge.build.categorizer import DataChange, Decision, Difference, decide
 from mlforge.core.manifest import Manifest, config_of
-from mlforge.core.schema import FLOATS, Column
+from mlforge.core.schema import FLOATS, Column, Schema
 from mlforge.core.values import PRECISION
 from mlforge.errors import RetrievalError
 from mlforge.store import Store
 
 _SAMPLE = 10
-_COUNT, _RANK = "__count", "__rank"
-# Another order of summing changes the last bits: such floats are the same value.
+_COUNT, _RANK, _OLD, _NEW = "count", "rank", "old", "new"
 
 
 @dataclass(frozen=True)
@@ -118,56 +117,100 @@ def compare_rows(a: pl.LazyFrame, b: pl.LazyFrame, before: Manifest, after: Mani
 
     Floats differ if they do so by more than 1e-9 of the greater one, or of 1 if both are smaller; all else is exact.
     """
-    identity = list(after.spec.identity)
+    identity, keys = list(after.spec.identity), len(after.spec.keys)
     shared = [c for c in after.columns if c in before.columns and c.name not in identity]
-    values = [column.name for column in shared]
-    if not after.spec.columns:
-        a, b = a.select(identity + values), b.select(identity + values)
-        return _as_multisets(a, b, shared, identity, list(after.spec.keys))
+    compared = _Compared(tuple(identity), tuple(shared), keys)
+    sides = (rows.select(compared.names) for rows in (a, b))
+    left, right = (_numbered(rows, len(compared.names)) for rows in sides)
+    if after.spec.columns:
+        return _by_identity(left, right, compared)
+    return _as_multisets(left, right, compared)
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """The columns that are compared, which are numbered meanwhile: whatever their names, none is taken for another one.
+
+    identity: those by which rows are matched, of which the first `keys` are keys. values: the others.
+    """
+
+    identity: tuple[str, ...]
+    values: Schema
+    keys: int
+
+    @property
+    def names(self) -> list[str]:
+        """All columns, in the order of their numbers."""
+        return [*self.identity, *(column.name for column in self.values)]
+
+    @property
+    def matched(self) -> list[str]:
+        """The numbers of the columns that rows are matched by."""
+        return _numbers(len(self.identity))
+
+    @property
+    def differ(self) -> pl.Expr:
+        """Whether a row differs from its counterpart."""
+        first = len(self.identity)
+        differs = (_differs(str(n), column) for n, column in enumerate(self.values, first))
+        return pl.any_horizontal(pl.lit(False), *differs)
+
+    def sample(self, rows: pl.DataFrame) -> tuple[dict[str, Any], ...]:
+        """The keys of the first entities among rows."""
+        keys = _numbers(self.keys)
+        chosen = rows.select(keys).unique().sort(keys).head(_SAMPLE)
+        return tuple(chosen.rename(dict(zip(keys, self.identity, strict=False))).to_dicts())
+
+
+def _numbers(many: int) -> list[str]:
+    return list(map(str, range(many)))
+
+
+def _numbered(rows: pl.LazyFrame, many: int) -> pl.LazyFrame:
+    """Rows whose so many columns have their numbers for names."""
+    names = rows.collect_schema().names()
+    return rows.select(pl.col(name).alias(n) for name, n in zip(names, _numbers(many), strict=True))
+
+
+def _by_identity(a: pl.LazyFrame, b: pl.LazyFrame, compared: _Compared) -> RowChanges:
     joined = (
-        a.select(identity + values)
-        .with_columns(pl.lit(True).alias("__a"))
+        a.with_columns(pl.lit(True).alias(_OLD))
         .join(
-            b.select(identity + values).with_columns(pl.lit(True).alias("__b")),
-            on=identity,
+            b.with_columns(pl.lit(True).alias(_NEW)),
+            on=compared.matched,
             how="full",
             coalesce=True,
-            suffix="__new",
+            suffix=_NEW,
         )
         .with_columns(
-            added=pl.col("__a").is_null(),
-            removed=pl.col("__b").is_null(),
-            changed=pl.col("__a").is_not_null() & pl.col("__b").is_not_null() & _differ(shared),
+            added=pl.col(_OLD).is_null(),
+            removed=pl.col(_NEW).is_null(),
+            changed=pl.col(_OLD).is_not_null() & pl.col(_NEW).is_not_null() & compared.differ,
         )
     )
     differing = joined.filter(pl.col("added") | pl.col("removed") | pl.col("changed")).collect()
     added, removed, changed = differing.select(pl.col("added", "removed", "changed").sum()).row(0)
-    return RowChanges(added, removed, changed, _sample(differing, list(after.spec.keys)))
+    return RowChanges(added, removed, changed, compared.sample(differing))
 
 
-def _as_multisets(
-    a: pl.LazyFrame,
-    b: pl.LazyFrame,
-    values: Sequence[Column],
-    identity: Sequence[str],
-    keys: Sequence[str],
-) -> RowChanges:
-    names = a.collect_schema().names()
+def _as_multisets(a: pl.LazyFrame, b: pl.LazyFrame, compared: _Compared) -> RowChanges:
+    names = _numbers(len(compared.names))
     both = pl.concat(
         [a.with_columns(pl.lit(-1).alias(_COUNT)), b.with_columns(pl.lit(1).alias(_COUNT))]
     )
     counted = both.group_by(names).agg(pl.col(_COUNT).sum()).collect()
-    floats = [column.name for column in values if column.dtype in FLOATS]
-    order, at = [*identity, *floats], [*identity, _RANK]
+    first = len(compared.identity)
+    floats = [str(n) for n, column in enumerate(compared.values, first) if column.dtype in FLOATS]
+    order, at = [*compared.matched, *floats], [*compared.matched, _RANK]
     gone, come = (
         _repeated(counted.filter(pl.col(_COUNT) * sign > 0))
         .sort(order)
-        .with_columns(_rank(identity).alias(_RANK))
+        .with_columns(_rank(compared.matched).alias(_RANK))
         for sign in (-1, 1)
     )
-    same = gone.join(come, on=at, suffix="__new").filter(~_differ(values))
+    same = gone.join(come, on=at, suffix=_NEW).filter(~compared.differ)
     gone, come = gone.join(same, on=at, how="anti"), come.join(same, on=at, how="anti")
-    return RowChanges(come.height, gone.height, 0, _sample(pl.concat([gone, come]), keys))
+    return RowChanges(come.height, gone.height, 0, compared.sample(pl.concat([gone, come])))
 
 
 def _rank(identity: Sequence[str]) -> pl.Expr:
@@ -182,23 +225,15 @@ def _repeated(counted: pl.DataFrame) -> pl.DataFrame:
     return counted.select(pl.exclude(_COUNT).gather(rows))
 
 
-def _differ(values: Iterable[Column]) -> pl.Expr:
-    """Whether a row differs from its `__new` counterpart."""
-    return pl.any_horizontal(pl.lit(False), *map(_differs, values))
-
-
-def _differs(column: Column) -> pl.Expr:
-    old, new = pl.col(column.name), pl.col(f"{column.name}__new")
+def _differs(number: str, column: Column) -> pl.Expr:
+    """Whether a column's value differs from its counterpart's. Another order of summing changes the last bits: such floats are the same value."""
+    old, new = pl.col(number), pl.col(number + _NEW)
     differs = old.ne_missing(new)
     if column.dtype not in FLOATS:
         return differs
     apart = (old - new).abs()
     near = apart <= PRECISION * pl.max_horizontal(old.abs(), new.abs(), 1.0)
     return differs & ~(near & apart.is_finite()).fill_null(False)
-
-
-def _sample(rows: pl.DataFrame, keys: Sequence[str]) -> tuple[dict[str, Any], ...]:
-    return tuple(rows.select(keys).unique().sort(keys).head(_SAMPLE).to_dicts())
 
 
 def _decision(before: Manifest, after: Manifest, rows: RowChanges | None) -> Decision:

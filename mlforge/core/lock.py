@@ -176,6 +176,8 @@ class Lock:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write it to a file, whole or not at all; returns the path. RetrievalError where it cannot be written."""
         file = Path(path)
+        if not file.name or file.is_dir():
+            raise RetrievalError(f"cannot write the lock {file}: it is a folder; name a file")
         temporary = file.with_name(f".{file.name}.{os.getpid()}")
         try:
             temporary.write_text(self.text, encoding="utf-8")

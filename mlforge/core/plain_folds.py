@@ -43,14 +43,14 @@ def mean(values: Sequence[Any]) -> float:
 
 
 def std(values: Sequence[Any]) -> float | None:
-    """The sample standard deviation; None for one value."""
+    """The sample standard deviation; None for one value. Raises OverflowError as `variance`."""
     if len(values) < 2:
         return None
     return math.sqrt(_squared_deviations(values) / (len(values) - 1))
 
 
 def variance(values: Sequence[Any]) -> float | None:
-    """The sample variance; None for one value."""
+    """The sample variance; None for one value. Raises OverflowError where no float is as large as the squared deviations together."""
     return float(_squared_deviations(values) / (len(values) - 1)) if len(values) > 1 else None
 
 
@@ -122,7 +122,11 @@ def order_of(value: Any) -> Any:
 
 def _squared_deviations(values: Sequence[Any]) -> Fraction:
     middle = _exact(values) / len(values)
-    return sum(((Fraction(value) - middle) ** 2 for value in values), Fraction(0))
+    together = sum(((Fraction(value) - middle) ** 2 for value in values), Fraction(0))
+    float(
+        together
+    )  # an OverflowError where no float is so large: engines, which add them up as floats, have no value then
+    return together
 
 
 def _exact(values: Sequence[Any]) -> Fraction:

@@ -44,8 +44,9 @@ class Home:
         return _top(module) == self.package or not is_installed(_top(module))
 
     def owns_type(self, kind: type) -> bool:
-        """Whether a class was written here."""
-        return self.owns(_text(kind.__module__))
+        """Whether a class was written here, or made by `make_dataclass`, which in Python 3.11 says that it is of `types`."""
+        module = _text(kind.__module__)
+        return self.owns(module) or (module == "types" and dataclasses.is_dataclass(kind))
 
     def owns_value(self, value: object) -> bool:
         """Whether a function or a class was written here."""

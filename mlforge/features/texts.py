@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -67,6 +68,20 @@ def content_texts(value: Any) -> tuple[str, str] | None:
     for part in frame.iter_slices(_ROWS):
         hashed.update(repr(part.rows()).encode("utf-8", "surrogatepass"))
     return repr(frame.schema), hashed.hexdigest()
+
+
+def objects_in(value: object) -> list[Any] | None:
+    """The columns and rows of what polars has of objects of Python, whose bytes say nothing of them; None of any other value."""
+    frame = value.to_frame() if isinstance(value, pl.Series) else value
+    if not isinstance(frame, pl.DataFrame) or pl.Object not in frame.dtypes:
+        return None
+    return [repr(frame.schema), *frame.rows()]
+
+
+def bound_of(value: object) -> list[str]:
+    """The number of items at which a container lets go of earlier ones, as text; nothing where it never does."""
+    most = value.maxlen if isinstance(value, deque) else None
+    return [] if most is None else [pack("at most", str(most))]
 
 
 def _as_frame(value: Any) -> pl.DataFrame:

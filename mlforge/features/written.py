@@ -34,12 +34,14 @@ from mlforge.features.known_texts import KnownTexts, TooDeepError
 from mlforge.features.own_classes import members
 from mlforge.features.references import Home, module_of, parts, references
 from mlforge.features.texts import (
+    bound_of,
     buffer_text,
     columns_of,
     content_texts,
     digest,
     expression_text,
     name_of,
+    objects_in,
     pack,
     plain_text,
     plan_text,
@@ -147,8 +149,10 @@ class _Scribe:
                 return pack("builtin", str(value.__module__), value.__qualname__, *bound)
             case os._Environ():
                 return "environment"
+        if (objects := objects_in(value)) is not None:
+            return pack(self.text(kind), self.text(objects))
         if hasattr(kind, "__arrow_c_stream__") and (content := content_texts(value)) is not None:
-            return pack(self.text(kind), *content, *self._index(value))
+            return pack(self.text(kind), *content, *self._beside_rows(value))
         if inner := parts(value):
             return pack(self.text(kind), *self._items(inner), *self._rest(value, inner))
         if isinstance(value, Mapping):
@@ -160,7 +164,7 @@ class _Scribe:
             return pack(self.text(kind), *self._in_any_order(value), *self._more(value))
         if isinstance(value, (tuple, list, deque)):
             items = [self._named(str(place), item) for place, item in enumerate(value)]
-            return pack(self.text(kind), *items, *self._more(value))
+            return pack(self.text(kind), *items, *bound_of(value), *self._more(value))
         if self._home.owns_type(kind):
             text = pack("instance", self.text(kind), *self._items(state_of(value)))
             return text if is_plain(kind, self._home) else self._with_state(text, value)
@@ -236,13 +240,15 @@ class _Scribe:
         more = "" if is_wrapper(value) else self._with_state("", value)
         return [more] if more else []
 
-    def _index(self, value: Any) -> list[str]:
-        """The labels of the rows of a frame of pandas, where they are not just numbers."""
+    def _beside_rows(self, value: Any) -> list[str]:
+        """Of a frame of pandas the labels of its rows, where they are not just numbers, and its attributes, if it has some."""
         index = getattr(value, "index", None)
         if not type(value).__module__.startswith("pandas") or index is None:
             return []
         is_numbers = type(index).__name__ == "RangeIndex" and (index.start, index.step) == (0, 1)
-        return [] if is_numbers else [self.text(index.tolist())]
+        labels = [] if is_numbers else [self.text(index.tolist())]
+        attributes = getattr(value, "attrs", None)
+        return [*labels, *([pack("attributes", self.text(attributes))] if attributes else [])]
 
     def _foreign(self, value: Any) -> str:
         """A logger by its type, an array by its content; anything else by its repr, and by its state where that may tell more."""

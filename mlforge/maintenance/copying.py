@@ -191,7 +191,7 @@ def _copy_notes(source: Store, target: Store, name: str) -> None:
             if now.version == served.version and now.generation >= served.generation:
                 break
             _begin(target, name)
-            now = target.serve(name, served.version)
+            now = target.serve(name, served.version, served.generation)
         target.write_file_states(name, source.file_states(name))
         audit = source.audit(name)
         if audit is not None:

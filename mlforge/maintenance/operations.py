@@ -128,7 +128,10 @@ def compact(store: Store, manifest: Manifest) -> None:
 
 
 def verify(store: Store, names: Iterable[str], version: str | None = None) -> list[Problem]:
-    """Compare every byte of versions and partials with their manifests' hashes; nothing is changed."""
+    """Compare every byte of versions and partials with their manifests' hashes; nothing is changed.
+
+    Of all versions also whether the one that is to be served is there, and whether the books can be read.
+    """
     problems: list[Problem] = []
     for name in names:
         checked: dict[str, str | None] = {}
@@ -136,6 +139,11 @@ def verify(store: Store, names: Iterable[str], version: str | None = None) -> li
         pointer = store.pointer(name) if version is None else None
         if pointer is not None and pointer.version not in versions:
             problems.append(Problem(name, str(pointer.version), "is to be served, but is missing"))
+        if pointer is not None:
+            try:
+                store.books(name)
+            except MlforgeError as error:
+                problems.append(Problem(name, str(pointer.version), str(error)))
         for each in versions:
             try:
                 manifest = store.manifest(name, each)

@@ -130,7 +130,17 @@ class RawReader:
                 f"{type(error).__name__}: {error}"
             ) from error
         rows = without(rows, self.store.forgotten())[0]
-        return validate.check(self.feature.validators, rows, f"{self.feature.name}: {where}").kept
+        kept = validate.check(self.feature.validators, rows, f"{self.feature.name}: {where}").kept
+        return self._widened(kept)
+
+    def _widened(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The rows with their numbers in the types that the version has them in, which hold those of all its files."""
+        dtypes = polars_schema.polars_schema(self.manifest.events)
+        return rows.with_columns(
+            pl.col(name).cast(dtypes[name])
+            for name, dtype in rows.schema.items()
+            if name in dtypes and dtype.is_numeric() and dtypes[name].is_numeric()
+        )
 
     def _called(self, frame: pl.DataFrame) -> pl.DataFrame:
         """The function's rows of a frame as it is; lazily, as builds call most, if it takes no other."""

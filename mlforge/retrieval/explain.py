@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime
@@ -124,7 +125,9 @@ class _Evaluated:
         metric = self._metric(column)
         inside = self._within(self._bounds(metric))[metric.column].cast(pl.Float64).abs().max()
         degree = aggregation(metric.aggregation).kind.degree
-        return inside**degree if isinstance(inside, float) else 0.0
+        return (
+            math.prod([inside] * degree) if isinstance(inside, float) else 0.0
+        )  # a power overflows with an error
 
     def _metric(self, column: str) -> MetricColumn:
         return next(m for m in self.manifest.spec.columns if m.name == column)

@@ -7,9 +7,18 @@ from starlette.requests import Request
 from mlforge.serve.problems import Refused
 
 
+def pairs_of(request: Request) -> dict[str, str]:
+    """The query's values by their names; Refused where it says one name twice."""
+    names = [name for name, _ in request.query_params.multi_items()]
+    for name in names:
+        if names.count(name) > 1:
+            raise Refused(400, "unfit_query", f"the query says {name!r} twice")
+    return dict(request.query_params)
+
+
 def query_of(request: Request, *names: str) -> dict[str, str]:
-    """The query's values; Refused for a name that is none of these."""
-    query = dict(request.query_params)
+    """The query's values; Refused for a name that is none of these, or is said twice."""
+    query = pairs_of(request)
     may = f"it may say {' and '.join(names)}" if names else "it takes none here"
     for name in query:
         if name not in names:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
@@ -83,11 +84,25 @@ def keep(
     service: ServiceSpec, store: VersionStore, keeper: Keeper = ALONE, *, adopts: bool = False
 ) -> ServiceVersion | None:
     """Keep the service as a new version if it has changed; returns that version, else None. Raises as `version_due`."""
+    tried: ServiceVersion | None = None
     for _ in range(_ATTEMPTS):
         due = version_due(service, store, keeper, adopts=adopts)
-        if due is None or store.create_service_version(service.name, due.version, due.to_json()):
+        if due is None:
+            return tried if tried is not None and _is_kept(tried, service.name, store) else None
+        if store.create_service_version(service.name, due.version, due.to_json()):
             return due
+        tried = due  # somebody was faster, or just the answer was lost
     raise StoreBusy(f"{service.name}: other processes keep versions of it all the time; try again")
+
+
+def _is_kept(version: ServiceVersion, service: str, store: VersionStore) -> bool:
+    """Whether the store has this very version, which is as of a microsecond."""
+    document = store.service_versions(service).get(version.version)
+    return _text(document) == _text(version.to_json())
+
+
+def _text(document: object) -> str:
+    return json.dumps(document, sort_keys=True)
 
 
 def service_at(kind: type[S], store: VersionStore, text: str) -> S:

@@ -37,9 +37,9 @@ class HashedFile:
     @property
     def is_settled(self) -> bool:
         """Whether the file that was read is the listed one, and any change since shows in its stat."""
-        # A part of a feature's table has no more in common with the file that it lies in.
+        # A part of a feature's table, which is known by its hash, has no more in common with the file that it lies in.
         is_part = not self.stat.ctime_ns
-        is_listed = self.opened == self.stat or (is_part and self.opened[:2] == self.stat[:2])
+        is_listed = self.opened == self.stat or (is_part and self.opened.size == self.stat.size)
         return is_listed and self.begun - self.stat.ctime_ns > SETTLED_NS
 
 

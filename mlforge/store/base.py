@@ -129,8 +129,8 @@ class Store(PartialStorage, Erasure, Promises):
         """A transaction that can publish the successor of the snapshot's version; uncommitted writes vanish with the block."""
 
     @abstractmethod
-    def serve(self, name: str, version: Version) -> Pointer:
-        """Serve an existing version and raise the generation; VersionNotFound if there is no such version."""
+    def serve(self, name: str, version: Version, at_least: int = 0) -> Pointer:
+        """Serve an existing version and raise the generation, to `at_least` or above; VersionNotFound if there is no such version."""
 
     @abstractmethod
     def books(self, name: str) -> Books:

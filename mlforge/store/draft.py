@@ -144,7 +144,7 @@ class Draft(Store):
             raise _no_draft("give a store an identity")
         return identity
 
-    def serve(self, name: str, version: Version) -> Pointer:
+    def serve(self, name: str, version: Version, at_least: int = 0) -> Pointer:
         """Refused."""
         raise _no_draft(f"serve {name} {version}")
 

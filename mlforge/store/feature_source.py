@@ -53,7 +53,7 @@ class FeatureSource(RowSource):
         located = self._located(served)
         known = known or {}
         with intact(self.feature):
-            stats = {path: stat_of(part, file) for path, (part, file) in located.items()}
+            stats = {path: self._stat_of(part, file) for path, (part, file) in located.items()}
         return Listing(
             Path(self.store.location(self.feature, served.version)),
             exists=True,
@@ -95,7 +95,7 @@ class FeatureSource(RowSource):
             located = {Path(own).name: here for own, here in self._located(manifest).items()}
             if Path(path).name in located:
                 part, file = located[Path(path).name]
-                return SourceFile(path, file, FileStat(*stat_of(part, file)))
+                return SourceFile(path, file, FileStat(*self._stat_of(part, file)))
         raise FileNotFoundError(path)
 
     def path_of(self, absolute: Path) -> str | None:
@@ -130,6 +130,15 @@ class FeatureSource(RowSource):
             for place, (part, file) in enumerate(zip(manifest.parts, files, strict=True))
         }
 
+    def _stat_of(self, part: Part, file: Path) -> Stat:
+        """A stat that tells the part's content, however often it is linked or copied; raises OSError where it is gone.
+
+        Without a time where files are fetched: each machine has fetched them at another one, and marks when it used them last.
+        """
+        stat = file.stat()
+        written = 0 if self.store.fetches_files else stat.st_mtime_ns
+        return (stat.st_size, written, 0, int(part.hash[:15], 16))
+
     def _notes(self, listing: Listing) -> tuple[str, ...]:
         hold = self.store.books(self.feature).hold
         if hold is None:
@@ -147,9 +156,3 @@ def paths_of(feature: str, parts: tuple[Part, ...]) -> dict[int, str]:
         seen[part.hash] += 1
         paths[place] = f"{feature}/{name}{f'-{number}' if number else ''}.parquet"
     return paths
-
-
-def stat_of(part: Part, file: Path) -> Stat:
-    """A stat that tells the part's content, however often it is linked or copied; raises OSError where it is gone."""
-    stat = file.stat()
-    return (stat.st_size, stat.st_mtime_ns, 0, int(part.hash[:15], 16))

@@ -99,10 +99,12 @@ class VersionsContract(StoreFixtures):
         assert publish(store, SECOND, 1, 2) == Pointer(SECOND, 2)
         assert store.serve("spend", FIRST) == Pointer(FIRST, 3)
         assert store.serve("spend", FIRST) == Pointer(FIRST, 4)
-        assert self.again(store).pointer("spend") == Pointer(FIRST, 4)
+        assert store.serve("spend", FIRST, at_least=3) == Pointer(FIRST, 5)
+        assert store.serve("spend", FIRST, at_least=40) == Pointer(FIRST, 40)
+        assert self.again(store).pointer("spend") == Pointer(FIRST, 40)
         assert store.read("spend").height == 1
         assert store.index()["spend"]["version"] == "1.0.0"
-        assert publish(store, THIRD, 1) == Pointer(THIRD, 5)
+        assert publish(store, THIRD, 1) == Pointer(THIRD, 41)
 
     def test_what_was_rolled_back_from_is_not_served_again_by_itself(self, store: Store) -> None:
         publish(store, FIRST, 1)

@@ -8,10 +8,14 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from mlforge.engines import Engine
+from mlforge.errors import RetrievalError
 from mlforge.frames import interop
 from mlforge.retrieval.join import joined
 from mlforge.retrieval.reading import Reading
 from mlforge.retrieval.spine import time_column
+
+ROW, HEAP = "__row", "__heap"
+"""The columns of a row's number in the spine, and of the heap on which it is put aside."""
 
 
 @dataclass
@@ -45,6 +49,10 @@ class Joining:
         head: a frame without rows that has the spine's columns. warns: whether to log, once, that a spine is made of a
         feature's own events.
         """
+        if kept := sorted({ROW, HEAP}.intersection(head.columns)):
+            raise RetrievalError(
+                f"the spine has a column {kept[0]!r}, a name that training sets keep for themselves; rename it"
+            )
         table = interop.taken(head)
         joined(table, reading, timestamp, engine, warns=False)
         timed = [use for use in reading.uses if use.manifest.spec.timestamp is not None]

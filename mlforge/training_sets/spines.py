@@ -14,7 +14,7 @@ from mlforge.core.arguments import shown
 from mlforge.errors import RetrievalError
 from mlforge.frames import interop
 from mlforge.sources.damage import DAMAGE
-from mlforge.sources.place import is_skipped
+from mlforge.sources.place import SUFFIXES, is_skipped
 
 SPILLED = "spine.parquet"
 
@@ -175,14 +175,31 @@ def spine_of(spine: Any, scratch: Path) -> Spine:
 
 
 def _files(path: Path) -> list[Path]:
-    """The parquet files of a path, a folder's in the order of their names; hidden ones are not whole, as in a source."""
+    """The parquet files of a path, a folder's in the order of their names; hidden ones are not whole, as in a source.
+
+    Raises RetrievalError for a folder without any, and for one that has more in folders below it, whose order no name tells.
+    """
     if path.is_file():
         return [path]
-    named = path.glob("*.parquet") if path.is_dir() else ()
-    files = sorted(file for file in named if not is_skipped(file.name))
+    if not path.is_dir():
+        raise RetrievalError(
+            f"the spine {path} does not exist; give a parquet file, or a folder of them"
+        )
+    files = sorted(
+        file
+        for file in path.rglob("*")
+        if file.name.lower().endswith(SUFFIXES)
+        and not any(map(is_skipped, file.relative_to(path).parts))
+    )
+    if deeper := next((file for file in files if file.parent != path), None):
+        raise RetrievalError(
+            f"the spine {path} has parquet files in folders below it, such as {deeper.relative_to(path)}; give the files or the "
+            "folders as a list, in the order of the rows"
+        )
     if not files:
-        what = "has no parquet file" if path.is_dir() else "does not exist"
-        raise RetrievalError(f"the spine {path} {what}; give a parquet file, or a folder of them")
+        raise RetrievalError(
+            f"the spine {path} has no parquet file; give a parquet file, or a folder of them"
+        )
     return files
 
 

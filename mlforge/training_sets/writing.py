@@ -16,13 +16,12 @@ from mlforge.frames.digest import digest
 from mlforge.retrieval.spine import spine_instants
 from mlforge.training_sets.document import SetPart
 from mlforge.training_sets.folder import hash_of
-from mlforge.training_sets.joining import Joining
+from mlforge.training_sets.joining import HEAP, ROW, Joining
 from mlforge.training_sets.set_files import SetFiles
 from mlforge.training_sets.slices import TimeHistogram
 from mlforge.training_sets.spill import Spill
 from mlforge.training_sets.spines import Spine
 
-ROW, HEAP = "__row", "__heap"
 _ROW_GROUP = 100_000
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,30 @@ def test_an_honest_version_of_every_kind_is_proven(
     assert project.store.audit("spend") == found
     assert found.proven is not None
     assert (found.proven.version, found.proven.values) == ("1.0.0", found.values)
+
+
+CENTS = pl.Series([Decimal("1.10"), Decimal("2.20")], dtype=pl.Decimal(10, 2))
+MIXED = {
+    "numbers": (pl.Series([1, 2]), pl.Series([1.5, None])),
+    "decimals": (CENTS, pl.Series([Decimal("1.1234"), None], dtype=pl.Decimal(12, 4))),
+    "decimals and numbers": (CENTS, pl.Series([1, None])),
+    "squares that no float holds": (pl.Series([-1.3e154] * 4), pl.Series([0.0] * 8)),
+}
+
+
+@pytest.mark.parametrize("what", MIXED)
+@pytest.mark.parametrize("metrics", [[Rolling(["2d"], {"amount": EVERYTHING})], []])
+def test_a_version_of_files_whose_numbers_are_of_several_types_is_proven(
+    tmp_path: Path, what: str, metrics: list[Rolling]
+) -> None:
+    project = Project(tmp_path / "project")
+    for name, values in zip("ab", MIXED[what], strict=True):
+        events = rows(*((1 + number % 2, number / 10, None) for number in range(len(values))))
+        project.drop(name, events.with_columns(amount=values))
+    definitions = project.definitions(project.define(lambda df: df, metrics=metrics))
+    definitions.build()
+    found = definitions.audit("spend", ALL)
+    assert (found.first, found.mismatches, found.is_proof) == ((), 0, True)
 
 
 def served(project: Project, redis_url: str, *features: Feature) -> Definitions:

@@ -14,7 +14,9 @@ import polars as pl
 import pytest
 
 from mlforge.cli import main
+from mlforge.core.lock import Lock
 from mlforge.definitions.loader import load
+from mlforge.errors import RetrievalError
 from tests.support.commands import as_json, printed
 
 DEFINITIONS = """
@@ -331,6 +333,27 @@ def test_the_manifest_is_shown_and_can_be_written_anew(capsys: pytest.CaptureFix
     assert as_json(capsys, "manifest") == {"features": {}}
     assert as_json(capsys, "manifest", "--regenerate") == document
     assert "user_profile  1.0.0" in printed(capsys, "manifest")
+
+
+@pytest.mark.parametrize("line", ["3", "{}", '{"version": 1, "content_hash": "", "row_count": 1}'])
+def test_a_manifest_with_a_line_that_is_none_is_told_and_made_anew_by_a_build(
+    capsys: pytest.CaptureFixture[str], line: str
+) -> None:
+    printed(capsys, "build")
+    path = Path("feature_store/_metadata/manifest.json")
+    path.write_text(f'{{"format": 1, "features": {{"user_spend": {line}}}}}')
+    assert main(["manifest"]) == 1
+    assert "is damaged" in capsys.readouterr().err
+    drop("later", 5, 1.0)
+    printed(capsys, "build")
+    assert as_json(capsys, "manifest")["features"].keys() == {"user_spend", "user_profile"}
+
+
+def test_a_lock_is_not_written_over_a_folder(tmp_path: Path) -> None:
+    lock = Lock("service", (), (), "store", 0)
+    for folder in (".", tmp_path):
+        with pytest.raises(RetrievalError, match="it is a folder; name a file"):
+            lock.save(folder)
 
 
 def test_validate_checks_rows_without_making_a_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -104,6 +104,14 @@ def test_work_goes_on_in_the_copy_as_it_would_have(project, tmp_path):
         assert other.build().reason == "unchanged"
 
 
+def test_a_store_that_has_published_very_often_is_copied_in_few_requests(project, tmp_path):
+    served = project.store.pointer("spend").version
+    project.store.serve("spend", served, at_least=1_000_000)
+    objects = MemoryObjects()
+    copy(project.store, in_bucket(objects, tmp_path))
+    assert in_bucket(objects, tmp_path).pointer("spend").generation >= 1_000_000
+
+
 def test_a_copy_that_is_interrupted_at_any_request_goes_on(project, tmp_path):
     whole = MemoryObjects()
     first = MemoryObjects(whole.stored)

@@ -330,6 +330,17 @@ def test_online_values_of_another_version_are_compared_with_that_versions(
     assert [(v.value, v.online, v.agrees) for v in found.values[:1]] == [(14.0, 4.0, True)]
 
 
+def test_values_whose_squares_no_float_holds_are_compared(
+    tmp_path: Path, online: RedisStore
+) -> None:
+    project = Project(tmp_path / "project")
+    project.drop("a", rows((1, 0, 1e200), (1, 1, 1e200)))
+    push(project, online, project.define(metrics=[Rolling("2d", {"amount": ["var"]})]))
+    found = explain("spend", {"user_id": 1}, project.store, online=online)
+    assert values(found) == {"amount__var__2d": 0.0}
+    assert found.agrees is True
+
+
 def test_an_online_value_that_someone_changed_does_not_agree(
     project: Project, online: RedisStore
 ) -> None:
@@ -578,6 +589,7 @@ def test_json_holds_all_of_it(
         (["spend"], 1, "no 'user_id'; the keys are user_id"),
         (["spend", "user_id=x"], 1, "is not a whole number"),
         (["spend", "user=1"], 1, "the keys are user_id"),
+        (["spend", "user_id=1", "user_id=2"], 1, "key 'user_id' is given twice"),
         (["spent", "user_id=1"], 1, "no feature 'spent'"),
         (["spend", "user_id=1", "--at", "soon"], 1, "'soon' is no instant"),
         (["spend", "user_id=1", "--version", "9"], 2, "'9' is not a version"),

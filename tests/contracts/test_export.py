@@ -271,6 +271,17 @@ def test_the_command_exports_and_says_what(project, tmp_path, kind, capsys):
     assert "neither a folder nor an address" in capsys.readouterr().err
 
 
+def test_a_place_where_no_table_can_be_is_told_in_words(project, tmp_path, kind, capsys):
+    store = ["--store", str(project.root / "store")]
+    (tmp_path / "file").write_text("text")
+    for name in ("_delta_log/00000000000000000000.json", "metadata/v1.metadata.json"):
+        (tmp_path / "junk" / name).parent.mkdir(parents=True)
+        (tmp_path / "junk" / name).write_text("junk")
+    for place in ("file", "junk"):
+        assert main(["export", "spend", f"--{kind}", str(tmp_path / place), *store]) == 1
+        assert capsys.readouterr().err.startswith("mlforge: error: ")
+
+
 def test_lineage_shows_a_table_until_its_folder_is_gone(project, tmp_path, kind):
     store, folder = project.store, tmp_path / "table"
     export(store, "spend", target_at(kind, str(folder)))

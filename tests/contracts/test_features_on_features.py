@@ -18,6 +18,9 @@ from mlforge.maintenance.retention import Retention
 from mlforge.maintenance.sampling import ALL
 from mlforge.metrics import Rolling
 from mlforge.retrieval.lineage import FILE
+from mlforge.store import ObjectStore
+from mlforge.store.feature_source import FeatureSource
+from tests.support.objects import MemoryObjects
 from tests.support.projects import Project, at, rows
 
 TOTALS = [Rolling("30d", {"amount__sum__2d": ["max", "count"]})]
@@ -99,6 +102,20 @@ def test_only_parts_that_the_drop_changed_are_read(project: Project) -> None:
     in_small_parts(project, "spend")
     result = in_small_parts(project, "peak")
     assert (result.changed, result.files_read, result.mode) == (True, 1, "incremental")
+
+
+def test_a_part_of_a_bucket_is_the_same_file_on_every_machine_and_after_each_use(
+    project: Project, tmp_path: Path
+) -> None:
+    objects, stats = MemoryObjects(), []
+    for machine in ("one", "two", "two"):
+        client = MemoryObjects(objects.stored)
+        project.store = ObjectStore("s3://memory/store", tmp_path / machine, objects=client)
+        build(project)
+        stats.append(FeatureSource(project.store, "spend").scan().stats)
+        states = project.store.file_states("peak")
+        assert {path: state[:4] for path, state in states.items()} == stats[-1]
+    assert stats[0] == stats[1] == stats[2]
 
 
 def test_a_plan_shows_the_cascade_and_writes_nothing(project: Project) -> None:

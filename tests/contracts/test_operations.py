@@ -267,6 +267,12 @@ def test_verify_finds_what_is_missing(project: Project) -> None:
     assert all("is missing" in what for what in found)
 
 
+def test_verify_finds_books_that_cannot_be_read(project: Project) -> None:
+    (project.store.path / "spend" / "_books.json").write_text("{")
+    [found] = verify(project.store, ["spend"])
+    assert "_books.json is damaged" in found.what
+
+
 def test_a_build_mends_a_partial_that_is_gone_while_its_file_is_there(project: Project) -> None:
     expected = project.store.read("spend")
     for hash_ in project.store.partials("spend"):

@@ -350,6 +350,8 @@ def test_former_names_of_features_are_looked_up_beside_the_event_loop(
         ("POST", "/v1/catalog", 405, "method_not_allowed", "/v1/catalog"),
         ("GET", "/v1/nothing", 404, "unknown_path", "/openapi.json"),
         ("GET", "/v1/features/spent", 404, "unknown_feature", "'spend'"),
+        ("GET", "/v1/features/spend/explain?user_id=1&user_id=2", 400, "unfit_query", "twice"),
+        ("GET", "/v1/features/spend/profile?version=1.0.0&version=2.0.0", 400, "unfit_query", "twice"),
         ("GET", "/v1/features/spend/explain", 422, "unfit_request", "user_id"),
         ("GET", "/v1/features/spend/explain?user_id=1&version=7", 422, "unfit_request", "7"),
         ("GET", "/v1/features/spend/explain?user_id=1&version=7.0.0", 404, "unknown_version", "7.0.0"),

@@ -365,3 +365,17 @@ def test_another_service_of_that_name_of_definitions_that_share_the_store_is_ref
     share("bank", SUM).build()
     share("shop", SUM, COUNT).build()
     assert versions(project) == [("1.0.0", None), ("1.1.0", "minor")]
+
+
+def test_a_version_whose_answer_was_lost_counts_as_kept_by_who_wrote_it(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.definitions(spend_of(project)).build()
+    service, create = Service("checkout", features=["spend"]), project.store.create_service_version
+    monkeypatch.setattr(
+        project.store, "create_service_version", lambda *version: create(*version) and False
+    )
+    kept = keep(service, project.store)
+    assert kept is not None
+    assert str(kept.version) == "1.0.0"
+    assert keep(service, project.store) is None

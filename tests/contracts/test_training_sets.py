@@ -265,7 +265,8 @@ def test_errors_are_those_of_get_training_data_and_leave_nothing_behind(
         ({"out": 7}, "out must be a folder's path, or an address .*, not 7"),
         ({"part_rows": 0}, "part_rows is 0; give a whole number from 1 on"),
         ({"spine": "nowhere.parquet"}, "nowhere.parquet does not exist; give a parquet file"),
-        ({"spine": "project"}, "has no parquet file"),
+        ({"spine": "."}, "has parquet files in folders below it, such as project/"),
+        ({"spine": "empty"}, "has no parquet file"),
         ({"spine": "bad.parquet"}, "bad.parquet cannot be read .*give parquet files of one schema"),
         ({"store": "feature_store"}, "store must be of Store"),
         ({"spine": pl.LazyFrame({"a": [1]}).select("b")}, "the spine's plan fails"),
@@ -280,6 +281,7 @@ def test_wrong_calls_are_refused_in_words(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("bad.parquet").write_bytes(b"PAR1 no parquet")
+    Path("empty").mkdir()
     usual = {"spine": spine(), "features": ["spend"], "store": project.store, "out": "set"}
     with pytest.raises(RetrievalError, match=words):
         training_set(**{**usual, **options})
@@ -300,6 +302,26 @@ def test_hidden_files_of_a_folder_are_no_rows_of_a_spine(tmp_path: Path) -> None
         pl.DataFrame({"name": [name]}).write_parquet(tmp_path / f"{name}.parquet")
     [frame] = spine_of(tmp_path, tmp_path).batches(10)
     assert frame["name"].to_list() == ["a", "b"]
+
+
+def test_no_file_of_a_folder_is_left_out_of_a_spine_in_silence(tmp_path: Path) -> None:
+    for name in ("a.parquet", "b.PARQUET", "c.pq", "notes.txt"):
+        pl.DataFrame({"name": [name]}).write_parquet(tmp_path / name)
+    [frame] = spine_of(tmp_path, tmp_path).batches(10)
+    assert frame["name"].to_list() == ["a.parquet", "b.PARQUET", "c.pq"]
+    (tmp_path / "day=1").mkdir()
+    frame.write_parquet(tmp_path / "day=1" / "d.parquet")
+    with pytest.raises(RetrievalError, match=r"in folders below it, such as day=1/d\.parquet"):
+        spine_of(tmp_path, tmp_path)
+
+
+def test_a_spine_with_a_column_of_a_name_that_sets_keep_is_refused(
+    project: Project, tmp_path: Path
+) -> None:
+    with pytest.raises(RetrievalError, match="a column '__row', a name that training sets keep"):
+        training_set(
+            spine().with_columns(__row=pl.lit(1)), ["spend"], project.store, tmp_path / "set"
+        )
 
 
 def test_a_spine_that_changes_while_it_is_read_is_refused(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from mlforge.cli.table import pairs, table
 from mlforge.core.text import plural, printable
 from mlforge.core.values import to_iso, to_us
 from mlforge.definitions.environment import REDIS_URL
+from mlforge.errors import RetrievalError
 
 if TYPE_CHECKING:
     from mlforge.retrieval.explanation import Bounds, Explanation, Value
@@ -85,7 +87,7 @@ def explain(args: argparse.Namespace) -> int:
     try:
         explanation = explained(
             args.feature,
-            dict(args.keys),
+            _entity(args.keys),
             definitions.store,
             args.at,
             args.version,
@@ -98,6 +100,16 @@ def explain(args: argparse.Namespace) -> int:
     else:
         print(_page(explanation))
     return 1 if explanation.agrees is False else 0
+
+
+def _entity(keys: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """The entity of the keys; RetrievalError for a key that is given twice, as of the two one would be left out."""
+    entity = dict(keys)
+    if len(entity) < len(keys):
+        names = [name for name, _ in keys]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise RetrievalError(f"key {twice!r} is given twice; explain one entity at a time")
+    return entity
 
 
 def _page(explanation: Explanation, with_online: bool = True) -> str:

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from mlforge.core import clock
 from mlforge.core.release import RELEASE
-from mlforge.errors import MissingExtra, VersionConflict
+from mlforge.errors import MissingExtra, StoreError, VersionConflict
 from mlforge.store.addresses import as_path
 from mlforge.store.lakehouse.columns import as_parquet
 from mlforge.store.lakehouse.target import NewFile, Target, Written, check_none_deleted
@@ -43,6 +43,11 @@ class DeltaTarget(Target):
         except deltalake.exceptions.TableNotFoundError:
             self._table = None
             return None
+        except deltalake.exceptions.DeltaError as error:
+            first = next(iter(str(error).splitlines()), "")
+            raise StoreError(
+                f"{folder.address}: no Delta table can be read or made there ({first[:300]}); name another place"
+            ) from error
         if "deletionVectors" in (table.protocol().reader_features or ()):
             check_none_deleted(folder.address, pa.table(table.deletion_vectors()).num_rows)
         files = pa.table(table.get_add_actions(flatten=True))["path"].to_pylist()

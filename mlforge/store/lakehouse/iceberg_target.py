@@ -57,7 +57,13 @@ class IcebergTarget(Target):
             return None
         self._hint()
         document = f"{self._folder.address}/{METADATA}/v{self._number}.metadata.json"
-        self._table = table = table_of(document)
+        try:
+            self._table = table = table_of(document)
+        except Exception as error:  # those of pyiceberg have no base of their own
+            first = next(iter(str(error).splitlines()), "")
+            raise StoreError(
+                f"{document} is no table's ({first[:300]}); restore it, or name another place"
+            ) from error
         if table.current_snapshot():
             tasks = list(table.scan().plan_files())
             check_none_deleted(self._folder.address, sum(bool(t.delete_files) for t in tasks))

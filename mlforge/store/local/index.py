@@ -30,7 +30,15 @@ def read(store: Path) -> dict[str, dict[str, Any]]:
             f"{path} was written by another mlforge; 'mlforge manifest --regenerate' makes it anew"
         )
     with well_formed(path):
-        return {name: {**entry} for name, entry in document["features"].items()}
+        return {name: _line(entry) for name, entry in document["features"].items()}
+
+
+def _line(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """A feature's line; raises KeyError or TypeError for one that lacks something, or is another thing."""
+    texts = entry["version"], entry["content_hash"], entry.get("made_from", "")
+    if not all(isinstance(text, str) for text in texts) or not isinstance(entry["row_count"], int):
+        raise TypeError("a line has other values")
+    return {**entry}
 
 
 class Lines:

@@ -23,7 +23,7 @@ import polars as pl
 from mlforge.core.disk import sync, write_all
 from mlforge.core.failpoints import reach
 from mlforge.core.side_by_side import begin
-from mlforge.errors import IntegrityError, StoreError
+from mlforge.errors import IntegrityError, StoreError, encodable
 
 CHECKSUM, UNSEALED = "mlforge.checksum", "0" * 64
 _SEAL = CHECKSUM.encode() + b"\x18\x40"  # as thrift writes a key and the length of its value
@@ -54,7 +54,7 @@ def write_json(
 def json_text(document: Mapping[str, Any]) -> str:
     """JSON with an entry a line, and an item a line in lists: for people, `diff` and the fast encoder."""
     entries = (f"{json.dumps(key)}: {_lines(value)}" for key, value in document.items())
-    return "{\n" + ",\n".join(entries) + "\n}\n"
+    return encodable("{\n" + ",\n".join(entries) + "\n}\n")
 
 
 def _lines(value: Any) -> str:
@@ -94,8 +94,10 @@ def read_bytes(path: Path | str) -> bytes | None:
 
 def append_text(path: Path, text: str) -> None:
     """Write behind what a file holds; it need not survive a power failure."""
-    with storage_errors(path), open(path, "ab", opener=no_link, buffering=0) as file:
-        file.write(text.encode())
+    with storage_errors(path), open(path, "ab", opener=no_link) as file:
+        write_all(
+            file, text.encode()
+        )  # a bare descriptor may take a part of it, as where the disk is about to be full
 
 
 def write_texts(texts: Mapping[Path, str]) -> None:

@@ -64,10 +64,10 @@ def _rename(staged: Path, target: Path) -> None:
         raise VersionConflict(f"{version} exists by now") from error
 
 
-def serve(feature: FeatureFolder, version: Version) -> Pointer:
-    """Point at an existing version."""
+def serve(feature: FeatureFolder, version: Version, at_least: int = 0) -> Pointer:
+    """Point at an existing version. at_least: the lowest generation from then on."""
     with feature.exclusive():
-        return state_files.point(feature.path, version)
+        return state_files.point(feature.path, version, at_least=at_least)
 
 
 def remove(feature: FeatureFolder, version: Version) -> None:

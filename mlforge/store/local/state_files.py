@@ -38,13 +38,13 @@ def served(folder: Path) -> tuple[Pointer, Version] | None:
         return pointer, Version.parse(document.get("highest", document["version"]))
 
 
-def point(folder: Path, version: Version, *, synced: bool = True) -> Pointer:
+def point(folder: Path, version: Version, *, synced: bool = True, at_least: int = 0) -> Pointer:
     """Serve a version from now on, and raise the generation; what the folder held before is durable first.
 
-    synced: False where the caller syncs the folder, so that the pointer is durable, too.
+    synced: False where the caller syncs the folder, so that the pointer is durable, too. at_least: the lowest generation from then on.
     """
     known = served(folder)
-    generation = known[0].generation + 1 if known else 1
+    generation = max(known[0].generation + 1 if known else 1, at_least)
     highest = max(version, known[1]) if known else version
     content = {"version": str(version), "generation": generation, "highest": str(highest)}
     _write(folder / LATEST, content, after=[folder], folder=synced)

@@ -250,10 +250,10 @@ class LocalStore(LocalPartials, LocalErasure, LocalPromises, Store):
         """Replace `_metadata/manifest.json` once: that takes the longer the more features there are."""
         return self._lines.later(self.latest)
 
-    def serve(self, name: str, version: Version) -> Pointer:
+    def serve(self, name: str, version: Version, at_least: int = 0) -> Pointer:
         """Point at an existing version."""
         manifest = self.manifest(name, version)
-        pointer = publishing.serve(self._feature(name), version)
+        pointer = publishing.serve(self._feature(name), version, at_least)
         self._lines.update([manifest])
         return pointer
 

@@ -84,9 +84,9 @@ class FeatureDocument:
         """Whether this is the life of the name that began with `born`, and it does not end."""
         return self.born == born and self.erasing is None
 
-    def serving(self, version: Version) -> Self:
-        """The same with that version served, at the next generation."""
-        pointer = Pointer(version, self.generation + 1)
+    def serving(self, version: Version, at_least: int = 0) -> Self:
+        """The same with that version served, at the next generation, or at a later one: `at_least`."""
+        pointer = Pointer(version, max(self.generation + 1, at_least))
         highest = max(version, self.highest) if self.highest else version
         recent = {version: pointer.generation, **self.recent}
         if version in self.recent:

@@ -358,14 +358,14 @@ class ObjectStore(ErasingStore, RecordedStore):
                 self.task_files(name).clear()
         return pointer
 
-    def serve(self, name: str, version: Version) -> Pointer:
+    def serve(self, name: str, version: Version, at_least: int = 0) -> Pointer:
         """Point at an existing version."""
         self.manifest(name, version)
 
         def serving(document: FeatureDocument) -> FeatureDocument:
             if document.erasing is not None or version in document.removing:
                 raise self._no_version(name, version)  # another machine was faster
-            return document.serving(version)
+            return document.serving(version, at_least)
 
         document = self._documents.change(checked(name), serving)
         assert document.pointer is not None

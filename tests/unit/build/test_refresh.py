@@ -50,6 +50,23 @@ def test_a_window_written_otherwise_is_another_column(project: Project) -> None:
     assert project.store.read("spend")["amount__sum__1w"].to_list() == [2.0]
 
 
+def test_a_function_whose_error_has_a_text_that_no_file_takes_sets_the_file_aside(
+    project: Project,
+) -> None:
+    def picky(df: pl.DataFrame) -> pl.DataFrame:
+        if 3 in df["user_id"]:
+            raise ValueError("half a character: \udcff")
+        return df
+
+    project.drop("a", rows((1, 0, 2.0)))
+    project.drop("b", rows((3, 0, 2.0)))
+    feature = project.define(picky, incremental=True)
+    for _ in range(2):
+        [bad] = project.build(feature).quarantined
+        assert bad.reason.endswith("ValueError: half a character: \\udcff")
+    assert project.store.books("spend").quarantine["b.parquet"] == bad
+
+
 def test_a_renamed_file_that_turns_bad_keeps_its_last_good_content(project: Project) -> None:
     path = project.drop("a", rows((1, 0, 2.0)))
     project.drop("z", rows((2, 0, 1.0)))

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from mlforge.build.diff import diff
 from mlforge.core.values import Version
 from mlforge.errors import FeatureNotFound, StoreError, VersionConflict, VersionNotFound
 from mlforge.metrics import Rolling
@@ -154,6 +155,30 @@ def _times(*factors: float) -> Callable[[pl.DataFrame], pl.DataFrame]:
         return df.select("user_id", "at", amount)
 
     return function
+
+
+@pytest.mark.parametrize("metrics", [rolling("2d", paid=["sum"]), []])
+def test_rows_are_compared_by_their_columns_whatever_these_are_called(
+    project: Project, metrics: list[Rolling]
+) -> None:
+    more = {"removed": 1, "paid__new": 2, "old": 3}
+
+    def named(df: pl.DataFrame) -> pl.DataFrame:
+        others = {name: pl.col("amount") + number for name, number in more.items()}
+        return df.select(pl.col("user_id").alias("added"), "at", paid="amount", **others)
+
+    keyed = {"keys": ["added"], "metrics": metrics, "name": "named"}
+    project.build(project.define(named, **keyed))
+    project.drop("two", rows((2, 0.5, 3.0), (3, 2, 1.0)))
+    more |= {"old": 5, "removed": 7}
+    result = project.build(project.define(named, **keyed))
+    assert result.reason == "logic_changed"
+    changes = diff(project.store, "named", "1.0.0", "1.1.0").rows
+    assert changes is not None
+    keys = [1, 2, 3] if not metrics else [2, 3]
+    assert changes.sample == tuple({"added": key} for key in keys)
+    counts = (changes.added, changes.removed, changes.changed)
+    assert counts == ((2, 0, 0) if metrics else (5, 3, 0))
 
 
 def test_a_removed_column_of_the_function_is_major(project: Project) -> None:

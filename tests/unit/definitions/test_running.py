@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from mlforge.definitions.environment import redis_url
 from mlforge.definitions.running import FOLDER, NOTE, running_url
+from mlforge.errors import MlforgeError
 
 URL = "unix:///tmp/somewhere.sock"
 
@@ -66,3 +68,12 @@ def test_the_note_of_an_up_that_ended_counts_for_nothing(tmp_path: Path) -> None
 def test_a_note_that_is_none_counts_for_nothing(tmp_path: Path, content: object) -> None:
     note(tmp_path, content)
     assert running_url(None, tmp_path) is None
+
+
+def test_a_file_that_should_hold_a_url_and_holds_none_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "url"
+    file.write_text(f"{URL}\n")
+    assert redis_url({"REDIS_URL_FILE": str(file)}) == URL
+    file.write_text("\n")
+    with pytest.raises(MlforgeError, match="is empty; name a file that holds the URL alone"):
+        redis_url({"REDIS_URL_FILE": str(file)})

@@ -135,6 +135,11 @@ CONSTANTS = {
     "series of pandas": ("pd.Series([1, 2], name='a')", "pd.Series([1, 3], name='a')"),
     "name of a series of pandas": ("pd.Series([1, 2], name='a')", "pd.Series([1, 2], name='b')"),
     "pandas of mixed values": ("pd.DataFrame({'a': [1, 'x']})", "pd.DataFrame({'a': [1, 'y']})"),
+    "attributes of pandas": ("pd.Series([1])", "(lambda s: s.attrs.update(a=1) or s)(pd.Series([1]))"),
+    "series of objects": ("pl.Series([Thing(1)], dtype=pl.Object)", "pl.Series([Thing(2)], dtype=pl.Object)"),
+    "frame of objects": ("pl.Series([Thing(1)]).to_frame('a')", "pl.Series([Thing(2)]).to_frame('a')"),
+    "queue with a bound": ("deque([1], 2)", "deque([1], 3)"),
+    "data class that was made": ("make_dataclass('K', [('x', int, 1)])", "make_dataclass('K', [('x', int, 2)])"),
     "column of arrow": ("pa.chunked_array([[1, 2]])", "pa.chunked_array([[1, 3]])"),
     "array": ("np.arange(5000)", "np.arange(5000) % 4999"),
     "array of objects": ("np.array(['a', None], dtype=object)", "np.array(['b', None], dtype=object)"),
@@ -155,8 +160,8 @@ CONSTANTS = {
 }  # fmt: skip
 ZOO = """
 import enum, functools, math, re
-from collections import defaultdict, namedtuple
-from dataclasses import dataclass
+from collections import defaultdict, deque, namedtuple
+from dataclasses import dataclass, make_dataclass
 from datetime import date
 from pathlib import Path
 import numpy as np, pandas as pd, polars as pl, polars.selectors as cs, pyarrow as pa

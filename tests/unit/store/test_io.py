@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import resource
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from mlforge.errors import StoreError
 from mlforge.store.local import io
 
 
@@ -50,3 +52,23 @@ def test_a_file_that_cannot_be_synced_is_told_once_all_others_are_done(tmp_path:
     for order in (files, files[::-1]):
         with pytest.raises(FileNotFoundError):
             io.sync_all(order)
+
+
+def test_a_file_that_takes_a_part_of_what_is_written_behind_it_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    io.append_text(path, "one\n")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6, before[1]))
+    try:
+        with pytest.raises(StoreError, match="cannot write"):
+            io.append_text(path, "two\n")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    io.append_text(path, "\nthree\n")
+    assert path.read_text().splitlines()[-1] == "three"
+
+
+def test_a_document_takes_any_text_that_python_has(tmp_path: Path) -> None:
+    document = {"odd": "é \udcff", "list": [{"\ud800": "\U0001f600"}]}
+    io.write_json(tmp_path / "document", document)
+    assert io.read_json(tmp_path / "document") == document
