@@ -60,8 +60,8 @@ class Settings:
         url = redis_url(environment) or environment.get("RQ_REDIS_URL")
         if not url:
             raise MlforgeError(
-                "REDIS_URL is not set: export REDIS_URL=redis://localhost:6379/0 for a server of "
-                "your own, or let `mlforge up` start one and print the REDIS_URL to use"
+                "REDIS_URL is not set: start `mlforge up`, which brings a server that commands find by "
+                "themselves, or export REDIS_URL=redis://localhost:6379/0 for a server of your own"
             )
         timeout = environment.get(JOB_TIMEOUT) or str(JOB_TIMEOUT_S)
         if not timeout.isdecimal() or int(timeout) < 1:

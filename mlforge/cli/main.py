@@ -25,7 +25,7 @@ from mlforge.cli.plugins import plugins
 from mlforge.cli.table import pairs
 from mlforge.core.release import RELEASE
 from mlforge.core.text import printable
-from mlforge.errors import MlforgeError, did_you_mean, near_names
+from mlforge.errors import MlforgeError, near_names
 
 MODULES: Mapping[str, tuple[str, ...]] = {
     "init": ("init",),
@@ -54,7 +54,22 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "audit": ("audit",),
     "completion": ("completion",),
 }
-"""The commands of each module of `mlforge.cli.commands`, in the order of `mlforge --help`: a named command imports its own module alone."""
+"""The commands of each module of `mlforge.cli.commands`: a named command imports its own module alone."""
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "start": ("init", "up", "validate", "plan", "build", "status", "wait"),
+    "look": (
+        "list", "show", "search", "services", "lineage", "owners", "versions", "inspect", "diff",
+        "explain", "profile", "drift", "manifest",
+    ),
+    "decide": ("approve", "retry", "rollback"),
+    "prove": ("audit", "verify"),
+    "models": ("train", "blast", "release", "lock", "locks"),
+    "upkeep": (
+        "pin", "prune", "forget", "rename", "retire", "adopt", "promote", "copy", "export",
+    ),
+    "processes": ("watch", "worker", "serve"),
+}  # fmt: skip
+"""The commands as `mlforge --help` lists them, by what one is about; all others come last."""
 PLUGINS = "mlforge.commands"
 FAILED, USAGE, INTERRUPTED, BROKEN_PIPE, TERMINATED = 1, 2, 130, 141, 143
 
@@ -129,7 +144,8 @@ def _is_main_thread() -> bool:
 
 
 def _unknown(named: str, commands: dict[str, Command], broken: list[str]) -> str:
-    hint = did_you_mean(named, commands, most=1, listed=len(commands))
+    near = near_names(named, commands, most=1)
+    hint = f"did you mean {near[0]!r}?" if near else "'mlforge --help' lists them"
     return "; ".join(
         [f"no command {named!r}; {hint}", *(f"not available: {line}" for line in broken)]
     )
@@ -190,9 +206,7 @@ def _parser(
         description="A feature store that you run by dropping parquet files into a folder.",
         epilog="\n".join(
             [
-                "commands:",
-                pairs([(command.name, command.help) for command in commands.values()], indent=4),
-                "",
+                *_listed(commands),
                 "`mlforge COMMAND --help` explains a command and shows an example.",
                 *(f"not available: {line}" for line in broken),
             ]
@@ -215,6 +229,17 @@ def _parser(
         )
         command.configure(subparser)
     return parser
+
+
+def _listed(commands: Mapping[str, Command]) -> Iterator[str]:
+    """The commands by group, each group with its title."""
+    width = max(map(len, commands), default=0)
+    grouped = {name for names in GROUPS.values() for name in names}
+    others = tuple(name for name in commands if name not in grouped)
+    for title, names in {**GROUPS, "others": others}.items():
+        rows = [(name.ljust(width), commands[name].help) for name in names if name in commands]
+        if rows:
+            yield f"{title}:\n{pairs(rows, indent=2)}\n"
 
 
 def _about(command: Command) -> str:

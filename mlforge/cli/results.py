@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from mlforge.cli.output import fail, print_json, stdout_is_ours, warn
 from mlforge.cli.progress import Progress
 from mlforge.cli.style import Styled
+from mlforge.core.text import bump_word
 from mlforge.errors import BuildError, MlforgeError, without_owners
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from mlforge.definitions.registry import Definitions
     from mlforge.store import Store
 
-BUMPS = {"major": "red", "minor": "yellow", "patch": "green"}
+BUMPS = {"major": "red", "minor": "yellow", "patch": "green", "new": "green"}
 CHANGE = ("feature", "version", "bump", "reason", "rows")
 
 
@@ -109,11 +110,11 @@ def as_json(result: BuildResult, store: Store) -> dict[str, Any]:
 
 def change(result: BuildResult) -> tuple[object, ...]:
     """Cells under feature, version, bump and reason."""
-    first = result.reason == "first_build"
+    bump = bump_word(result.bump, result.reason)
     return (
         result.feature,
         result.version,
-        Styled(result.bump, "green" if first else BUMPS.get(result.bump or "", "dim")),
+        Styled(bump, BUMPS.get(bump or "", "dim")),
         result.reason if result.changed else Styled(result.reason, "dim"),
     )
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+FIRST_BUILD = "first_build"
+"""The reason of a feature's first version."""
+
 
 def printable(value: object) -> str:
     """A line of text in which control characters are escaped; `-` for None."""
@@ -14,6 +17,11 @@ def printable(value: object) -> str:
 def plural(count: int, noun: str, many: str | None = None) -> str:
     """`1 file`, `2,000 files`; many: the plural where it is not the noun with an s."""
     return f"{count:,} {noun if count == 1 else many or f'{noun}s'}"
+
+
+def bump_word(bump: str | None, reason: str | None) -> str | None:
+    """The bump of a version as people read it: `new` for a feature's first one, which is a major by rule and breaks nobody."""
+    return "new" if reason == FIRST_BUILD else bump
 
 
 def duration(seconds: float) -> str:

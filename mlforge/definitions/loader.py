@@ -117,7 +117,9 @@ def _located(definitions: Definitions, folder: Path, target: str | None, here: P
 
 def _import(target: Target, here: Path) -> tuple[ModuleType, Path]:
     if target.file is not None and not target.file.is_file():
-        raise DefinitionsNotFound(f"no definitions at {shown(target.file)}; {_WAYS}")
+        raise DefinitionsNotFound(
+            f"no definitions at {shown(target.file)}; {_WAYS}; a new project begins with 'mlforge init my_project'"
+        )
     folder = target.file.parent if target.file else here
     with _fresh_imports(folder):
         try:

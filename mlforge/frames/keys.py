@@ -49,9 +49,13 @@ def entity_keys(entities: Iterable[Mapping[str, object]], keys: Schema) -> list[
 def _wrong_names(entity: Mapping[str, object], names: Sequence[str]) -> RetrievalError:
     missing = [repr(name) for name in names if name not in entity]
     extra = [repr(name) for name in entity if name not in names]
-    wrong = [f"no {', '.join(missing)}"] if missing else []
-    wrong += [f"{', '.join(extra)} not a key"] if extra else []
-    return RetrievalError(f"entity {dict(entity)!r}: {' and '.join(wrong)}; {_keys_there(names)}")
+    wrong = (
+        [f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"] if missing else []
+    )
+    wrong += (
+        [f"{', '.join(extra)} {'is no key' if len(extra) == 1 else 'are no keys'}"] if extra else []
+    )
+    return RetrievalError(f"entity {dict(entity)!r}: {', '.join(wrong)}; {_keys_there(names)}")
 
 
 def _keys_there(keys: Sequence[str]) -> str:

@@ -75,7 +75,7 @@ def test_build_says_version_bump_reason_rows_mode_and_time(
 ) -> None:
     header, first, _ = printed(capsys, "build").splitlines()
     assert header.split() == ["feature", "version", "bump", "reason", "rows", "mode", "time"]
-    assert first.split()[:6] == ["user_spend", "1.0.0", "major", "first_build", "1", "full"]
+    assert first.split()[:6] == ["user_spend", "1.0.0", "new", "first_build", "1", "full"]
     unchanged = printed(capsys, "build").splitlines()[1]
     assert unchanged.split()[:6] == ["user_spend", "1.0.0", "-", "unchanged", "1", "-"]
 
@@ -410,19 +410,6 @@ def test_colours_are_shown_in_a_terminal_and_not_with_no_color(
     assert "\x1b[32mready\x1b[0m" not in printed(capsys, "build") + printed(capsys, "list")
     assert "\x1b[32mready\x1b[0m" in in_a_terminal("list")
     assert "\x1b" not in in_a_terminal("list", NO_COLOR="1")
-
-
-def test_init_gives_a_project_that_runs_at_once(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    printed(capsys, "init", "shop")
-    monkeypatch.chdir("shop")
-    subprocess.run(
-        [sys.executable, "generate.py", "3"], check=True, capture_output=True, timeout=60
-    )
-    assert main(["build"]) == 0
-    capsys.readouterr()
-    assert {entry["state"] for entry in as_json(capsys, "list")["features"]} == {"ready"}
 
 
 def in_a_terminal(*arguments: str, **environment: str) -> str:

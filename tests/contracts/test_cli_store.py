@@ -248,7 +248,7 @@ def test_plan_says_what_a_build_would_do_and_changes_nothing(
     assert lines[0].split() == [
         "feature", "version", "bump", "reason", "rows", "recomputed", "keys",
     ]  # fmt: skip
-    assert lines[1].split() == ["spend", "1.0.0", "major", "first_build", "6", "6", "5"]
+    assert lines[1].split() == ["spend", "1.0.0", "new", "first_build", "6", "6", "5"]
     assert lines[3:] == ["spend: full, first build; 1 file read"]
     assert as_json(capsys, "list")["features"][0]["state"] == "not built"
     assert online.features() == []

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlforge.cli.output import lines_for
-from mlforge.core.text import plural, printable
+from mlforge.core.text import bump_word, plural, printable
 from mlforge.definitions.environment import REDIS_URL
 from mlforge.errors import without_owners
 from worker.state.event_log import Entry
@@ -60,7 +60,8 @@ def describe(entry: Entry) -> str:
 
 def _refreshed(feature: str, details: Mapping[str, Any]) -> str:
     version = details["version"] or "no version yet"
-    bump = f" {details['bump']}" if details["bump"] else ""
+    word = bump_word(details["bump"], details["reason"])
+    bump = f" {word}" if word else ""
     parts = [f"{version}{bump}", details["reason"]]
     if details["changed"]:
         parts.append(f"{plural(details['rows_recomputed'], 'row')} recomputed")

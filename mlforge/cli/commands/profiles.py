@@ -145,14 +145,14 @@ def _fixed(value: float | None) -> str | None:
 COMMANDS = (
     Command(
         "profile",
-        "what the values of a feature's columns are like",
+        "show what the values of a feature's columns are like",
         _configure_profile,
         profile,
         "mlforge profile user_spend\nmlforge profile user_spend 1.0.3 --json",
     ),
     Command(
         "drift",
-        "how far the values of a feature's columns have moved",
+        "show how far the values of a feature's columns have moved",
         _configure_drift,
         drift,
         "mlforge drift user_spend\nmlforge drift user_spend train/2026-11 2026-11-01..",

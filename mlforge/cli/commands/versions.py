@@ -11,7 +11,7 @@ from mlforge.cli.options import json_option, store_of, store_options, version_nu
 from mlforge.cli.output import instant, minute, nearby, note, number, print_json, second
 from mlforge.cli.style import Styled, style
 from mlforge.cli.table import pairs, table
-from mlforge.core.text import plural
+from mlforge.core.text import bump_word, plural
 
 if TYPE_CHECKING:
     from mlforge.core.manifest import ChangeSummary
@@ -55,7 +55,7 @@ def versions(args: argparse.Namespace) -> int:
         (
             Styled(entry["version"], "green") if entry["served"] else entry["version"],
             minute(entry["created_at"]),
-            entry["bump"],
+            bump_word(entry["bump"], entry["reason"]),
             number(entry["rows"]),
             ", ".join(mark for mark in ("served", "pinned") if entry[mark]) or None,
             _briefly(summary.change),
@@ -117,7 +117,12 @@ def _page(document: dict[str, Any], location: str) -> str:
     why = ": ".join(filter(None, [change.get("reason"), ", ".join(change.get("details", []))]))
     facts = [
         ("made", second(document["created_at"])),
-        ("why", f"{change.get('bump_type')}, {why}" if change else None),
+        (
+            "why",
+            f"{bump_word(change.get('bump_type'), change.get('reason'))}, {why}"
+            if change
+            else None,
+        ),
         ("parent", document["parent"]),
         ("rows", number(document["row_count"])),
         ("left out", ", ".join(dropped) or None),

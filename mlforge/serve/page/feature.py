@@ -10,6 +10,7 @@ from typing import Any
 
 from mlforge.core import clock
 from mlforge.core.manifest import VersionSummary
+from mlforge.core.text import bump_word
 from mlforge.core.values import to_iso
 from mlforge.errors import MlforgeError, without_owners
 from mlforge.profiles.column_profile import ColumnProfile
@@ -161,7 +162,7 @@ def _versions(store: Store, entry: FeatureEntry) -> Iterator[VersionRow]:
         yield VersionRow(
             version,
             to_iso(summary.created_at),
-            change.bump_type if change else "",
+            bump_word(change.bump_type, change.reason) or "" if change else "",
             change.reason.replace("_", " ") if change else "",
             _details(summary),
             tuple(_evidence(change.evidence)) if change else (),

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlforge.core.text import plural
+from mlforge.core.text import FIRST_BUILD, plural
 from mlforge.core.values import to_iso
 from mlforge.errors import without_owners
 from mlforge.serve.live import Happening
@@ -35,9 +35,9 @@ _TRIGGERS = {
     "first look into the source": "The workers looked into the source for the first time",
     "": "",
 }
-_REASONS = {"unchanged": "nothing changed", "first_build": "the first version"}
-_PLAIN = ("data_refresh",)
-"""Reasons that the rest of the sentence tells."""
+_REASONS = {"unchanged": "nothing changed"}
+_PLAIN = ("data_refresh", FIRST_BUILD)
+"""Reasons that the rest of the line tells."""
 _LAG = ("version ", "its ", "rows are ", "a push ", "the server ", "the time to live ")
 """How the reasons begin for which rows online were out of date before a refresh: they hold no more."""
 _PAST = {"is": "was", "are": "were", "lie": "lay", "cannot": "could not", "may": "might"}
@@ -150,16 +150,19 @@ def _told(entry: Happening) -> tuple[str, str, str, str, tuple[Step, ...]]:
 def _refreshed(
     details: Mapping[str, Any], feature: str
 ) -> tuple[str, str, str, str, tuple[Step, ...]]:
-    version = details["version"] or "no version yet"
-    bump = details["bump"]
-    title = (
-        f"{version}, {'a' if bump != 'initial' else 'an'} {bump} version" if bump else str(version)
-    )
     did = _did(details, feature)
     quarantined = details["quarantined"]
     tone = WARNING if quarantined else GOOD if details["changed"] else QUIET
     life, steps = _life(details)
-    return tone, title, did, life, steps
+    return tone, _title(details), did, life, steps
+
+
+def _title(details: Mapping[str, Any]) -> str:
+    """`1.0.1, a patch version`, or what is served on where nothing changed."""
+    version, bump = details["version"] or "no version yet", details["bump"]
+    if not bump:
+        return str(version)
+    return f"{version}, {'the first' if details['reason'] == FIRST_BUILD else f'a {bump}'} version"
 
 
 def _did(details: Mapping[str, Any], feature: str) -> str:

@@ -1,9 +1,9 @@
-"""Two features of a shop, and the files that they are made of. `mlforge up` beside this file keeps it computed."""
+"""Two features of a shop, and what a model takes of them. `mlforge up` beside this file keeps them computed."""
 
 import polars as pl
 
 import mlforge.validators as v
-from mlforge import Definitions, feature
+from mlforge import Definitions, Service, feature
 from mlforge.metrics import Rolling
 from mlforge.store import LocalStore
 
@@ -32,4 +32,14 @@ def product_daily(df: pl.DataFrame) -> pl.DataFrame:
     return df.select("product", "event_time", "amount")
 
 
-defs = Definitions(store=LocalStore("feature_store"), features=[user_spend, product_daily])
+offer = Service(
+    "offer",
+    features=[user_spend["amount__count__7d", "amount__sum__7d"], product_daily["amount__sum__7d"]],
+    request={"price": pl.Float64},
+    derive={"share_of_week": "price / user_spend__amount__sum__7d"},
+    description="What a model takes that is asked about a customer, a product and its price.",
+)
+
+defs = Definitions(
+    store=LocalStore("feature_store"), features=[user_spend, product_daily], services=[offer]
+)

@@ -36,7 +36,8 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     printed = capsys.readouterr().out
     for command in COMMANDS:
-        assert f"\n    {command} " in printed
+        assert f"\n  {command} " in printed
+    assert printed.index("start:") < printed.index("\n  build ") < printed.index("look:")
 
 
 def test_each_module_of_commands_is_listed_with_all_that_it_holds() -> None:
@@ -78,7 +79,7 @@ def test_no_command_is_a_usage_error_that_shows_the_help(
     assert main([]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "commands:" in captured.err
+    assert "start:" in captured.err
 
 
 @pytest.mark.parametrize(
@@ -101,6 +102,8 @@ def test_a_wrong_command_line_exits_2(
 def test_a_misspelt_command_gets_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bulid"]) == 2
     assert "did you mean 'build'?" in capsys.readouterr().err
+    assert main(["frobnicate"]) == 2
+    assert "no command 'frobnicate'; 'mlforge --help' lists them" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", [["--feature", "a"], ["--feature=a"], ["--featurse", "a"]])

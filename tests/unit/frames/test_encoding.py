@@ -131,10 +131,10 @@ def test_an_entity_comes_back_typed_and_in_the_order_of_the_keys() -> None:
 @pytest.mark.parametrize(
     ("entity", "problem"),
     [
-        ({"user_id": 1, "day": "2024-01-02"}, "no 'vip'; the keys are user_id, day, vip"),
-        ({"usr": 1, "day": "2024-01-02", "vip": True}, "no 'user_id' and 'usr' not a key"),
-        ({"user_id": 1, "day": "2024-01-02", "vip": True, "x": 1}, "'x' not a key"),
-        ({}, "no 'user_id', 'day', 'vip'"),
+        ({"user_id": 1, "day": "2024-01-02"}, "'vip' is missing; the keys are user_id, day, vip"),
+        ({"usr": 1, "day": "2024-01-02", "vip": True}, "'user_id' is missing, 'usr' is no key"),
+        ({"user_id": 1, "day": "2024-01-02", "vip": True, "x": 1}, "'x' is no key"),
+        ({}, "'user_id', 'day', 'vip' are missing"),
     ],
 )
 def test_wrong_key_names_are_told_with_the_right_ones(
