@@ -30,6 +30,7 @@ import redis
 from generate import Day, days, drop, write
 
 from mlforge import get_online_features, get_training_data
+from mlforge.core.text import bump_word
 from mlforge.core.values import from_us
 from mlforge.errors import MlforgeError
 from mlforge.online import RedisStore
@@ -338,7 +339,7 @@ def print_outcomes(before: Mapping[str, str], outcomes: Mapping[str, Outcome]) -
             [
                 name,
                 f"{known} → {version}" if known and is_new else version,
-                told["bump"] or "-",
+                bump_word(told["bump"], told["reason"]) or "-",
                 told["reason"],
                 f"{told['rows_recomputed']:,}" if is_new else "-",
                 f"{pushed:,}" if pushed else "-",
