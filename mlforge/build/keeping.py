@@ -38,5 +38,6 @@ def definition_hash(feature: Feature) -> str:
         dict(feature.tables),
         [[column, *map(str, rules)] for column, rules in feature.validators.items()],
         noted_defaults(feature),
+        *([] if feature.incremental is None else [feature.incremental]),
     ]
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()

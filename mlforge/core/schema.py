@@ -26,6 +26,8 @@ class Column:
     """A column's name and dtype; for a metric also what it aggregates, over which window.
 
     narrow: a column of long integers, all of which a Float64 holds exactly; False where that is not known.
+    listed: a column of texts that a function returned as members of a list (Enum), so that nobody can say which is the least; False where
+        that is not known.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Column:
     aggregation: str | None = None
     window: str | None = None
     narrow: bool = False
+    listed: bool = False
 
 
 Schema = tuple[Column, ...]

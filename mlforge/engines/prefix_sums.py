@@ -111,8 +111,13 @@ class SegmentSums:
         return totals.to_frame().select(as_decimal).to_series()
 
     def floats(self) -> pl.Series:
-        """The sum of each segment as a float."""
-        return self._sums.cast(pl.Float64) / 10.0 ** (self.column.scale or 0)
+        """The sum of each segment as a float; of decimals so large that 128 bits may not hold it, added up as floats."""
+        scale = self.column.scale
+        if scale is None:
+            return self._sums.cast(pl.Float64)
+        if not self._fits():
+            return pairwise.sums(self.column.in_order, self.segments)
+        return self._sums.cast(pl.Float64) / 10.0**scale
 
     def deviations(self, count: pl.Series) -> pl.Series:
         """The sum of squared deviations from each segment's mean; `count` is of its values."""

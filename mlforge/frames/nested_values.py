@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import polars as pl
@@ -46,17 +46,25 @@ def in_form(value: pl.Expr, dtype: pl.DataType, plain: PlainForm, changed: Plain
     return pl.when(value.is_not_null()).then(pl.struct(fields))
 
 
+def leaves(values: pl.Series, chosen: PlainTypes) -> Iterator[pl.Series]:
+    """The values of chosen plain dtypes within a column, each dtype's place in a series of its own."""
+    dtype = values.dtype
+    if not _holds_any(dtype, chosen):
+        return
+    if isinstance(dtype, pl.Struct):
+        for field in dtype.fields:
+            yield from leaves(values.struct.field(field.name), chosen)
+    elif dtype.is_nested():
+        lists = values.arr.to_list() if isinstance(dtype, pl.Array) else values
+        yield from leaves(lists.explode(), chosen)
+    else:
+        yield values
+
+
 def count_non_finite(values: pl.Series) -> int:
     """The number of floats within that are NaN or infinite."""
-    dtype = values.dtype
-    if dtype.is_float():
-        return int((~values.is_finite()).sum())
-    if not _holds_any(dtype, lambda part: part.is_float()):
-        return 0
-    if isinstance(dtype, pl.Struct):
-        return sum(count_non_finite(values.struct.field(field.name)) for field in dtype.fields)
-    lists = values.arr.to_list() if isinstance(dtype, pl.Array) else values
-    return count_non_finite(lists.explode())
+    floats = leaves(values, lambda dtype: dtype.is_float())
+    return sum(int((~each.is_finite()).sum()) for each in floats)
 
 
 def _parts(dtype: pl.DataType) -> list[pl.DataType]:

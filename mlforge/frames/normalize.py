@@ -16,10 +16,10 @@ from mlforge.core.aggregations import output_dtype
 from mlforge.core.schema import check_condition
 from mlforge.core.values import FIRST_INSTANT, LAST_INSTANT, TimeRange, from_us
 from mlforge.errors import DataError
-from mlforge.frames import nested_values, polars_schema
+from mlforge.frames import milliseconds, nested_values, polars_schema
 from mlforge.frames.polars_schema import UTC_INSTANT, dtype_text
 from mlforge.frames.row_order import is_sorted
-from mlforge.frames.time_units import in_us, unit_us
+from mlforge.frames.time_units import in_us
 
 if TYPE_CHECKING:
     from mlforge.core.feature_spec import FeatureSpec
@@ -76,11 +76,12 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class EventFrame:
-    """Normalised events, sorted by time, then keys. `naive`: the timestamp had no time zone."""
+    """Normalised events, sorted by time, then keys. `naive`: the timestamp had no time zone. listed: the columns that were Enums."""
 
     frame: pl.DataFrame
     dropped: Dropped
     naive: bool
+    listed: frozenset[str] = frozenset()
 
 
 def normalise(spec: FeatureSpec, frame: pl.DataFrame, where: str) -> EventFrame:
@@ -101,9 +102,8 @@ def normalise(spec: FeatureSpec, frame: pl.DataFrame, where: str) -> EventFrame:
     events = _in_form(frame, spec)
     if not is_sorted(events, spec.order):
         events = _sorted(events, spec.order)
-    return EventFrame(
-        events, Dropped(null_key, null_time, counts.non_finite), _has_naive_time(spec, frame)
-    )
+    dropped = Dropped(null_key, null_time, counts.non_finite)
+    return EventFrame(events, dropped, _has_naive_time(spec, frame), _listed(frame))
 
 
 def normalise_together(
@@ -127,7 +127,7 @@ def normalise_together(
         number = runs.select(pl.col("n").repeat_by("rows").explode()).to_series()
         numbered = events.with_columns(number.alias(_NUMBER))
         events = _sorted(numbered, [_NUMBER, *spec.order]).drop(_NUMBER)
-    return EventFrame(events, Dropped(), _has_naive_time(spec, frame))
+    return EventFrame(events, Dropped(), _has_naive_time(spec, frame), _listed(frame))
 
 
 def _checked(spec: FeatureSpec, frame: pl.DataFrame, where: str) -> pl.DataFrame:
@@ -138,6 +138,8 @@ def _checked(spec: FeatureSpec, frame: pl.DataFrame, where: str) -> pl.DataFrame
     frame = _without_unneeded(spec, frame)
     for name, dtype in frame.schema.items():
         _check(spec, name, dtype, where)
+    nested = (each for each in frame.get_columns() if each.dtype.is_nested())
+    milliseconds.check_held(nested, where)
     return frame
 
 
@@ -157,6 +159,11 @@ def _has_naive_time(spec: FeatureSpec, frame: pl.DataFrame) -> bool:
     return spec.timestamp is not None and _is_naive(frame.schema[spec.timestamp])
 
 
+def _listed(frame: pl.DataFrame) -> frozenset[str]:
+    """The columns whose values are members of a list."""
+    return frozenset(name for name, dtype in frame.schema.items() if isinstance(dtype, pl.Enum))
+
+
 @dataclass(frozen=True, slots=True)
 class _Counts:
     """Rows without a key, or else without a time, values that are not finite, and the bounds of instants by column."""
@@ -171,7 +178,9 @@ class _Counts:
         """The counts of a frame, in one pass."""
         has_key, has_time = _has_key(spec), _has_time(spec)
         instants = [
-            n for n, dtype in frame.schema.items() if n == spec.timestamp or _is_coarse(dtype)
+            n
+            for n, dtype in frame.schema.items()
+            if n == spec.timestamp or milliseconds.is_coarse(dtype)
         ]
         floats = [name for name, dtype in frame.schema.items() if dtype.is_float()]
         null_key, null_time, *rest = frame.select(
@@ -214,23 +223,11 @@ def _without_unneeded(spec: FeatureSpec, frame: pl.DataFrame) -> pl.DataFrame:
     further = [name for name in frame.columns if name not in spec.needed()]
     unnamed = [name for name in further if _misnamed(name) is not None]
     unheld = [name for name in further if frame.schema[name].base_type() not in _HELD]
-    coarse = [name for name in further if _is_coarse(frame.schema[name])]
+    coarse = [name for name in further if milliseconds.is_coarse(frame.schema[name])]
     if not unnamed and not unheld and not coarse:
         return frame
     nulls = [pl.lit(None).alias(name) for name in unheld]
-    return frame.with_columns(*nulls, *map(_within_microseconds, coarse)).drop(unnamed)
-
-
-def _is_coarse(dtype: pl.DataType) -> bool:
-    """Whether a dtype has instants that microseconds cannot hold."""
-    return isinstance(dtype, pl.Datetime) and unit_us(dtype) > 1
-
-
-def _within_microseconds(name: str) -> pl.Expr:
-    """A column of milliseconds, null where microseconds cannot hold the instant."""
-    ratio = unit_us(pl.Datetime("ms")).numerator
-    held = pl.col(name).to_physical().is_between(-(-_INT64.start // ratio), _INT64.end // ratio)
-    return pl.when(held).then(pl.col(name)).alias(name)
+    return frame.with_columns(*nulls, *map(milliseconds.held, coarse)).drop(unnamed)
 
 
 def as_utc(expr: pl.Expr, dtype: pl.DataType) -> pl.Expr:
@@ -357,10 +354,7 @@ def _check_times(
         legal = TimeRange(FIRST_INSTANT, LAST_INSTANT) if name == spec.timestamp else _INT64
         for value in (low, high):
             if value is not None and not legal.start <= in_us(value, dtype) <= legal.end:
-                raise DataError(
-                    f"{where}: column {name!r} holds {value:,} ({dtype_text(dtype)}), which is no time "
-                    "between the years 1 and 9999; check the unit that it was made with"
-                )
+                raise milliseconds.no_time(name, value, dtype, where)
         if name == spec.timestamp and high is not None:
             _check_boundary(spec, in_us(high, dtype), where)
 

@@ -153,12 +153,6 @@ def microseconds(column: str) -> pl.Expr:
     return pl.col(column).to_physical()
 
 
-def in_microseconds(frame: pl.DataFrame) -> pl.DataFrame:
-    """The frame with all instants in microseconds: files of one source may store a column in several units."""
-    times = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.Datetime)]
-    return frame.with_columns(pl.col(name).dt.cast_time_unit("us") for name in times)
-
-
 def of_entities(
     frame: pl.LazyFrame, entities: pl.DataFrame | None, keys: Sequence[str]
 ) -> pl.LazyFrame:

@@ -8,7 +8,7 @@ does not matter.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
@@ -81,12 +81,7 @@ def fit(partials: Iterable[Partial], strict: Collection[str] | None) -> Fit | No
     if len(schemas) == 1:
         return Fit(next(iter(schemas.values())))
     groups = _groups(partials)
-    settled = {name: _settled(groups, name) for name in _names(groups)}
-    misfits = {
-        id(group.schema): reason
-        for group in groups
-        if not group.empty and (reason := _misfit(group.schema, settled, strict))
-    }
+    misfits = _misfits(groups, _names(groups), strict)
     fitting = [group for group in groups if id(group.schema) not in misfits]
     # Columns of the fitting files only: columns that only other files have do not belong to the feature.
     names = _names(fitting)
@@ -108,6 +103,33 @@ def misfit(schema: Schema, common: Schema, strict: Collection[str] | None) -> st
     """Why a partial's schema does not fit the common one, None if it does; more columns do no harm."""
     settled = {column.name: column.dtype for column in common}
     return _misfit(schema, settled, strict)
+
+
+def _misfits(
+    groups: Sequence[_Group], names: Sequence[str], strict: Collection[str] | None
+) -> dict[int, str]:
+    """Why files do not fit, by the identity of their schema. At least one file with a row does.
+
+    Each file has a say in each column; but where that leaves none, as where two files differ in two columns and each has its way in one,
+    columns are settled one after the other, by those files alone that fit so far.
+    """
+    having_rows = [group for group in groups if not group.empty]
+    found = _unlike(having_rows, {name: _settled(groups, name) for name in names}, strict)
+    if len(found) < len(having_rows) or not found:
+        return found
+    misfits, left = dict[int, str](), having_rows
+    for name in names:
+        misfits |= _unlike(left, {name: _settled(left, name)}, strict)
+        left = [group for group in left if id(group.schema) not in misfits]
+    return misfits
+
+
+def _unlike(
+    groups: Iterable[_Group], settled: Mapping[str, str], strict: Collection[str] | None
+) -> dict[int, str]:
+    """Why files do not have the settled dtypes, by the identity of their schema; without those that do."""
+    reasons = ((id(g.schema), _misfit(g.schema, settled, strict)) for g in groups)
+    return {schema: reason for schema, reason in reasons if reason}
 
 
 def _groups(partials: Iterable[Partial]) -> list[_Group]:

@@ -104,20 +104,31 @@ class NullColumns:
 
     @cached_property
     def _settled(self) -> Mapping[str, str]:
-        """The dtype of each column that some file has values of."""
+        """The dtype of each column that some file has values of, or that files without one give several dtypes."""
         files, rows = Counter[str](), Counter[str]()
         for state in self._states.values():
             files[state.shape] += 1
             rows[state.shape] += state.rows
-        backing: dict[str, dict[str, Backing]] = defaultdict(lambda: defaultdict(Backing))
+        backing, untold = _Dtypes(_by_dtype), _Dtypes(_by_dtype)
         for shape, count in files.items():
             if shape in ("", UNREADABLE):
                 continue
             for name, dtype in json.loads(shape).items():
-                if not dtype.startswith(_NULL) and _can_be_made(dtype):
-                    known = narrowed(dtype, narrow=True)
-                    backing[name][known] += Backing(count, rows[shape])
-        return {name: settle(by_dtype) for name, by_dtype in backing.items()}
+                own, told = (
+                    (untold if dtype.startswith(_NULL) else backing),
+                    dtype.removeprefix(_NULL),
+                )
+                if told != "Null" and _can_be_made(told):
+                    own[name][narrowed(told, narrow=True)] += Backing(count, rows[shape])
+        unlike = {n: by for n, by in untold.items() if n not in backing and len(by) > 1}
+        return {name: settle(by_dtype) for name, by_dtype in {**backing, **unlike}.items()}
+
+
+_Dtypes = defaultdict[str, dict[str, Backing]]
+
+
+def _by_dtype() -> dict[str, Backing]:
+    return defaultdict(Backing)
 
 
 def _can_be_made(dtype: str) -> bool:

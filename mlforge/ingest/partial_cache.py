@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
 from functools import cached_property
 
 import polars as pl
@@ -153,32 +154,36 @@ class PartialCache:
         return self._in_latest(key) or self._store.find_partial(self._feature.name, key)
 
     def _otherwise(self, partial: Partial) -> list[str]:
-        """The columns that a partial may lack, and with a minus those that it has, because it was made for other needs."""
+        """The columns that a partial lacks, or may lack, and with a sign those that it has, because it was made for other needs."""
         if partial.hash in self._new:
             return []
-        spec = self._feature.spec
+        spec, needs = self._feature.spec, self._needs
         present = {column.name for column in partial.schema}
-        needed = present if (needs := _needs(spec)) is None else present & needs
+        needed = present if needs.columns is None else needs.columns
         extra = {c.name for c in partial.schema if c.name not in needed and nested(c.dtype)}
         if not extra and self._needed_before and self._in_latest(partial.hash) is not None:
             return []
         untyped = {column.name for column in partial.schema if column.dtype == "Null"}
-        lacking = (untyped & needed) - {*spec.identity}
-        return [*sorted(lacking), *(f"-{name}" for name in sorted(extra))]
+        has_rows = partial.rows or partial.dropped  # else its file is never bad
+        absent = needed - present if has_rows else set[str]()
+        lacking = ((untyped & needed) | absent) - {*spec.identity}
+        refused = {c.name for c in partial.schema if c.listed and c.name in needs.in_order}
+        marked = [f"-{name}" for name in sorted(extra)] + [f"<{name}" for name in sorted(refused)]
+        return [*sorted(lacking), *marked]
 
     @cached_property
     def needs_as_before(self) -> bool:
         """Whether the latest version needed the very columns that the feature needs."""
-        latest = self._latest
-        return latest is not None and _needs(latest.spec) == _needs(self._feature.spec)
+        return self._latest is not None and Needs.of(self._latest.spec) == self._needs
 
     @cached_property
     def _needed_before(self) -> bool:
         """Whether the latest version needed each column that the feature needs."""
-        if self._latest is None:
-            return False
-        before, now = _needs(self._latest.spec), _needs(self._feature.spec)
-        return before is None or (now is not None and now <= before)
+        return self._latest is not None and self._needs.are_of(Needs.of(self._latest.spec))
+
+    @cached_property
+    def _needs(self) -> Needs:
+        return Needs.of(self._feature.spec)
 
     def _in_latest(self, key: str) -> Partial | None:
         """The latest version's partial with this key; mostly that of a file which was too young to be known by its stat, one of the last."""
@@ -194,6 +199,21 @@ class PartialCache:
         return {partial.hash: partial for partial in latest.partials} if latest else {}
 
 
-def _needs(spec: FeatureSpec) -> frozenset[str] | None:
-    """The columns that a feature needs; None for all of them, as without metrics."""
-    return frozenset(spec.needed()) if spec.columns else None
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """The columns that a feature needs, None for all of them, as without metrics; and those of which it takes the least or the greatest value."""
+
+    columns: frozenset[str] | None
+    in_order: frozenset[str]
+
+    @classmethod
+    def of(cls, spec: FeatureSpec) -> Needs:
+        """The needs of a feature."""
+        in_order = (each.column for each in spec.columns if each.aggregation in ("min", "max"))
+        return cls(frozenset(spec.needed()) if spec.columns else None, frozenset(in_order))
+
+    def are_of(self, others: Needs) -> bool:
+        """Whether they are among others."""
+        mine, theirs = self.columns, others.columns
+        are_known = theirs is None or (mine is not None and mine <= theirs)
+        return are_known and self.in_order <= others.in_order

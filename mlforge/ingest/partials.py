@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate
 
 import polars as pl
 
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.manifest import Partial
-from mlforge.core.schema import shared
+from mlforge.core.schema import Schema, shared
 from mlforge.core.values import TimeRange
 from mlforge.features.feature import Feature
 from mlforge.frames import polars_schema
@@ -58,24 +59,32 @@ def describe(
     spec: FeatureSpec,
     dropped: dict[str, int],
     hashed: int | None = None,
+    listed: Collection[str] = (),
 ) -> Partial:
-    """The description of a partial, for use without opening it. hashed: the digest of its events, where it is known."""
+    """The description of a partial, for use without opening it.
+
+    hashed: the digest of its events, where it is known. listed: the columns that were Enums.
+    """
     dropped = {reason: rows for reason, rows in dropped.items() if rows}
-    schema = shared(polars_schema.schema_of_values(events))
+    schema = _schema_of(events, listed)
     hashed = digest(events) if hashed is None else hashed
     return Partial(key, events.height, times_of(events, spec), schema, dropped, hashed)
 
 
 def describe_each(
-    keys: Sequence[str], events: pl.DataFrame, heights: Sequence[int], spec: FeatureSpec
+    keys: Sequence[str],
+    events: pl.DataFrame,
+    heights: Sequence[int],
+    spec: FeatureSpec,
+    listed: Collection[str] = (),
 ) -> list[Partial]:
-    """The descriptions of partials whose sorted events lie one's behind the other's; each has a row and leaves none out."""
+    """The descriptions of partials whose sorted events lie one's behind the other's; each has a row and leaves none out. listed: as of `describe`."""
     starts = [*accumulate(heights, initial=0)][:-1]
     ends = [start + height - 1 for start, height in zip(starts, heights, strict=True)]
-    whole = shared(polars_schema.schema_of_values(events))
+    whole = _schema_of(events, listed)
     if any(column.narrow is False and column.dtype in ("Int64", "UInt64") for column in whole):
         runs = map(events.slice, starts, heights)
-        schemas = [shared(polars_schema.schema_of_values(run)) for run in runs]
+        schemas = [_schema_of(run, listed) for run in runs]
     else:
         schemas = [whole] * len(keys)
     times: list[TimeRange | None] = [None] * len(keys)
@@ -88,6 +97,13 @@ def describe_each(
     ]
 
 
+def _schema_of(events: pl.DataFrame, listed: Collection[str]) -> Schema:
+    columns = polars_schema.schema_of_values(events)
+    if listed:
+        columns = tuple(replace(c, listed=True) if c.name in listed else c for c in columns)
+    return shared(columns)
+
+
 def stored(events: pl.DataFrame) -> pl.DataFrame:
     """The events as a partial holds them: columns without a dtype are left out, readers add nulls."""
     untyped = [name for name, dtype in events.schema.items() if dtype == pl.Null]
@@ -95,7 +111,7 @@ def stored(events: pl.DataFrame) -> pl.DataFrame:
 
 
 def without_rows(key: str, spec: FeatureSpec) -> tuple[Partial, pl.DataFrame]:
-    """A partial of no events, and its frame: of columns that go with any other file's."""
+    """A partial of no events, and its frame: of a column that goes with any other file's, if there is one that all have."""
     dtype = pl.String() if spec.timestamp is None else polars_schema.UTC_INSTANT
-    events = pl.DataFrame(schema={spec.order[0]: dtype})
+    events = pl.DataFrame(schema=dict.fromkeys(spec.order[:1], dtype))
     return describe(key, events, spec, {}), events

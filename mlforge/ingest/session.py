@@ -22,7 +22,7 @@ from mlforge.ingest.file_states import FileStates
 from mlforge.ingest.fit import Fit
 from mlforge.ingest.intake import FAULTS, Intake, Outvoted
 from mlforge.ingest.null_columns import NullColumns
-from mlforge.ingest.partial_cache import PartialCache
+from mlforge.ingest.partial_cache import Needs, PartialCache
 from mlforge.ingest.quarantine import AMONG, Quarantine
 from mlforge.ingest.side_tables import SideTables
 from mlforge.ingest.transform import Apart, FileRows, Transform, Transformed
@@ -143,12 +143,14 @@ class Session:
         very same of the file.
         """
         spec, forgotten = self.feature.spec, self.transform.forgotten
-        needs = frozenset(spec.needed()) if spec.columns else None
+        needs = Needs.of(spec)
 
         def described() -> tuple[pl.DataFrame, Transformed, Partial]:
             made = transformed()
             hashed = self.amended.digest_of(where, made.events)
-            described_partial = partials.describe(key, made.events, spec, made.dropped, hashed)
+            described_partial = partials.describe(
+                key, made.events, spec, made.dropped, hashed, made.listed
+            )
             return made.events, made, described_partial
 
         def shared_key() -> Hashable:
@@ -167,11 +169,12 @@ class Session:
 
         None where something in a file is to be refused, left out, changed or warned of.
         """
-        events = self.transform.finish_together(returned)
-        if events is None:
+        normal = self.transform.finish_together(returned)
+        if normal is None:
             return None
-        heights = [frame.height for frame in returned]
-        return partials.describe_each(keys, events, heights, self.feature.spec), events
+        heights, spec = [frame.height for frame in returned], self.feature.spec
+        described = partials.describe_each(keys, normal.frame, heights, spec, normal.listed)
+        return described, normal.frame
 
     def key(self, path: str) -> str:
         """The memo key of a file's content, which includes the dtypes that it takes from other files."""

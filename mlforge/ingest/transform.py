@@ -26,6 +26,7 @@ from mlforge.features.proofs import doubt
 from mlforge.frames import normalize, validate
 from mlforge.frames.forgotten import rows_of, without
 from mlforge.frames.future import future_warning
+from mlforge.frames.normalize import EventFrame
 from mlforge.frames.polars_schema import times_of
 from mlforge.ingest.calling import (
     FunctionFaultError,
@@ -56,11 +57,12 @@ class FileRows:
 
 @dataclass(frozen=True, slots=True)
 class Transformed:
-    """Normalised events, the rows left out by reason, and what to warn of."""
+    """Normalised events, the rows left out by reason, what to warn of, and the columns that were Enums."""
 
     events: pl.DataFrame
     dropped: dict[str, int]
     warnings: tuple[str, ...]
+    listed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +134,9 @@ class Transform:
             timestamp = str(feature.spec.timestamp)
             ahead = future_warning(times.end, clock.now(), where, normal.naive, timestamp)
             warnings += [ahead] if ahead else []
-        return Transformed(events, dropped, tuple(warnings))
+        return Transformed(events, dropped, tuple(warnings), normal.listed)
 
-    def finish_together(self, returned: Sequence[pl.DataFrame]) -> pl.DataFrame | None:
+    def finish_together(self, returned: Sequence[pl.DataFrame]) -> EventFrame | None:
         """The events of several files of one schema, one file's behind the other's, as `finish` gives each file's.
 
         None where `finish` would refuse, leave out, change or warn of anything in a file.
@@ -154,7 +156,7 @@ class Transform:
         times = times_of(normal.frame, feature.spec)
         if times and future_warning(times.end, clock.now(), "", normal.naive):
             return None
-        return normal.frame
+        return normal
 
     @property
     def tables(self) -> SideTables:

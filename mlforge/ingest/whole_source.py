@@ -14,6 +14,7 @@ from mlforge.core.schema import Schema, dtypes, shared
 from mlforge.errors import MlforgeError, SourceError
 from mlforge.features.feature import Function
 from mlforge.frames import polars_schema
+from mlforge.frames.milliseconds import in_microseconds
 from mlforge.ingest.fit import Fit, fit
 from mlforge.ingest.intake import FAULTS, FUNCTION_FAULTS, Intake
 from mlforge.ingest.null_columns import UNREADABLE
@@ -142,7 +143,7 @@ def _read_all(
     for path, file in files.items():
         try:
             content = session.states.read(file)
-            frames[path] = polars_schema.in_microseconds(content.frame)
+            frames[path] = in_microseconds(session.feature.spec, content.frame, path)
             left_out.update(content.left_out)
         except FAULTS as error:
             session.reject(file, error)

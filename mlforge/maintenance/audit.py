@@ -94,6 +94,7 @@ def audit(
         now = held_against(
             RawFile(path, state.hash, None)
             for path, state in store.file_states(feature.name).items()
+            if state.hash == state.good  # else it is set aside
         )
         if not now.gone and not now.mismatches:
             work = now

@@ -126,7 +126,8 @@ def _rewritten(store: Store, latest: Manifest, forgotten: Forgotten) -> dict[str
         kept, rows = without(whole, forgotten)
         dropped = {**before.dropped, REASON: before.dropped.get(REASON, 0) + rows}
         key = forgotten.rewritten(hash_)
-        partial = partials.describe(key, kept, latest.spec, dropped)
+        listed = [column.name for column in before.schema if column.listed]
+        partial = partials.describe(key, kept, latest.spec, dropped, listed=listed)
         store.write_partials(
             latest.name, [PartialWrite(partial, partials.stored(kept))], latest.spec.timestamp
         )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import polars as pl
+from polars.exceptions import PolarsError
 
 from mlforge.core import reference
 from mlforge.core.manifest import Manifest
@@ -16,6 +17,7 @@ from mlforge.errors import FunctionError, IntegrityError, SourceError
 from mlforge.features.feature import Feature
 from mlforge.frames import polars_schema, validate
 from mlforge.frames.forgotten import without
+from mlforge.frames.milliseconds import in_microseconds
 from mlforge.ingest.intake import FUNCTION_FAULTS
 from mlforge.ingest.null_columns import NullColumns
 from mlforge.ingest.side_tables import SideTables
@@ -74,10 +76,9 @@ class RawReader:
             elif self.manifest.rowwise:
                 self._add(self._apply(frame, file.path), sample, events)
             else:
-                whole.append(polars_schema.in_microseconds(frame))
+                whole.append(in_microseconds(self.feature.spec, frame, file.path))
         if whole and not events.gone:
-            together = pl.concat(whole, how="diagonal_relaxed")
-            self._add(self._apply(together, "the whole source"), sample, events)
+            self._add(self._apply(_together(whole), "the whole source"), sample, events)
         return events
 
     @cached_property
@@ -134,10 +135,13 @@ class RawReader:
         return self._widened(kept)
 
     def _widened(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """The rows with their numbers in the types that the version has them in, which hold those of all its files."""
+        """The rows with their numbers in the types that the version has them in, which hold those of all its files.
+
+        But for columns that no value follows from: what those types do not hold counts as null.
+        """
         dtypes = polars_schema.polars_schema(self.manifest.events)
         return rows.with_columns(
-            pl.col(name).cast(dtypes[name])
+            pl.col(name).cast(dtypes[name], strict=False)
             for name, dtype in rows.schema.items()
             if name in dtypes and dtype.is_numeric() and dtypes[name].is_numeric()
         )
@@ -158,3 +162,21 @@ class RawReader:
             timed = [row for row in entity_rows if timestamp is None or row[timestamp] is not None]
             if timed:
                 events.by_entity[entity] += map(reference.clean, timed)
+
+
+def _together(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """The rows of several files; without the columns for which these have no dtype in common: no value follows from those."""
+    by_name: dict[str, list[pl.DataFrame]] = defaultdict(list)
+    for frame in frames:
+        for name in frame.columns:
+            by_name[name].append(frame.select(name).clear())
+    unlike = [name for name, heads in by_name.items() if not _go_together(heads)]
+    return pl.concat([frame.drop(unlike, strict=False) for frame in frames], how="diagonal_relaxed")
+
+
+def _go_together(frames: Sequence[pl.DataFrame]) -> bool:
+    try:
+        pl.concat(frames, how="vertical_relaxed")
+    except PolarsError:
+        return False
+    return True

@@ -154,6 +154,7 @@ def column_to_json(column: Column) -> dict[str, str | bool]:
         "aggregation": column.aggregation,
         "window": column.window,
         "narrow": column.narrow,
+        "listed": column.listed,
     }
     return {"name": column.name, "dtype": column.dtype, **{k: v for k, v in more.items() if v}}
 
@@ -170,6 +171,7 @@ def _column(document: Mapping[str, Any]) -> Column:
         document.get("aggregation"),
         document.get("window"),
         bool(document.get("narrow")),
+        bool(document.get("listed")),
     )
 
 

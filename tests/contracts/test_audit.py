@@ -316,6 +316,23 @@ def test_files_written_anew_with_the_same_rows_prove_the_version_too(project: Pr
     assert (found.entities, found.unproven, found.gone, found.is_proof) == (6, 0, (), True)
 
 
+def test_files_that_are_set_aside_or_unlike_in_a_column_that_nothing_reads_raise_no_alarm(
+    project: Project,
+) -> None:
+    project.drop("f3", rows((1, 7.0, 3.0)).with_columns(note=pl.lit(1)))
+    project.drop("f4", rows((1, 9.0, 0.5)).with_columns(note=pl.lit([0])))
+    project.drop("f5", rows((7, 9.0, 1.0)).with_columns(pl.lit("many").alias("amount")))
+    features = project.define(), project.define(lambda df: df.unique(), name="whole")
+    definitions = project.definitions(*features)
+    definitions.build()
+    # All files are read then, as one was written anew with the rows that it had.
+    project.drop("f0", pl.read_parquet(project.events / "f0.parquet").reverse())
+    for each in features:
+        assert not definitions.build(each.name)[each.name].changed
+        found = definitions.audit(each.name, ALL)
+        assert (found.first, found.is_proof) == ((), True)
+
+
 def test_a_version_of_other_code_is_not_audited(project: Project) -> None:
     project.build()
     other = project.definitions(project.define(typed))

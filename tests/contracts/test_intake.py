@@ -681,6 +681,74 @@ def test_a_column_that_no_feature_can_hold_is_no_fault_where_no_metric_reads_it(
     assert (project.build(made).quarantined, project.build(made).rows) == ((), 2)
 
 
+@pytest.mark.parametrize("incremental", [None, False])
+@pytest.mark.parametrize("metrics", [[], [Rolling("2d", {"note": ["count", "sum"]})]])
+def test_files_that_give_several_dtypes_to_a_column_without_a_value_go_together(
+    metrics: list[Rolling], incremental: bool | None, project: Project
+) -> None:
+    for number, dtype in enumerate([pl.String(), pl.Int8(), pl.Null()]):
+        note = pl.lit(None, dtype).alias("note")
+        project.drop(str(number), rows((number, 0, 1.0)).with_columns(note))
+    project.build(project.define(as_they_are, metrics=metrics, incremental=incremental))
+    assert (users(project), quarantined(project)) == ([0, 1, 2], {})
+
+
+def test_a_file_that_lacks_what_later_metrics_need_is_set_aside_as_by_a_rebuild(
+    project: Project,
+) -> None:
+    """Also one all rows of which are left out; but not one without any."""
+    project.drop("a", rows((1, 0, 1.0)).with_columns(note=pl.lit("x")))
+    project.drop("b", rows((2, 0, 1.0)))
+    project.drop("c", rows((None, 0, 1.0)))
+    project.drop("d", rows())
+    project.build(project.define(as_they_are))
+    assert users(project) == [1, 2]
+    feature = project.define(as_they_are, metrics=[Rolling("2d", {"note": ["count", "last"]})])
+    for full in (False, True):
+        project.build(feature, full=full)
+        assert users(project) == [1]
+        assert quarantined(project).keys() == {"b.parquet", "c.parquet"}
+
+
+@pytest.mark.parametrize("files", [1, 3])
+def test_the_greatest_member_of_a_list_is_refused_also_where_events_are_stored(
+    files: int, project: Project
+) -> None:
+    sizes = pl.Series("size", ["small", "large"], dtype=pl.Enum(["small", "large"]))
+    for number in range(files):
+        project.drop(f"{number}", rows((1, number, 1.0), (1, number, 2.0)).with_columns(sizes))
+    counted = project.define(as_they_are, metrics=[Rolling("2d", {"size": ["count", "mode"]})])
+    greatest = project.define(as_they_are, metrics=[Rolling("2d", {"size": ["count", "max"]})])
+    project.build(counted)
+    with pytest.raises(BuildError, match="its max could go by its order or its letters"):
+        project.build(greatest)
+    assert project.build(counted).quarantined == ()
+
+
+@pytest.mark.parametrize("incremental", [True, False])
+def test_of_files_that_each_have_their_way_in_one_column_some_count(
+    incremental: bool, tmp_path: Path
+) -> None:
+    """Not one is left by a vote on each column alone."""
+    whole, text = pl.lit(7), pl.lit("x")
+    files = {
+        "a": rows((1, 0, 1.0)).with_columns(m=whole, n=text),
+        "b": rows((2, 0, 1.0)).with_columns(m=text, n=whole),
+        "c": rows(),
+    }
+    counting = []
+    for order in ("abc", "cba"):
+        project = Project(tmp_path / order)
+        feature = project.define(as_they_are, metrics=[], incremental=incremental)
+        for name in order:
+            project.drop(name, files[name])
+            project.build(feature)
+        assert len(quarantined(project)) == 1
+        counting.append(users(project))
+    assert counting[0] == counting[1]
+    assert len(counting[0]) == 1
+
+
 # -- columns without a value, and files without rows
 
 
@@ -1020,6 +1088,17 @@ def test_columns_that_no_function_uses_may_come_go_and_change_in_a_source_read_a
         result = project.build(project.define(function, incremental=False))
         assert [q.path for q in result.quarantined] == ["f.parquet"]
         assert users(project) == [1, 2, 99, 100, 101]
+
+
+def test_a_source_read_as_one_has_no_instant_that_wrapped_around(project: Project) -> None:
+    wrapping = pl.lit(2**64 // 1000 + 1).cast(pl.Datetime("ms", "UTC"))
+    project.drop("a", rows((1, 0, 1.0)).with_columns(pl.col("at").dt.cast_time_unit("ms")))
+    project.drop("b", rows((2, 0, 1.0)).with_columns(at=wrapping))
+    project.drop("c", rows((3, 0, 1.0)).with_columns(note=wrapping))
+    result = project.build(project.define(ranked))
+    assert [q.path for q in result.quarantined] == ["b.parquet"]
+    assert "no time between the years 1 and 9999" in result.quarantined[0].reason
+    assert users(project) == [1, 3]
 
 
 def test_columns_of_a_source_read_as_one_are_the_union_over_files(project: Project) -> None:

@@ -84,10 +84,13 @@ def others(project: Project) -> dict[str, Callable[[], Feature]]:
         "source": lambda: project.define(source="events/*.parquet"),
         "validators": lambda: project.define(validators={"amount": [greater_than(2)]}),
         "defaults": lambda: project.define(defaults={SUM: 7.0}),
+        "incremental": lambda: project.define(incremental=False),
     }
 
 
-@pytest.mark.parametrize("what", ["code", "metrics", "keys", "source", "validators", "defaults"])
+@pytest.mark.parametrize(
+    "what", ["code", "metrics", "keys", "source", "validators", "defaults", "incremental"]
+)
 def test_a_feature_that_other_definitions_keep_is_refused_by_name_and_nothing_changes(
     project: Project, what: str
 ) -> None:

@@ -131,6 +131,7 @@ def test_a_file_without_rows_is_no_fault(project: Project) -> None:
     assert project.definitions(feature).build()["spend"].rows == 1
     alone = project.define(everything, keys=[], metrics=[], timestamp=None, name="alone")
     project.drop("a", rows())
+    project.drop("unlike", rows().drop("amount"))
     assert project.definitions(alone).build()["alone"].quarantined == ()
 
 

@@ -213,6 +213,18 @@ def test_a_sum_that_does_not_fit_is_an_error_that_names_the_column(
 
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize(("way", "interval"), WAYS_TO_SUM, indirect=["way"])
+def test_a_mean_of_decimals_whose_sum_does_not_fit_is_their_mean(
+    interval: str | None, tmp_path: Path
+) -> None:
+    project = Project(tmp_path)
+    amounts = pl.Series(["9" * 20 + ".5"] * 300).cast(pl.Decimal(38, 18))
+    project.drop("all", pl.DataFrame({"user_id": 1, "at": START, "amount": amounts}))
+    project.build(project.define(metrics=[Rolling("1d", {"amount": "mean"})], interval=interval))
+    assert project.store.read("spend")["amount__mean__1d"].to_list() == [pytest.approx(1e20)]
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize(("way", "interval"), WAYS_TO_SUM, indirect=["way"])
 @pytest.mark.parametrize("engine", ["polars", "duckdb"])
 def test_a_sum_that_just_fits_is_exact(engine: str, interval: str | None, tmp_path: Path) -> None:
     project = Project(tmp_path / "p", engine)

@@ -91,7 +91,10 @@ def test_an_event_time_beyond_the_calendar_is_refused(given):
 def test_another_instant_is_refused_only_if_microseconds_cannot_hold_it():
     far = pl.Series([2**55]).cast(pl.Datetime("us"))
     assert normal(until=far).frame["until"].to_physical().to_list() == [2**55]
-    assert "'until' holds" in refusal(until=pl.Series([2**62]).cast(pl.Datetime("ms")))
+    beyond = pl.Series([0, 2**62]).cast(pl.Datetime("ms"))
+    within = (beyond.implode(), beyond.reshape((1, 2)), pl.select(pl.struct(a=beyond)).to_series())
+    for given in (beyond.tail(1), *(each.tail(1) for each in within)):
+        assert "'until' holds" in refusal(until=given)
 
 
 # Rows that are left out, values that become null.
