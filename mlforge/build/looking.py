@@ -67,7 +67,11 @@ def _named(
     others, _ = differing(latest.sources, unchanged.records)  # few, as the rest is unchanged
     if not all(record.path in states for record in others):
         return None
-    unsure = () if len(states) == len(unchanged.stats) else lacking(states, unchanged.stats)
+    unsure = lacking((record.path for record in others), unchanged.stats)
+    if len(states) != len(unchanged.stats) + len(
+        unsure
+    ):  # some are of files that the version lacks
+        unsure = lacking(states, unchanged.stats)
     books = snapshot.books
     listing = source.look({*paths, *unsure, *books.quarantine}, unchanged.stats)
     if listing is None:

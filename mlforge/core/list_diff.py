@@ -16,24 +16,43 @@ _BLOCK = (
     4_096  # items of a slice: comparing slices takes a tenth of the time that comparing items takes
 )
 
-_last: deque[tuple[Sequence[object], Sequence[object], int]] = deque(maxlen=3)
-"""Long tuples that were compared last, and what both begin with: a refresh compares those of two versions again and again."""
+_FAR = 2
+"""So many times all known pairs are gone through, which reaches the lists of the version before by those that both were made from."""
+
+_heads: deque[tuple[Sequence[object], Sequence[object], int]] = deque(maxlen=12)
+"""Pairs of long tuples, and what both begin with: a refresh compares those of two versions again and again, which mostly were made from one list."""
 
 
 def alike(some: Sequence[object], other: Sequence[object]) -> int:
     """The number of things that both begin with and that are the very same, or lie in a stretch that is equal."""
     if len(some) < _BLOCK or not (isinstance(some, tuple) and isinstance(other, tuple)):
         return _alike(some, other)
-    for known in tuple(_last):
-        if known[0] is some and known[1] is other:
-            return known[2]
-    same = _alike(some, other)
-    _last.append((some, other, same))
+    known = _known_head(some, other)
+    same = _alike(some, other, known)
+    if same > known:
+        _heads.append((some, other, same))
     return same
 
 
-def _alike(some: Sequence[object], other: Sequence[object]) -> int:
-    place = 0
+def appended(some: tuple[T, ...], more: tuple[T, ...]) -> tuple[T, ...]:
+    """Both, one behind the other; `alike` need not look for what the first and the result begin with."""
+    together = some + more
+    if len(some) >= _BLOCK:
+        _heads.append((some, together, len(some)))
+    return together
+
+
+def _known_head(some: Sequence[object], other: Sequence[object]) -> int:
+    """A number of things that both begin with, as it follows from known pairs that lead from one to the other."""
+    pairs, known = tuple(_heads), {id(some): len(some)}
+    for _ in range(_FAR):
+        for one, two, same in (*pairs, *((b, a, same) for a, b, same in pairs)):
+            reached = min(known.get(id(one), 0), same)
+            known[id(two)] = max(known.get(id(two), 0), reached)
+    return known.get(id(other), 0)
+
+
+def _alike(some: Sequence[object], other: Sequence[object], place: int = 0) -> int:
     while block := some[place : place + _BLOCK]:
         opposite = other[place : place + _BLOCK]
         if block != opposite:

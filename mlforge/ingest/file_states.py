@@ -45,9 +45,7 @@ class FileStates:
 
     def start_without(self, paths: Iterable[str]) -> None:
         """Begin with the known states but for those of these files, which are looked at again."""
-        self.now = self.before.copied()
-        for path in paths:
-            del self.now[path]
+        self.now = self.before.without(paths)
 
     def content(self, file: SourceFile) -> str:
         """The hash of the file's bytes, which are read only if its stat is new. Raises NotReadNow."""

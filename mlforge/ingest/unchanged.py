@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from types import MappingProxyType
 
-from mlforge.core.list_diff import lacking
+from mlforge.core.list_diff import appended, lacking
 from mlforge.core.manifest import Manifest, Partial, SourceRecord
 from mlforge.core.schema import Schema
 from mlforge.ingest.fit import schemas_of
@@ -56,7 +56,7 @@ class UnchangedFiles:
         if not self.records or self.records[-1].path < min(record.path for record, _ in others):
             in_order = sorted(others, key=lambda pair: pair[0].path)  # as of new files mostly
             newest = tuple(record for record, _ in in_order), tuple(p for _, p in in_order)
-            return self.records + newest[0], self.partials + newest[1]
+            return appended(self.records, newest[0]), appended(self.partials, newest[1])
         records, partials = list(self.records), list(self.partials)
         for record, partial in others:
             place = bisect_right(records, record.path, key=_path)

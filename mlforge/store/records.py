@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple, Self
@@ -84,11 +84,16 @@ class FileStateMap(dict[str, FileState]):
             return state
         return next((state for state in self.values() if state.hash == content), None)
 
-    def copied(self) -> FileStateMap:
-        """A copy, to be changed path by path."""
-        copy = FileStateMap(self)
-        copy.before = self
+    def without(self, paths: Iterable[str]) -> FileStateMap:
+        """A copy without the states of some paths, to be changed path by path."""
+        copy, left = FileStateMap(self), set(paths)
+        copy.before, copy.touched = self, {*left}
         copy.__dict__ |= {"shapes": self.shapes, "_paths": self._paths}
+        # What came last goes first, as it mostly is that: a dict that lost one from between others takes five times as long to copy.
+        while next(reversed(copy), None) in left:
+            left.discard(copy.popitem()[0])
+        for path in left:
+            del copy[path]
         return copy
 
     def __setitem__(self, path: str, state: FileState) -> None:

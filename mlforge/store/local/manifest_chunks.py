@@ -240,10 +240,11 @@ def _listed(
     known = {tuple(map(id, piece)): name for name, piece in before.pieces[len(kept) :]}
     new_pieces = _cut(entries[length:], name_of)
     cut = [*kept, *((known.get(tuple(map(id, piece)), ""), piece) for piece in new_pieces)]
-    absent = [item for name, piece in cut if name not in new.stored for item in piece]
+    lost = {name for name, _ in cut if name not in new.stored}
+    absent = [item for name, piece in cut if name in lost for item in piece]
     lines = {id(item): before.lines.get(id(item)) or _text(entry(item)) for item in absent}
     pieces = [
-        (name if name in new.stored else new.add(lines[id(item)] for item in piece), piece)
+        (new.add(lines[id(item)] for item in piece) if name in lost else name, piece)
         for name, piece in cut
     ]
     cuts[key] = _Cut(entries, pieces, lines)

@@ -91,11 +91,16 @@ def test_files_kept_with_the_states_hold_for_the_very_same_records_and_states_al
     assert paths(unchanged.of_version(version, states)) == ["c", "e"]
 
 
-def test_a_copy_of_the_states_begins_without_what_was_kept_with_them() -> None:
+@pytest.mark.parametrize("gone", [(), ("a",), ("e",), ("c", "e"), NAMES], ids="".join)
+def test_a_copy_of_the_states_lacks_some_paths_and_what_was_kept_with_them(
+    gone: tuple[str, ...],
+) -> None:
     states = FileStateMap({path: state_of(path) for path in NAMES})
     unchanged.keep((), states, grown(*NAMES))
-    assert FileStateMap(states) == states
-    assert FileStateMap(states).memo is None
+    copy = states.without(gone)
+    assert copy == {path: state_of(path) for path in NAMES if path not in gone}
+    assert (copy.memo, copy.before, copy.touched) == (None, states, {*gone})
+    assert states == {path: state_of(path) for path in NAMES}
 
 
 SHORT = [list(some) for length in range(5) for some in product([None, *NAMES[:2]], repeat=length)]
