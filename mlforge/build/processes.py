@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
@@ -18,6 +17,7 @@ from typing import Any
 
 from mlforge.build.orders import Answer
 from mlforge.build.runner import Origin, RunHere, Runner, Task
+from mlforge.core import child
 from mlforge.core.logs import get_logger
 from mlforge.core.scratch import scratch_folder
 
@@ -32,7 +32,7 @@ log = get_logger("mlforge.build")
 def command(origin: Origin, memory_limit: int) -> tuple[str, ...]:
     """The command of a process for these definitions, whose kernels keep so many bytes in memory where they can spill."""
     about = (origin.target or "", origin.here, origin.profile or "", str(memory_limit))
-    return (sys.executable, "-P", "-m", "mlforge.definitions.task_child", *about)
+    return child.command("mlforge.definitions.task_child", *about)
 
 
 class ProcessRunner(Runner):

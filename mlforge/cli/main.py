@@ -23,6 +23,7 @@ from mlforge.cli.command import Command
 from mlforge.cli.output import fail
 from mlforge.cli.plugins import plugins
 from mlforge.cli.table import pairs
+from mlforge.core.collection import loading
 from mlforge.core.release import RELEASE
 from mlforge.core.text import printable
 from mlforge.errors import MlforgeError, near_names
@@ -75,12 +76,15 @@ FAILED, USAGE, INTERRUPTED, BROKEN_PIPE, TERMINATED = 1, 2, 130, 141, 143
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `mlforge` with these arguments, `sys.argv`'s by default; return the exit code."""
+    """Run `mlforge` with these arguments, or else as the command that this process is; return the exit code."""
+    if argv is None:
+        with loading():
+            return main(sys.argv[1:])
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = _run(sys.argv[1:] if argv is None else argv)
+        code = _run(argv)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -70,7 +69,3 @@ def _answer(
         text = "" if isinstance(returned, pl.DataFrame) else f"returned {described(returned)}"
     result = [returned] if isinstance(returned, pl.DataFrame) else []
     protocol.send(to, {"kind": kind, "text": text}, result)
-
-
-if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))

@@ -14,6 +14,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import CodeType, ModuleType
 
+from mlforge.core.collection import end_loading
 from mlforge.definitions.namesakes import check_none_lost
 from mlforge.definitions.placing import placed
 from mlforge.definitions.profiles import profile_in
@@ -103,7 +104,10 @@ def load_as_written(target: str | None, *, here: Path) -> Definitions:
 def _written(target: str | None, here: Path) -> tuple[Definitions, Path]:
     """The definitions as their file makes them, and its folder."""
     parsed = Target.parse(target, here.absolute())
-    module, file = _import(parsed, here.absolute())
+    try:
+        module, file = _import(parsed, here.absolute())
+    finally:
+        end_loading()
     definitions = _pick(module, parsed)
     check_none_lost(module, definitions.features.values())
     return definitions, file.parent

@@ -55,7 +55,3 @@ def _answer(run: Callable[[str], str], task: str) -> Answer:
     except BaseException as error:  # polars' PanicException is no Exception
         log.debug("a task failed", exc_info=error)
         return Answer.of(error, _HOST)
-
-
-if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))

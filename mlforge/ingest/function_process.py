@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import IO, Any
 
 import polars as pl
 
+from mlforge.core import child
 from mlforge.ingest.calling import FunctionFaultError, ReadsFilesError, TooLargeError
 
 NO_SUCH_COLUMN, READS, TOO_LARGE, FAILED = "no such column", "reads files", "too large", "failed"
@@ -29,8 +29,7 @@ NOT_THIS_CODE = "not this code"
 
 def command(target: str | None, here: Path, feature: str) -> tuple[str, ...]:
     """The command of the process for a feature of definitions, as their loader finds them in a folder."""
-    module = "mlforge.definitions.function_child"
-    return (sys.executable, "-P", "-m", module, target or "", str(here), feature)
+    return child.command("mlforge.definitions.function_child", target or "", str(here), feature)
 
 
 class NotThisCodeError(Exception):

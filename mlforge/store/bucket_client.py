@@ -6,13 +6,16 @@ from mlforge.store.addresses import scheme_of
 from mlforge.store.base import Store
 from mlforge.store.objects.bucket import Bucket
 from mlforge.store.objects.objects import ConditionFailed, Objects, each
-from mlforge.store.objects.store import ObjectStore
 
 __all__ = ["ConditionFailed", "Objects", "each", "objects_at"]
 
 
 def objects_at(url: str, store: Store | None = None) -> Objects:
     """The objects below an address, reached as those of a store in the same cloud are. Nothing is asked."""
+    from mlforge.store.objects.store import (
+        ObjectStore,
+    )  # two dozen modules, of no use beside a folder
+
     if isinstance(store, ObjectStore) and scheme_of(store.url) == scheme_of(url):
         return store.objects_at(url)
     return Bucket(url)

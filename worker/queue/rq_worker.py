@@ -20,6 +20,7 @@ from rq.timeouts import JobTimeoutException, UnixSignalDeathPenalty
 from rq.utils import now
 from rq.worker.base import BaseWorker, WorkerStatus
 
+from mlforge.core.collection import end_loading
 from mlforge.core.failpoints import reach
 from mlforge.core.logs import get_logger
 from mlforge.errors import MissingExtra, MlforgeError
@@ -113,6 +114,7 @@ class Forge(BaseWorker):
         except MlforgeError as error:
             log.error("cannot start", error=str(error))
             sys.exit(1)
+        end_loading()
         self._opened_at = time.monotonic()
         self._ending = Ending(Settings.read().redis_url, self._give_up)
         self._listen_to(os.environ.get(SCOPE) if self._project is None else self._project.scope)

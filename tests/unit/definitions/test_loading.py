@@ -1,5 +1,6 @@
 """Finding and importing definitions."""
 
+import gc
 import importlib
 import re
 import runpy
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from mlforge.core.collection import loading
 from mlforge.definitions.loader import load
 from mlforge.definitions.taken_names import NEEDED
 from mlforge.errors import DefinitionError, DefinitionsNotFound, UnsupportedStore
@@ -62,6 +64,17 @@ def test_a_fault_in_an_expression_keeps_the_marks_below_it(tmp_path: Path) -> No
     first, *place = str(caught.value).splitlines()
     assert "definitions.py:5: user_profile: derive 'x': this does not parse" in first
     assert place == ["    1 +", "       ^"]
+
+
+@pytest.mark.parametrize("also", ["", "raise ValueError"])
+def test_garbage_is_collected_as_usual_once_the_definitions_of_a_command_are_there_or_fail(
+    tmp_path: Path, also: str
+) -> None:
+    usual = gc.get_threshold()
+    write(tmp_path / "definitions.py", f"import gc\nassert gc.get_threshold() != {usual}\n{also}")
+    with loading():
+        refusal(None, tmp_path, DefinitionsNotFound if also else DefinitionError)
+        assert gc.get_threshold() == usual
 
 
 @pytest.mark.parametrize(
