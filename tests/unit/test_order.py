@@ -20,7 +20,7 @@ class OneTest:
 
 
 def several(name: str, count: int) -> list[Any]:
-    return [OneTest(Path("tests") / name, number) for number in range(count)]
+    return [OneTest(ROOT / "tests" / name, number) for number in range(count)]
 
 
 def test_the_longest_files_come_first_each_in_its_own_order_and_a_small_one_fourth() -> None:
@@ -35,11 +35,11 @@ def test_the_longest_files_come_first_each_in_its_own_order_and_a_small_one_four
     assert ordered == [*first, *second, *third, *small, *short]
 
 
-def test_files_that_wait_are_strewn_among_those_that_compute_each_kind_in_its_own_order() -> None:
-    waiting = [several(f"process/test_w{number}.py", 1) for number in range(2)]
-    computing = [several(f"unit/test_c{number}.py", 2) for number in range(6)]
-    c, w = computing, waiting
-    assert strewn([*waiting, *computing]) == [c[0], w[0], c[1], c[2], c[3], w[1], c[4], c[5]]
+def test_files_that_wait_are_strewn_among_those_that_compute_and_short_ones_come_last() -> None:
+    w = [several(f"process/test_w{number}.py", 1) for number in range(2)]
+    c = [several(f"contracts/test_c{number}.py", 2) for number in range(6)]
+    s = [several(f"unit/core/test_s{number}.py", 1) for number in range(2)]
+    assert strewn([*w, *s, *c]) == [c[0], w[0], c[1], c[2], c[3], w[1], c[4], c[5], *s]
 
 
 def test_each_process_imports_all_files_and_begins_with_some_of_its_own() -> None:
