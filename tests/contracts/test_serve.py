@@ -7,6 +7,7 @@ import io
 import json
 import threading
 import time
+from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -47,10 +48,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return project
 
 
-@pytest.fixture
-def served(built: Project, tmp_path: Path, online: RedisStore) -> Definitions:
+def served_from(project: Project, online: RedisStore) -> Definitions:
     """Two features whose values are as of NOW, with rows of users 1, 2 and 4, and services of them."""
-    project = built.copied(tmp_path)
     spend, other = project.define(), project.define(name="other")
     checkout = Service(
         "checkout",
@@ -69,6 +68,11 @@ def served(built: Project, tmp_path: Path, online: RedisStore) -> Definitions:
     with clock.fixed(to_us(NOW)):
         defs.build(online=True)
     return defs
+
+
+@pytest.fixture
+def served(built: Project, tmp_path: Path, online: RedisStore) -> Definitions:
+    return served_from(built.copied(tmp_path), online)
 
 
 class Caller:
@@ -90,6 +94,16 @@ class Caller:
 @pytest.fixture
 def ask(served: Definitions) -> Caller:
     return Caller(App(served))
+
+
+@pytest.fixture(scope="module")
+def refused(
+    built: Project, redis_server: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Caller]:
+    """For requests that are refused, and so leave it as it is: they share it, in a database that no test empties."""
+    online = RedisStore.from_url(f"{redis_server.removesuffix('/0')}/1")
+    yield Caller(App(served_from(built.copied(tmp_path_factory.mktemp("refused")), online)))
+    online.close()
 
 
 ENTITIES = [{"user_id": 1, "buyer_id": 4}, {"user_id": "2", "buyer_id": 3}]
@@ -308,10 +322,10 @@ ONE = {"user_id": 1, "buyer_id": 1}
     ],
 )
 def test_each_fault_of_a_request_is_a_problem_with_a_reason(
-    ask: Caller, path: str, sent: Any, status: int, reason: str, said: str
+    refused: Caller, path: str, sent: Any, status: int, reason: str, said: str
 ) -> None:
     content = sent if isinstance(sent, bytes) else json.dumps(sent).encode()
-    answer = ask("POST", path, content=content)
+    answer = refused("POST", path, content=content)
     problem = answer.json()
     assert (answer.status_code, problem["reason"]) == (status, reason), problem
     assert (problem["status"], answer.headers["content-type"]) == (status, PROBLEM)
@@ -365,9 +379,9 @@ def test_former_names_of_features_are_looked_up_beside_the_event_loop(
     ],
 )  # fmt: skip
 def test_each_fault_of_a_path_or_a_query_is_a_problem_with_a_reason(
-    ask: Caller, method: str, path: str, status: int, reason: str, said: str
+    refused: Caller, method: str, path: str, status: int, reason: str, said: str
 ) -> None:
-    answer = ask(method, path)
+    answer = refused(method, path)
     assert (answer.status_code, answer.json()["reason"]) == (status, reason), answer.text
     assert said in answer.json()["detail"]
     assert answer.headers["content-type"] == PROBLEM

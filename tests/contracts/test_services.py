@@ -356,7 +356,7 @@ def test_random_services_over_random_rows_answer_alike(
     served: Definitions, online: RedisStore
 ) -> None:
     draw = random.Random(11)
-    for _ in range(25):
+    for _ in range(15):
         drawn = random_service(draw, served)
         document = json.loads(json.dumps(describe(drawn)))
         service = service_of(Service, document, {f.name: f.spec for f in served.features.values()})

@@ -8,7 +8,7 @@ from itertools import combinations
 
 import pytest
 
-SMALL = 4
+SMALL = 3
 """Products of so many tests or fewer run whole."""
 _Pair = tuple[tuple[str, str], tuple[str, str]]
 TIMES = 1  # that each value of a parameter is to come

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -130,7 +130,3 @@ def rows_to_push(project: Project, *users: int) -> pl.DataFrame:
 def column(frame: pl.DataFrame, name: str, **keys: Any) -> list[Any]:
     """A column's values where the keys have these values."""
     return frame.filter(**keys)[name].to_list()
-
-
-def as_dicts(frame: pl.DataFrame, names: Sequence[str]) -> list[Mapping[str, Any]]:
-    return frame.select(names).to_dicts()
