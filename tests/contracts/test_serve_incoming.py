@@ -34,7 +34,7 @@ from tests.support.projects import Project, at, rows
 
 NDJSON, PARQUET = "application/x-ndjson", "application/vnd.apache.parquet"
 EVENTS = "/v1/sources/events"
-WRITER = {"authorization": "Bearer writer"}
+WRITER, OTHER = ({"authorization": f"Bearer {key}"} for key in ("writer", "other"))
 LINE = b'{"user_id": 7, "at": "2026-01-02T00:00:00Z", "amount": 2.5}'
 
 
@@ -145,6 +145,9 @@ def test_the_same_request_again_is_the_same_drop(send: Sender, definitions: Defi
     assert len(drops(definitions)) == 2
     [answer] = send(LINE, headers={"idempotency-key": "x" * 201})
     assert answer.status_code == 422
+    theirs = send(LINE, LINE.replace(b"7", b"8"), headers={**once, **OTHER})
+    assert sorted(answer.status_code for answer in theirs) == [202, 409]
+    assert len(drops(definitions)) == 3, "a key is its sender's own"
 
 
 def test_other_rows_under_a_key_that_was_used_are_refused_and_never_swallowed(
@@ -173,9 +176,9 @@ def test_rows_of_two_senders_share_no_drop(send: Sender, definitions: Definition
                 client.post(
                     EVENTS,
                     content=LINE,
-                    headers={"content-type": NDJSON, "authorization": f"Bearer {key}"},
+                    headers={"content-type": NDJSON, **sender},
                 )
-                for key in ("writer", "other")
+                for sender in (WRITER, OTHER)
             ]
             return [answer.json()["drop"] for answer in await asyncio.gather(*calls)]
 
@@ -192,6 +195,37 @@ def test_a_file_in_quarantine_decides_no_dtypes(send: Sender, definitions: Defin
     assert definitions.store.books("spend").quarantine
     [answer] = send(LINE)
     assert answer.status_code == 202, answer.text
+
+
+def test_a_column_of_which_rows_say_nothing_is_there_as_files_have_it(
+    send: Sender, definitions: Definitions
+) -> None:
+    """Else the feature's function would ask for a column that is not there, or find it with another dtype."""
+    folder = definitions.root / "events"
+    lacking = rows((1, 2, 3.0)).drop("amount")
+    lacking.write_parquet(folder / "newest.parquet")
+    for said in (b'"amount": null', b'"amount": 5'):
+        [answer] = send(LINE.replace(b'"amount": 2.5', said))
+        assert answer.status_code == 202, answer.text
+    assert {pl.read_parquet_schema(folder / drop)["amount"] for drop in drops(definitions)} == {
+        pl.Float64
+    }
+    [refused] = send(b'{"amount": null}')
+    assert "row 1: user_id is missing" in refused.text
+
+
+def test_rows_of_an_interval_that_is_not_over_tell_from_when_they_count(
+    project: Project, online: RedisStore
+) -> None:
+    definitions = project.definitions(project.define(interval="1d"), online_store=online)
+    definitions.root = project.root
+    send, local = Sender(App(definitions, at_loopback=True)), {"host": "localhost"}
+    [answer] = send(b"\n".join([LINE, LINE.replace(b"01-02T00", b"01-06T00")]), headers=local)
+    with clock.fixed(to_us(at(5))):
+        definitions.build(online=True)
+    [arrived] = send(None, path=answer.headers["location"], headers=local)
+    state = {"state": "readable", "version": "1.0.0", "counts_from": "2026-01-07T00:00:00.000000Z"}
+    assert arrived.json()["features"] == {"spend": state}
 
 
 def test_without_keys_this_machine_alone_sends_rows_to_a_server_at_loopback(
@@ -384,15 +418,17 @@ def test_a_server_that_is_killed_before_it_answers_leaves_no_file_under_a_name_t
 def test_values_are_taken_by_the_dtypes_of_the_files() -> None:
     dtypes = {
         "day": pl.Date(), "price": pl.Decimal(10, 2), "at": pl.Datetime("ms"), "n": pl.Int8(),
-        "tags": pl.List(pl.String), "f": pl.Float32(),
-        "who": pl.Struct({"id": pl.Int64}),
+        "tags": pl.List(pl.String), "f": pl.Float32(), "nothing": pl.Duration("us"),
+        "who": pl.Struct({"id": pl.Int64}), "exact": pl.Decimal(38, 2),
     }  # fmt: skip
     row = {
+        "exact": "-123456789012345678901234567890123456.78", "nothing": None,
         "day": "2026-01-02", "price": "1.50", "at": "2026-01-02T01:00:00+01:00", "n": 3,
         "tags": ["x", None], "f": 1, "who": {"id": 1}, "new": "text", "void": None,
     }  # fmt: skip
     frame = frame_of([row, {"n": None}], dtypes, [])
     assert dict(frame.schema) == {**dtypes, "new": pl.String()}
+    assert str(frame["exact"][0]) == row["exact"]
     assert frame["at"].dt.hour()[0] == 0
     finer = frame_of([row, {"at": "2026-01-02T00:00:00.123456Z"}], dtypes, [])["at"]
     assert finer.dt.microsecond().to_list() == [0, 123456], (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,32 +63,50 @@ def _folder(definitions: Definitions, sources: Mapping[str, RowSource], path: Pa
     return Folder(below.as_posix().strip("/"), path, readers, tuple(needs))
 
 
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The columns of a folder's rows: their dtypes, and those that each row must hold a value of."""
+
+    dtypes: Mapping[str, pl.DataType]
+    needed: tuple[str, ...]
+
+
 @dataclass
 class Schemas:
-    """The dtypes of a folder's columns, as its newest file has them; looked up once a minute."""
+    """The columns of folders, as their newest files have them; looked up once a minute."""
 
     definitions: Definitions
-    _known: dict[str, tuple[float, Mapping[str, pl.DataType]]] = field(default_factory=dict)
+    _known: dict[str, tuple[float, Columns]] = field(default_factory=dict)
 
-    def of(self, folder: Folder) -> Mapping[str, pl.DataType]:
-        """The dtypes by column. Of a folder without a file that can be read, the time of its features alone."""
-        known = self._known.get(folder.name)
-        if known is None or time.monotonic() - known[0] > _FOR_S or not known[1]:
-            known = self._known[folder.name] = (time.monotonic(), self._read(folder))
-        return known[1]
+    def of(self, folder: Folder) -> Columns:
+        """The columns: what features need and the newest file has is needed, as a function may make the others.
 
-    def _read(self, folder: Folder) -> Mapping[str, pl.DataType]:
+        A column that it lacks has the dtype of the newest file with it: a file of rows that say nothing of it has none. Of a folder without a file
+        that can be read, the time of its features alone is known.
+        """
+        at, known = self._known.get(folder.name, (-_FOR_S, None))
+        if known is None or not known.dtypes or time.monotonic() - at > _FOR_S:
+            known = self._read(folder)
+            self._known[folder.name] = time.monotonic(), known
+        return known
+
+    def _read(self, folder: Folder) -> Columns:
         left_out = self._left_out(folder)
+        schemas = []
         for file in _newest_first(folder.path):
             if file in left_out:  # perhaps for its dtypes: the next rows are not to have them
                 continue
             try:
                 schema = pl.read_parquet_schema(file)
-                return {name: dtype for name, dtype in schema.items() if dtype != pl.Null}
             except DAMAGE:  # not ours to tell: the build does
                 continue
-        specs = [self.definitions.features[name].spec for name in folder.readers]
-        return {spec.timestamp: pl.Datetime("us", "UTC") for spec in specs if spec.timestamp}
+            schemas.append({name: dtype for name, dtype in schema.items() if dtype != pl.Null})
+        if not schemas:
+            specs = [self.definitions.features[name].spec for name in folder.readers]
+            instant = pl.Datetime("us", "UTC")
+            schemas = [{spec.timestamp: instant for spec in specs if spec.timestamp}]
+        dtypes = dict(ChainMap(*schemas))
+        return Columns(dtypes, tuple(name for name in folder.needs if name in schemas[0]))
 
     def _left_out(self, folder: Folder) -> set[Path]:
         """The folder's files that a feature has in quarantine."""
@@ -100,10 +119,6 @@ class Schemas:
                 continue
             left_out.update(map(source.absolute, paths))
         return left_out
-
-    def needed(self, folder: Folder, dtypes: Mapping[str, pl.DataType]) -> list[str]:
-        """The columns that each row must have: what features need and files have; a function may make the others."""
-        return [name for name in folder.needs if name in dtypes]
 
 
 def _newest_first(path: Path) -> list[Path]:

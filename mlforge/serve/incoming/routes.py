@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -86,8 +87,10 @@ class Incoming:
 
     async def _take(self, request: Request) -> Response:
         folder, kind = self._folder(request), _kind(request)
+        holder = holder_of(request.scope)
+        sender = holder.name if holder else None
         key = request.headers.get("idempotency-key")
-        once = None if key is None else _name_of(key)
+        once = None if key is None else _name_of(key, sender, folder)
         with self._room.counted(request.receive) as receive:
             body = await body_of(request.scope, receive, self._limits)
             if once is not None:
@@ -95,8 +98,7 @@ class Incoming:
             if kind == PARQUET:
                 return await self._whole(folder, new_name(), body)
             frame = await self._in_thread(self._frame, kind, body, folder)
-            holder = holder_of(request.scope)
-            name = await self._gatherer.put(folder, frame, holder.name if holder else None)
+            name = await self._gatherer.put(folder, frame, sender)
             return _taken(folder, name, frame.height)
 
     async def _once(self, folder: Folder, name: str, kind: str, body: bytes) -> Response:
@@ -106,31 +108,32 @@ class Incoming:
             if await self._in_thread(holds, file, body):
                 return _taken(folder, name)  # the same request again: its answer was lost
             if kind == PARQUET:
-                return await self._whole(folder, name, body, once=True)
+                return await self._whole(folder, name, body, request=body)
             frame = await self._in_thread(self._frame, kind, body, folder)
             await self._gatherer.write(
-                folder, name, lambda file: write_bytes(file, parquet_of(frame, body), once=True)
+                folder, name, lambda file: write_bytes(file, parquet_of(frame, body), request=body)
             )
             return _taken(folder, name, frame.height)
 
-    async def _whole(self, folder: Folder, name: str, body: bytes, once: bool = False) -> Response:
-        """The answer to a parquet file, which is written as it is; once: as `write_bytes` has it."""
+    async def _whole(
+        self, folder: Folder, name: str, body: bytes, request: bytes | None = None
+    ) -> Response:
+        """The answer to a parquet file, which is written as it is; request: as `write_bytes` has it."""
         await self._in_thread(_check_parquet, body)
-        await self._gatherer.write(folder, name, lambda file: write_bytes(file, body, once))
+        await self._gatherer.write(folder, name, lambda file: write_bytes(file, body, request))
         return _taken(folder, name)
 
     def _frame(self, kind: str, body: bytes, folder: Folder) -> pl.DataFrame:
-        dtypes = self._schemas.of(folder)
-        needed = self._schemas.needed(folder, dtypes)
+        columns = self._schemas.of(folder)
         if kind == ARROW:
-            frame = rows.frame_of_arrow(body, needed)
+            frame = rows.frame_of_arrow(body, columns.needed)
             count = frame.height
         else:
             most = self._limits.rows
             objects = rows.rows_of_json(body) if kind == _JSON else rows.rows_of_lines(body, most)
             count = len(objects)
             if 0 < count <= self._limits.rows:
-                frame = rows.frame_of(objects, dtypes, needed)
+                frame = rows.frame_of(objects, columns.dtypes, columns.needed)
         if count == 0:
             raise Refused(422, "no_rows", "the body holds no row")
         if kind != ARROW and count > self._limits.rows:
@@ -192,11 +195,12 @@ def _kind(request: Request) -> str:
     return kind
 
 
-def _name_of(key: str) -> str:
-    """The name of the drop that a caller's own key stands for."""
+def _name_of(key: str, sender: str | None, folder: Folder) -> str:
+    """The name of the drop that a sender's own key stands for in a folder: others may use the same key for rows of theirs."""
     if not 0 < len(key) <= _KEY_LENGTH:
         raise Refused(422, "unfit_request", f"Idempotency-Key has 1 to {_KEY_LENGTH} characters")
-    return f"http-{sha256(key.encode()).hexdigest()}"
+    about = json.dumps([sender, folder.name, key])
+    return f"http-{sha256(about.encode()).hexdigest()}"
 
 
 def _wait(query: Mapping[str, str]) -> float:

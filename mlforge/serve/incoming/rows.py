@@ -73,7 +73,7 @@ def frame_of(
     """The rows as a frame. Raises Refused, which names the bad rows, each with its number from 1 on and why.
 
     dtypes: those of the columns that the source's files have; a column that none has takes the type of its values.
-    needed: columns that must hold a value in each row. A column that is null throughout is left out.
+    needed: columns that must hold a value in each row. A column that is null throughout is left out where no file has it.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
     check_names(names, len(rows))
@@ -86,11 +86,13 @@ def frame_of(
     for name in names:
         values = [row.get(name) for row in rows]
         if all(value is None for value in values):
+            if name in dtypes:  # the features' functions may ask for it
+                columns.append(pl.Series(name, values, dtypes[name]))
             continue
         columns.append(_column(name, values, dtypes.get(name) or dtype_of(name, values), bad))
     if bad:
         raise _bad(bad, len(rows))
-    if not columns:
+    if all(column.null_count() == len(column) for column in columns):
         raise Refused(422, "bad_rows", "no row holds a value")
     return pl.DataFrame(columns)
 

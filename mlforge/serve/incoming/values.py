@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, date, datetime
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Any
 
 import polars as pl
 
 from mlforge.core.arguments import shown
+from mlforge.core.schema import DIGITS
 from mlforge.serve.problems import Refused
 
 Row = dict[str, Any]
@@ -85,29 +86,35 @@ _OF_JSON: dict[type, pl.DataType] = {
 }
 
 
-def conversion(dtype: pl.DataType) -> Callable[[Any], Any]:
-    """The conversion of JSON's values to those of a dtype; it raises ValueError or TypeError for others."""
+def conversion(dtype: pl.DataType, *, within: bool = False) -> Callable[[Any], Any]:
+    """The conversion of JSON's values to those of a dtype; it raises ValueError or TypeError for others.
+
+    within: of values within lists and objects, whose dtype stays: instants finer than its milliseconds are others, too.
+    """
     if isinstance(dtype, pl.Datetime):
-        return _zoned if dtype.time_zone is not None else _naive
+        convert = _zoned if dtype.time_zone is not None else _naive
+        return _to_the_millisecond(convert) if within and dtype.time_unit == "ms" else convert
     if isinstance(dtype, pl.Date):
         return date.fromisoformat
     if isinstance(dtype, pl.Decimal):
         return _decimal(dtype.scale)
     if isinstance(dtype, pl.List | pl.Array):
-        return _list(conversion(dtype.inner))  # type: ignore[arg-type]
+        return _list(conversion(dtype.inner, within=True))  # type: ignore[arg-type]
     if isinstance(dtype, pl.Struct):
-        return _struct({field.name: conversion(field.dtype) for field in dtype.fields})  # type: ignore[arg-type]
+        return _struct({f.name: conversion(f.dtype, within=True) for f in dtype.fields})  # type: ignore[arg-type]
     if dtype.is_integer():
         return _one_of(int)
     if dtype.is_float():
-        return _float(math.inf if dtype == pl.Float64 else _MOST_FLOAT32)
+        return _float(_INFINITE.get(dtype.base_type(), math.inf))
     return _one_of(*_KINDS.get(dtype.base_type(), ()))
 
 
+_WIDE = Context(prec=3 * DIGITS)
+"""A context that rounds none of a column's Decimals: that of Python holds 28 digits."""
 _EXACT_DIGITS = 15
 """How many digits of a number of JSON a float keeps, whatever they are."""
-_MOST_FLOAT32 = 3.4028235677973366e38
-"""The least float that Float32 holds as infinite."""
+_INFINITE: Mapping[Any, float] = {pl.Float16: 65_520.0, pl.Float32: 3.4028235677973366e38}
+"""The least float that a dtype holds as infinite."""
 _KINDS: dict[Any, tuple[type, ...]] = {
     pl.String: (str,),
     pl.Categorical: (str,),
@@ -179,12 +186,22 @@ def _naive(value: str) -> datetime:
     return _zoned(value).replace(tzinfo=None)
 
 
+def _to_the_millisecond(convert: Callable[[Any], datetime]) -> Callable[[Any], datetime]:
+    def checked(value: Any) -> datetime:
+        instant = convert(value)
+        if instant.microsecond % 1000:
+            raise ValueError("it is finer than the column")
+        return instant
+
+    return checked
+
+
 def _decimal(scale: int) -> Callable[[Any], Decimal]:
-    checked = _one_of(int, float, str)
+    checked, least = _one_of(int, float, str), Decimal((0, (1,), -scale))
 
     def convert(value: Any) -> Decimal:
         number = Decimal(str(checked(value)))
-        if not number.is_finite() or number != round(number, scale):
+        if not number.is_finite() or number != number.quantize(least, context=_WIDE):
             raise ValueError("it has more digits than the column")
         digits = max(len(number.as_tuple().digits), number.adjusted() + 1)
         if type(value) is float and digits > _EXACT_DIGITS:

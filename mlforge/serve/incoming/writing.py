@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from uuid import uuid4
@@ -41,29 +43,55 @@ def parquet_of(frame: pl.DataFrame, request: bytes | None = None) -> bytes:
     return content.getvalue()
 
 
-def write_bytes(file: Path, content: bytes, once: bool = False) -> None:
+def write_bytes(file: Path, content: bytes, request: bytes | None = None) -> None:
     """Write a drop's file, which is whole under its name or not there. Refused, 503, where the disk does not take it.
 
-    once: whether the name is that of a caller's own key. Then a file whose folder cannot be flushed is left for the same request to come again; else it is
-    removed, as the same rows would come again under another name.
+    request: the body that came with a caller's own key, whose name the file has. Then a file that is there already stays, and Refused is raised as by `holds`; and one
+    whose folder cannot be flushed is left for the same request to come again. Without it that is removed, as the same rows would come again under another name.
     """
     hidden = file.with_name(f".{file.name}.{uuid4().hex}")
-    written = hidden
+    is_placed = False
     try:
         with hidden.open("xb") as opened:
             opened.write(content)
             opened.flush()
             os.fsync(opened.fileno())
         failpoints.reach("drop.written")
-        hidden.replace(file)
-        written = file
+        _place(hidden, file, request)
+        is_placed = True
         failpoints.reach("drop.renamed")
         sync(file.parent)
-    except OSError as error:
-        if written is hidden or not once:
+    except (OSError, Refused) as error:
+        if not is_placed or request is None:
             with suppress(OSError):  # the first error is the one to tell of
-                written.unlink(missing_ok=True)
+                (file if is_placed else hidden).unlink(missing_ok=True)
+        if isinstance(error, Refused):
+            raise
         raise _unavailable(file, error) from error
+
+
+def _place(hidden: Path, file: Path, request: bytes | None) -> None:
+    """Give a whole file its name. Where a caller's own key may have come to another server, too, the first file stays."""
+    if request is None:
+        hidden.replace(file)
+        return
+    with _taking_turns(file.parent):
+        if holds(file, request):
+            hidden.unlink()
+        else:
+            hidden.replace(file)
+
+
+@contextmanager
+def _taking_turns(folder: Path) -> Iterator[None]:
+    """A block that no two processes are in at once for a folder, as far as its file system has locks."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a network file system may have none for folders
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _unavailable(file: Path, error: OSError) -> Refused:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,8 @@ def test_values_that_share_no_dtype_are_refused(values: list[Any], said: str) ->
         (pl.Struct({"x": pl.Int64}), {"y": 1}),
         (pl.List(pl.Boolean), [1]),
         (pl.List(pl.Duration("us")), [5]),
+        (pl.List(pl.Datetime("ms")), ["2026-01-01T00:00:00.000001"]),
+        (pl.Float16(), 65_520),
         (pl.Float32(), 1e300),
         (pl.Float64(), json.loads("1e999")),
         (pl.Float64(), 10**400),
@@ -111,6 +114,11 @@ def test_a_drop_knows_the_body_that_it_was_made_of(tmp_path: Path) -> None:
     assert pl.read_parquet(file).equals(frame)
     with pytest.raises(Refused, match="other rows were sent with this Idempotency-Key"):
         holds(file, b"other")
+    for other in (b"body", b"other"):  # as by another process, which has not seen the file before
+        refused = nullcontext() if other == b"body" else pytest.raises(Refused, match="other rows")
+        with refused:
+            write_bytes(file, parquet_of(frame.head(0), other), request=other)
+        assert pl.read_parquet(file).equals(frame)
     sent = parquet_of(frame)
     write_bytes(file, sent)
     assert holds(file, sent)
