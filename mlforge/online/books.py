@@ -179,17 +179,18 @@ class OnlineBooks:
     def renewal_due(self, ttl: int | None, now: int) -> bool:
         """Whether the rows' TTL is due for renewal: its setting has changed, or a quarter of it has passed.
 
-        So rows are renewed before half of it has passed even if one round is missed.
+        So rows are renewed before half of it has passed even if one round is missed. By a clock that was ahead they seem to have been renewed in the future,
+        and nobody knows when they were.
         """
         if ttl != self.ttl:
             return True
-        return ttl is not None and now - self.renewed_at >= ttl * _QUARTER_US
+        return ttl is not None and abs(now - self.renewed_at) >= ttl * _QUARTER_US
 
     def recount_due(self, evidence: Evidence | None, now: int) -> bool:
         """Whether the rows are to be counted: the server may have dropped some since they last were."""
         if self.evidence == evidence:
             return False
-        return self.evidence == INCOMPLETE or now - self.renewed_at >= RECOUNT_AFTER_US
+        return self.evidence == INCOMPLETE or abs(now - self.renewed_at) >= RECOUNT_AFTER_US
 
 
 @dataclass(frozen=True, slots=True)

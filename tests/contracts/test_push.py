@@ -413,6 +413,13 @@ def test_rows_that_were_lost_are_written_again_when_lives_are_renewed(
     with clock.fixed(at(10.3)):
         assert defs.push("spend").full
     assert online(client, 3) is not None
+    with clock.fixed(at(50)):  # by a clock that was ahead for a while
+        assert not defs.push("spend").full
+    with clock.fixed(at(10.4)):
+        assert "time to live" in str(behind(project.store, store, "spend"))
+        client.delete(f"mlforge:spend:{key_hash({'user_id': 3})}")
+        assert defs.push("spend").full, "else rows would end before the books"
+        assert behind(project.store, store, "spend") is None
 
 
 def test_training_at_the_pushed_instant_is_what_is_served(

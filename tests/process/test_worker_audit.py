@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from mlforge.core import clock
 from mlforge.frames.encoding import key_hash
 from tests.support.workers import Shop, eventually, purchases, write
 from worker.reconcile.audit_scheduler import Auditor
@@ -61,6 +62,10 @@ def test_a_quiet_feature_is_proven_once_in_a_while(shop: Shop, auditor: Auditor)
     auditor._rests_until = 0
     auditor.tick(CALM)
     assert running(auditor) is None, "it is audited once in every_s seconds"
+    auditor._tried = {}
+    assert "spend" not in auditor._due(time.monotonic())
+    with clock.fixed(note.at - 1):
+        assert "spend" in auditor._due(time.monotonic()), "the clock was ahead when it was audited"
 
 
 @pytest.mark.slow

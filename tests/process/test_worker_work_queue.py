@@ -144,6 +144,7 @@ def test_failures_pause_longer_and_are_parked_until_something_changes(tickets):
         assert failed.retry_at - failed.failed_at == pause * 1_000_000
         assert not overdue(failed, failed.retry_at - 1, lost=False)
         assert overdue(failed, failed.retry_at, lost=False)
+        assert overdue(failed, failed.failed_at - 1, lost=False), "the server's clock was set back"
         job = tickets.requeue(failed)
     tickets.failed(tickets.start("spend", job), "boom")
     parked = ticket_of(tickets)

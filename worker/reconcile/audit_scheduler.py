@@ -103,14 +103,17 @@ class Auditor:
 
     def _due(self, now: float) -> tuple[str, ...]:
         """The features that were audited longest ago, those for which that is long enough."""
-        store, oldest = self.project.definitions.store, clock.now() - int(self.every_s * 1e6)
+        store, now_us = self.project.definitions.store, clock.now()
+        oldest = now_us - int(self.every_s * 1e6)
         candidates: list[tuple[int, str]] = []
         for name in self.project.definitions.features:
             tried = self._tried.get(name)
             if (tried is not None and now - tried < self.every_s) or store.pointer(name) is None:
                 continue
             last = store.audit(name)
-            if last is None or last.at <= oldest:
+            if (
+                last is None or not oldest < last.at <= now_us
+            ):  # an audit to come: a clock was set back
                 candidates.append((last.at if last else 0, name))
         return tuple(name for _, name in sorted(candidates)[:AT_ONCE])
 

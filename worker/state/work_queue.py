@@ -128,7 +128,9 @@ def overdue(ticket: Ticket, now: int, lost: bool) -> bool:
         return False
     if ticket.queued is not None:
         return lost
-    return not ticket.parked and (ticket.retry_at is None or now >= ticket.retry_at)
+    return not ticket.parked and (
+        ticket.retry_at is None or _has_come(ticket, ticket.retry_at, now)
+    )
 
 
 def idle(ticket: Ticket, now: int) -> bool:
@@ -139,8 +141,13 @@ def idle(ticket: Ticket, now: int) -> bool:
     if ticket.leased:
         return False
     if ticket.behind and ticket.parked and ticket.queued is None and ticket.failed_at is not None:
-        return now >= ticket.failed_at + RESUME_AFTER_S[-1] * SECOND_US
+        return _has_come(ticket, ticket.failed_at + RESUME_AFTER_S[-1] * SECOND_US, now)
     return not ticket.behind
+
+
+def _has_come(ticket: Ticket, pause_ends: int, now: int) -> bool:
+    """Whether the pause after a failure is over; also where the server's clock was set back, which would make it as long as that."""
+    return now >= pause_ends or (ticket.failed_at is not None and now < ticket.failed_at)
 
 
 def orphaned(ticket: Ticket) -> bool:
