@@ -14,10 +14,13 @@ from typing import Any, TypeAlias
 import polars as pl
 
 from mlforge.core.schema import INTEGERS, Schema, integer_range
+from mlforge.core.widening import EXACT_IN_FLOAT
 from mlforge.errors import RetrievalError
 from mlforge.frames import polars_schema
 
 Key: TypeAlias = int | str | bool | date
+_EXACT: Mapping[Any, int] = {pl.Float16: 2**11, pl.Float32: 2**24, pl.Float64: EXACT_IN_FLOAT}
+"""From this size on a float of the dtype may be several whole numbers, rounded."""
 
 
 def entity_key(entity: Mapping[str, object], keys: Schema) -> dict[str, Key]:
@@ -37,7 +40,7 @@ def entity_keys(entities: Iterable[Mapping[str, object]], keys: Schema) -> list[
     values = []
     for entity in entities:
         if entity.keys() != names:
-            raise _wrong_names(entity, [key.name for key in keys])
+            raise wrong_names(entity, [key.name for key in keys])
         own: dict[str, Any] = {}
         for name, dtype, usual in typed:  # almost all values are as they should be
             value = entity[name]
@@ -46,7 +49,8 @@ def entity_keys(entities: Iterable[Mapping[str, object]], keys: Schema) -> list[
     return values
 
 
-def _wrong_names(entity: Mapping[str, object], names: Sequence[str]) -> RetrievalError:
+def wrong_names(entity: Mapping[str, object], names: Sequence[str]) -> RetrievalError:
+    """The error of an entity that has other keys than these."""
     missing = [repr(name) for name in names if name not in entity]
     extra = [repr(name) for name in entity if name not in names]
     wrong = (
@@ -74,6 +78,9 @@ def key_column(column: pl.Series, dtype: str) -> pl.Series:
     if column.dtype == pl.Null or (column.dtype.is_integer() and held.is_integer()):
         return column.cast(held, strict=False)
     values = _comparable(column)
+    if values.dtype.is_float() and held.is_integer():
+        for value in perhaps_rounded(values).head(1):
+            raise _rounded_key(column.name, value)
     whole = _whole(values, held)
     if whole is not None:
         return whole
@@ -86,6 +93,11 @@ def key_column(column: pl.Series, dtype: str) -> pl.Series:
     else:
         typed = pl.Series(keys, dtype=held)
     return values.replace_strict(distinct, typed, default=None, return_dtype=held)
+
+
+def perhaps_rounded(floats: pl.Series) -> pl.Series:
+    """The finite values of a column of floats that may each be several whole numbers, as pandas makes of ids beside a null."""
+    return floats.filter(floats.is_finite() & (floats.abs() >= _EXACT[floats.dtype.base_type()]))
 
 
 def _whole(values: pl.Series, held: pl.DataType) -> pl.Series | None:
@@ -136,6 +148,8 @@ def _key_value(name: str, value: object) -> Key:
     elif isinstance(own, date):
         return own
     elif isinstance(own, float) and own.is_integer():
+        if abs(own) >= EXACT_IN_FLOAT:
+            raise _rounded_key(name, value)
         return int(own)
     if own is None or (isinstance(own, float) and math.isnan(own)):
         raise RetrievalError(f"key {name!r} is null; leave that entity out")
@@ -145,6 +159,13 @@ def _key_value(name: str, value: object) -> Key:
 def _no_key(name: str, value: object) -> RetrievalError:
     return RetrievalError(
         f"key {name!r}: {value!r} is no key; keys are whole numbers, strings, booleans or dates"
+    )
+
+
+def _rounded_key(name: str, value: object) -> RetrievalError:
+    return RetrievalError(
+        f"key {name!r}: {value!r} is a float, and several whole numbers of that size are this one float; keep keys as "
+        "integers or texts, in pandas as Int64"
     )
 
 

@@ -13,7 +13,14 @@ from mlforge.core.signatures import named_methods
 from mlforge.errors import NotServed, OnlineError
 from mlforge.online.books import OnlineBooks
 from mlforge.online.decoding import Misfit, Row, typed_rows
-from mlforge.online.requests import Answer, Entity, Fetched, RowRequest, check_owner
+from mlforge.online.requests import (
+    Answer,
+    Entity,
+    Fetched,
+    RowRequest,
+    check_names,
+    check_owner,
+)
 from mlforge.online.steps import Question, Steps, answered
 from mlforge.store import Store
 
@@ -33,8 +40,8 @@ class OnlineReads(ABC):
         """The entity's row, None where it has none.
 
         Values have the dtypes in the books, as in training; without books they are plain JSON. Raises OnlineError,
-        naming feature, entity and key, for a damaged row or damaged books, and OwnedElsewhere for rows of
-        another store than `owner`.
+        naming feature, entity and key, for a damaged row or damaged books, OwnedElsewhere for rows of
+        another store than `owner`, and RetrievalError for other keys than the feature has.
         """
         [(_, [row])] = self._read([RowRequest.of(feature_name, [entity_keys])])
         return row
@@ -45,8 +52,11 @@ class OnlineReads(ABC):
         return rows
 
     def exists(self, feature_name: str, entity_keys: Entity) -> bool:
-        """Whether the entity has a row."""
-        [(_, [text])] = self._fetch([RowRequest.of(feature_name, [entity_keys])])
+        """Whether the entity has a row; RetrievalError for other keys than the feature has."""
+        request = RowRequest.of(feature_name, [entity_keys])
+        [(books, [text])] = self._fetch([request])
+        if text is None:
+            check_names(request, books)
         return text is not None
 
     def fetch(self, requests: Sequence[tuple[str, Sequence[Entity]]]) -> list[Answer]:
@@ -80,6 +90,8 @@ class OnlineReads(ABC):
         answers = self._answers(requests, self._fetch(requests))
         for _, rows in answers:
             if None in rows:
+                for request, (books, _) in zip(requests, answers, strict=True):
+                    check_names(request, books)
                 answered(self._check_absent(requests, answers))
                 break
         return answers

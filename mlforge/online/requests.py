@@ -8,6 +8,7 @@ from typing import Self, TypeAlias
 
 from mlforge.errors import OwnedElsewhere
 from mlforge.frames.encoding import key_hash
+from mlforge.frames.keys import wrong_names
 from mlforge.online.books import OnlineBooks
 from mlforge.online.decoding import Row
 
@@ -29,6 +30,16 @@ class RowRequest:
     def of(cls, feature: str, entities: Sequence[Entity]) -> Self:
         """The request for these entities; an unfit key raises RetrievalError."""
         return cls(feature, [key_hash(entity) for entity in entities], entities)
+
+
+def check_names(request: RowRequest, books: OnlineBooks | None) -> None:
+    """Raise RetrievalError if an entity has other keys than the books name, under which it has no row."""
+    if books is None or books.target is None:
+        return
+    names = [key.name for key in books.keys]
+    for entity in request.entities:
+        if entity.keys() != set(names):
+            raise wrong_names(entity, names)
 
 
 def check_owner(feature: str, books: OnlineBooks, expected: str | None) -> None:

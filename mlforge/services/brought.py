@@ -17,6 +17,7 @@ from mlforge.core.schema import INTEGERS, decimal_scale
 from mlforge.core.values import from_us, to_us
 from mlforge.errors import RetrievalError
 from mlforge.frames import polars_schema
+from mlforge.frames.keys import perhaps_rounded
 from mlforge.services.spec import ServiceSpec
 
 _CLASSES: dict[str, tuple[type, ...]] = {
@@ -89,7 +90,7 @@ def _cast(values: pl.Series, dtype: pl.DataType) -> pl.Series:
         return zoned.dt.convert_time_zone("UTC").cast(dtype)
     if own.is_float() and dtype.is_integer():  # what pandas makes of whole numbers beside nulls
         known = values.fill_nan(None)
-        if bool((known == known.floor()).all()):
+        if bool((known == known.floor()).all()) and perhaps_rounded(known).is_empty():
             return known.cast(dtype)
     if own == pl.Float64 and dtype == pl.Float32:  # rounded, as a float of Python is online
         rounded = values.cast(dtype)

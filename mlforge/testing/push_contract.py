@@ -12,6 +12,7 @@ import pytest
 from mlforge.core import clock
 from mlforge.errors import (
     DataError,
+    RetrievalError,
     StalePush,
 )
 from mlforge.frames.encoding import key_hashes
@@ -53,6 +54,9 @@ class PushContract(OnlineFixtures):
             ttl=store.ttl,
         )
         assert store.read("spend", {"user_id": 2}) == {"amount__sum__7d": 1.5, "n": 1}
+        for look in (store.read, store.exists):
+            with pytest.raises(RetrievalError, match="no 'user_id' and 'user' not a key"):
+                look("spend", {"user": 2})
         assert store.features() == ["spend"]
 
     def test_books_say_what_the_columns_of_their_version_mean(self, store: OnlineStore) -> None:

@@ -258,6 +258,8 @@ def test_float_ids_of_pandas_are_whole_or_missing(project: Project) -> None:
     assert training(project, table)[COUNT].tolist() == COUNTS
     with pytest.raises(RetrievalError, match=r"spend: in the spine, key 'user_id': 1\.5 is no key"):
         training(project, table.assign(user_id=[1.5, 2, 1, 7, None]))
+    with pytest.raises(RetrievalError, match="several whole numbers of that size"):
+        training(project, table.assign(user_id=ids.astype("float32").replace(7, 2**24 + 1)))
 
 
 @pytest.mark.parametrize(
@@ -270,6 +272,7 @@ def test_float_ids_of_pandas_are_whole_or_missing(project: Project) -> None:
         (Decimal(1), "is no key"),
         ([1], r"\[1\] is no key|\[\s*1\s*\] is no key"),
         (b"1", "b'1' is no key"),
+        (2.0**53, "is a float, and several whole numbers"),
     ],
 )
 def test_a_spine_key_that_no_row_could_hold_is_refused_by_its_value(
@@ -732,8 +735,9 @@ def test_ids_as_pandas_numpy_and_json_write_them_are_the_same_entity(
     ids = [1, 1.0, "1", pd.Series([1, None])[0], pd.Series([1])[0]]
     answers = get_online_features(["spend"], [{"user_id": value} for value in ids], online)
     assert [answer["spend__amount__sum__7d"] for answer in answers] == [7.0] * len(ids)
-    with pytest.raises(RetrievalError, match=r"1\.5"):
-        get_online_features(["spend"], [{"user_id": 1.5}], online)
+    for wrong, why in ((1.5, r"1\.5"), (-(2.0**53), "several whole numbers")):
+        with pytest.raises(RetrievalError, match=why):
+            get_online_features(["spend"], [{"user_id": wrong}], online)
 
 
 def test_before_any_event_counts_are_zero_online_too(tmp_path: Path, online: RedisStore) -> None:

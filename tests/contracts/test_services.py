@@ -475,6 +475,9 @@ def test_what_no_service_can_mean_is_refused(served: Definitions, online: RedisS
     ]:  # fmt: skip
         with pytest.raises(RetrievalError, match=message):
             get_training_data(spine, priced, served.store)
+    long = Service("long", [raw], request={"price": pl.Int64})
+    with pytest.raises(RetrievalError, match="'price' is Float64, the request's is Int64"):
+        get_training_data(spine_of(USERS, price=2.0**53), long, served.store)
     last = Service("s", ["last"], derive={"x": "days(t - '2026-01-01')"})
     two_times = spine_of(USERS, other=pl.lit(NOW))
     with pytest.raises(
