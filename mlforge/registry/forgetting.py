@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 
@@ -13,7 +13,13 @@ from mlforge.core.schema import FLOATS, INTEGERS
 from mlforge.core.values import FEATURE
 from mlforge.definitions.registry import Definitions
 from mlforge.engines import Engine, engine_named
-from mlforge.errors import DefinitionError, MlforgeError, did_you_mean, near_names
+from mlforge.errors import (
+    DefinitionError,
+    MlforgeError,
+    OwnedElsewhere,
+    did_you_mean,
+    near_names,
+)
 from mlforge.frames.forgotten import could_hold
 from mlforge.maintenance.forgetting import (
     Scrubbed,
@@ -97,6 +103,7 @@ def forget(definitions: Definitions, entities: Sequence[Entity], url: str | None
             )
         except MlforgeError as error:
             outcome.failures.setdefault(name, error)
+    _end_former_names(definitions, outcome)
     if url is not None:
         _forget_elsewhere(definitions, url, entities, outcome)
     with _servers(definitions.online_store, url) as servers:
@@ -106,6 +113,23 @@ def forget(definitions: Definitions, entities: Sequence[Entity], url: str | None
             except MlforgeError as error:
                 outcome.failures[str(server)] = error
     return outcome
+
+
+def _end_former_names(definitions: Definitions, outcome: Outcome) -> None:
+    """Delete rows online under names that features of the store had before: they stay as they are, of whomever they are."""
+    store, online = definitions.store, definitions.online_store
+    identity, renames = store.identity(), store.renames()
+    if online is None or identity is None or not renames:
+        return
+    try:
+        for name in sorted(renames.names.keys() & set(online.features())):
+            with suppress(OwnedElsewhere):
+                online.drop(name, owner=identity.id)
+                outcome.left.append(
+                    f"{renames.sentence(name)}: the rows online under that name are deleted"
+                )
+    except MlforgeError as error:
+        outcome.failures[str(online)] = error
 
 
 @contextmanager

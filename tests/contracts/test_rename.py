@@ -31,6 +31,7 @@ from mlforge.maintenance.retention import Retention
 from mlforge.metrics import Rolling
 from mlforge.online import RedisStore
 from mlforge.registry.catalogue import Registry
+from mlforge.registry.forgetting import entities_of, forget
 from mlforge.registry.locks import lock_changes
 from mlforge.registry.renaming import rename
 from mlforge.store import LocalStore, ObjectStore, Store
@@ -311,6 +312,10 @@ def test_rows_online_are_served_under_both_names_and_locks_hold_by_the_books_alo
     for read in (now.services["checkout"], service):
         assert get_online_features(read, entities, store=online, lock=lock) == answers
     assert online.books("outlay").formerly == ("spend",)  # type: ignore[union-attr]
+    outcome = forget(now, entities_of(shop.store, ["user_id=999"]))
+    assert not outcome.failures
+    assert "spend was renamed to outlay" in outcome.left[0]
+    assert (online.books("spend"), online.rows_by_feature(["spend"])) == (None, {"spend": 0})
     rename(now, "outlay", "spend")
     shop.drop("b", rows((1, 1.6, 8.0)))
     before.build(online=True)

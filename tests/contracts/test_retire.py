@@ -190,6 +190,10 @@ def test_rows_in_the_definitions_own_online_store_go_where_no_worker_ever_was(
     document = as_json(capsys, "retire", "peaks", "--yes")
     assert document == {"feature": "peaks", "rows": 1, "versions": 1}
     assert RedisStore.from_url(redis_url).books("peaks") is None
+    load(None, here=folder).store.rename("spend", "outlay")
+    document = as_json(capsys, "retire", "spend", "--yes")
+    assert document == {"feature": "spend", "rows": 1, "versions": 0}, "of a former name, too"
+    assert RedisStore.from_url(redis_url).books("spend") is None
 
 
 def test_a_retire_that_ended_before_former_names_were_free_is_ended_by_the_next(

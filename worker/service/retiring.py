@@ -32,8 +32,15 @@ class Holdings:
         return cls(project.definitions, project.settings.profile, project)
 
     def gone(self) -> list[str]:
-        """Features that workers have pushed and the definitions no longer name."""
-        return [] if self.project is None else [feature.feature for feature in self.project.gone()]
+        """Features that workers have pushed and the definitions no longer name, and former names of features that have rows online."""
+        pushed = [] if self.project is None else [gone.feature for gone in self.project.gone()]
+        return [*pushed, *self._former_names()]
+
+    def _former_names(self) -> list[str]:
+        online, former = self.definitions.online_store, self.definitions.store.renames().names
+        if online is None or not former:
+            return []
+        return [name for name in online.features() if name in former]
 
     def end_online(self, name: str) -> int:
         """Delete a feature's rows online and what workers note of it; returns the number of rows."""
