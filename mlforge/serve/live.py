@@ -62,6 +62,10 @@ class Live(ABC):
         """Let go of connections; the next call makes new ones."""
 
     @abstractmethod
+    def has_their_definitions(self) -> bool:
+        """Whether this process has the definitions that workers are at work by; True where none are."""
+
+    @abstractmethod
     def retry(self, feature: str, path: str | None = None) -> None:
         """Ask workers to try a feature again, or a quarantined file of it, by its path within the source."""
 

@@ -221,11 +221,16 @@ PATHS: Document = {
         parameter("a", {"type": "string"}, True),
         parameter("b", {"type": "string"}),
     ),
-    "/v1/features/{feature}/approve": _deed("approve", "Let a held feature go on"),
+    "/v1/features/{feature}/approve": _deed(
+        "approve",
+        "Let a held feature go on; with hold, only where that is how the reason begins",
+        parameter("hold", {"type": "string"}),
+    ),
     "/v1/features/{feature}/rollback": _deed(
         "rollback",
-        "Serve an older version, by default the one before, and hold the feature there",
+        "Serve an older version, by default the one before, and hold the feature there; with from, only where that version is served",
         parameter("version", {"type": "string"}),
+        parameter("from", {"type": "string"}),
     ),
     "/v1/features/{feature}/retry": _deed(
         "retry",

@@ -22,7 +22,11 @@ from mlforge.serve.read_request import unknown_feature
 from mlforge.serve.threads import DEEDS, LOOKS, in_thread
 
 APPROVE, ROLLBACK, RETRY = "approve", "rollback", "retry"
-_TAKES: Mapping[str, tuple[str, ...]] = {APPROVE: (), ROLLBACK: ("version",), RETRY: ("path",)}
+_TAKES: Mapping[str, tuple[str, ...]] = {
+    APPROVE: ("hold",),
+    ROLLBACK: ("version", "from"),
+    RETRY: ("path",),
+}
 """The names that the query of each deed may have."""
 NO_WORKERS = "this server knows of no workers: start 'mlforge up', or set REDIS_URL to theirs"
 
@@ -68,24 +72,36 @@ class Operations:
         return answer
 
     def do(self, deed: str, feature: str, parameters: Mapping[str, str]) -> Done:
-        """Do a deed on a feature of the definitions. parameters: `version` of a rollback, `path` of a retry.
+        """Do a deed on a feature of the definitions. parameters: `version` of a rollback, `path` of a retry, and what the caller saw.
 
-        Raises Refused for a feature, a version or a file that is none, or a feature that is not held.
+        `hold`: the reason of the hold to approve, or how it begins. `from`: the version that is served before a rollback.
+        Raises Refused for a feature, a version or a file that is none, a feature that is not held, and where another hold, or version, is there by now.
         """
         if feature not in self.definitions.features:
             definitions = self.definitions
             raise unknown_feature(feature, definitions.features, definitions.store.renames())
         if deed == APPROVE:
-            return self._approve(feature)
+            return self._approve(feature, parameters.get("hold", ""))
         if deed == ROLLBACK:
-            return self._roll_back(feature, parameters.get("version") or None)
+            return self._roll_back(
+                feature, parameters.get("version") or None, parameters.get("from") or None
+            )
         return self._retry(feature, parameters.get("path") or None)
 
-    def _approve(self, name: str) -> Done:
+    def _approve(self, name: str, seen: str) -> Done:
         definitions, store = self.definitions, self.definitions.store
         hold = store.books(name).hold
         if hold is None:
             raise Refused(409, "not_held", f"{name} is not held: there is nothing to approve")
+        if not _in_one_line(hold).startswith(_in_one_line(seen)):
+            raise Refused(409, "other_hold", f"{name} is held for another reason by now: {hold}")
+        if self.live is not None and not self.live.has_their_definitions():
+            raise Refused(
+                409,
+                "other_definitions",
+                f"this server has other definitions than the workers, so that it would build another {name} than is held; "
+                f"start it anew, or use 'mlforge approve {name}'",
+            )
         result = definitions.refresh(name)
         still = store.books(name).hold
         if still is not None:
@@ -102,13 +118,16 @@ class Operations:
         pushed = self.definitions.push(name)
         return pushed.written + pushed.deleted
 
-    def _roll_back(self, name: str, version: str | None) -> Done:
+    def _roll_back(self, name: str, version: str | None, seen: str | None) -> Done:
         definitions, store = self.definitions, self.definitions.store
         try:
             Version.parse(version or "1.0.0")
         except StoreError as error:
             raise Refused(422, "unfit_request", str(error)) from None
         before, online = str(store.read_metadata(name).version), True
+        if seen is not None and seen != before:  # as by a second click, which would go back further
+            said = f"{name} serves {before} by now, {seen} no more: nothing was rolled back"
+            raise Refused(409, "version_conflict", said)
         try:
             definitions.rollback(name, version)
         except OnlineError:  # offline it is done: a worker pushes it
@@ -127,3 +146,8 @@ class Operations:
             raise Refused(409, "not_in_quarantine", f"{name}: {path} is not in quarantine")
         self.live.retry(name, path)
         return Done(f"{name}: workers try {path or 'it'} again.", {"feature": name, "path": path})
+
+
+def _in_one_line(text: str) -> str:
+    """A text as it is whatever a form does with the ends of its lines."""
+    return " ".join(text.split())

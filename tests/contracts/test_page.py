@@ -367,6 +367,9 @@ def test_a_hold_is_approved_by_a_key_that_operates_and_by_no_other(
     ask("POST", "/key", data={"key": "looks"})
     assert "may only read" in ask("POST", approve).text
     ask("POST", "/key", data={"key": "deeds"})
+    seen = definitions.store.books("spend").hold or ""
+    assert seen in {a.get("value") for _, a in ask.page("/").tags if a.get("name") == "hold"}
+    assert "for another reason by now" in ask("POST", approve, data={"hold": "lost rows"}).text
     for origin in ("http://evil.example", "null", ""):
         refused = ask("POST", approve, headers={"origin": origin})
         assert refused.status_code == 403, origin
@@ -374,7 +377,7 @@ def test_a_hold_is_approved_by_a_key_that_operates_and_by_no_other(
     page = ask.page("/")
     assert "Refreshes it from its source" in page.text
     assert approve in {a.get("hx-post") for _, a in page.tags}
-    said = ask("POST", approve, headers={"hx-request": "true"})
+    said = ask("POST", approve, data={"hold": seen}, headers={"hx-request": "true"})
     assert "spend:" in said.text
     assert "written online" in said.text
     assert definitions.store.books("spend").hold is None
@@ -391,13 +394,21 @@ def test_deeds_are_in_the_api_too(
     spend = "/v1/features/spend"
     refused = ask("POST", f"{spend}/rollback", headers={"authorization": "Bearer looks"})
     assert (refused.status_code, refused.json()["reason"]) == (403, "not_allowed")
-    answer = ask("POST", f"{spend}/rollback?version=1.0.0", headers=deeds).json()
+    answer = ask("POST", f"{spend}/rollback?from=1.0.1", headers=deeds).json()
     assert answer == {"feature": "spend", "from": "1.0.1", "version": "1.0.0", "online": True}
-    again = ask("POST", f"{spend}/rollback?version=1.0.0", headers=deeds)
-    assert (again.status_code, again.json()["reason"]) == (409, "version_conflict")
+    for twice in ("from=1.0.1", "version=1.0.0"):
+        again = ask("POST", f"{spend}/rollback?{twice}", headers=deeds)
+        assert (again.status_code, again.json()["reason"]) == (409, "version_conflict")
+    assert str(definitions.store.read_metadata("spend").version) == "1.0.0"
     assert ask("POST", f"{spend}/rollback?version=one", headers=deeds).status_code == 422
     misspelt = ask("POST", f"{spend}/rollback?verison=1.0.0", headers=deeds)
     assert (misspelt.status_code, misspelt.json()["reason"]) == (422, "unknown_field")
+    others = f"mlforge-work:{scope_of(definitions)}:definitions"
+    with Redis.from_url(redis_url) as client:
+        client.set(others, "others 1")
+        elsewhere = ask("POST", f"{spend}/approve", headers=deeds)
+        assert (elsewhere.status_code, elsewhere.json()["reason"]) == (409, "other_definitions")
+        client.delete(others)
     assert ask("POST", f"{spend}/approve", headers=deeds).json()["changed"]
     assert ask("POST", f"{spend}/approve", headers=deeds).json()["reason"] == "not_held"
     nothing = ask("POST", f"{spend}/retry?path=nix.parquet", headers=deeds)

@@ -61,6 +61,10 @@ class _Live(Live):
         with _in_words():
             return self._open.event_log.last_id()
 
+    def has_their_definitions(self) -> bool:
+        with _in_words():
+            return self._open.is_current()
+
     def retry(self, feature: str, path: str | None = None) -> None:
         with _in_words():
             leave_quarantine(self._definitions.store, feature, path)

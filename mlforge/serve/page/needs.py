@@ -20,6 +20,8 @@ CALM = ("ready", "waiting", "queued", "working", "pushing")
 
 _REASONS = 3
 """How many reasons are told of files that were left out."""
+_BEGINNING = 1000
+"""Characters of a hold's reason that a form sends back, to tell it from the next one's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ def _needs(feature: Document) -> Iterator[Need]:
             "has wrong values",
             f"{count} of {audit['version']} differ from what the files give.",
             "; ".join(map(str, audit["first"])),
-            (roll_back(name),),
+            (roll_back(name, seen=feature.get("version")),),
             is_bad=True,
         )
     if state == "unreadable":
@@ -93,7 +95,7 @@ def _needs(feature: Document) -> Iterator[Need]:
             "is held",
             sentence(feature["held"]),
             sentence(feature["held_now"]),
-            (approve(name),),
+            (approve(name, feature["held"]),),
         )
     if feature["error"]:
         title = "has failed for good" if state == "parked" else "fails"
@@ -126,14 +128,15 @@ def _left_out(name: str, files: Sequence[LeftOut]) -> Need:
     return Need(name, title, " ".join(told), files=tuple(files))
 
 
-def approve(name: str) -> Deed:
-    """The deed that ends a hold."""
+def approve(name: str, hold: str) -> Deed:
+    """The deed that ends the hold that is there for this reason."""
     return Deed(
         APPROVE,
         name,
         "Approve",
         "Refreshes it from its source as it is now, whatever is lost by that, and pushes the rows online.",
         f"mlforge approve {shlex.quote(name)}",
+        {"hold": hold[:_BEGINNING]},
     )
 
 
@@ -150,8 +153,8 @@ def retry(name: str, path: str | None = None) -> Deed:
     )
 
 
-def roll_back(name: str, version: str | None = None) -> Deed:
-    """The deed that serves an older version."""
+def roll_back(name: str, version: str | None = None, seen: str | None = None) -> Deed:
+    """The deed that serves an older version. seen: the version that is served as it is offered."""
     which = version or "the version before"
     return Deed(
         ROLLBACK,
@@ -159,5 +162,5 @@ def roll_back(name: str, version: str | None = None) -> Deed:
         f"Roll back to {version}" if version else "Roll back",
         f"Serves {which} at once, offline and online, and holds the feature there until you approve it.",
         f"mlforge rollback {shlex.quote(name)}{f' {version}' if version else ''}",
-        {"version": version} if version else {},
+        {"version": version} if version else {"from": seen} if seen else {},
     )

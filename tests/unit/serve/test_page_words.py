@@ -159,6 +159,7 @@ def test_needs_come_with_the_deed_that_helps_the_worst_first() -> None:
     wrong = CALM | {
         "feature": "other",
         "state": "wrong",
+        "version": "1.0.2",
         "audit": {"mismatches": 1, "version": "1.0.1", "first": ["a: 1 is 2"]},
     }
     torn = CALM | {"quarantine": {"a b.parquet": "spend: a b.parquet: is torn"}}
@@ -168,6 +169,7 @@ def test_needs_come_with_the_deed_that_helps_the_worst_first() -> None:
     assert needs[0].sentence == "No worker listens."
     by_title = {need.title: need for need in needs}
     assert by_title["is held"].sentence == "All files went."
+    assert by_title["has wrong values"].deeds[0].parameters == {"from": "1.0.2"}
     assert [deed.deed for deed in by_title["is held"].deeds] == ["approve"]
     [retry] = by_title["left out a file"].deeds
     assert retry.parameters == {"path": "a b.parquet"}
