@@ -98,6 +98,7 @@ def test_what_forked_jobs_did_is_counted(shop: Shop, address: str) -> None:
     assert of(found, "workers") == 1
     assert of(found, "up") == 1
     assert of(found, "needs_attention", feature="spend", state="quarantined") == 1
+    assert of(found, "needs_attention", feature="spend", state="unreadable") == 0
 
 
 def test_what_an_audit_found_is_told(shop: Shop, address: str) -> None:
