@@ -33,6 +33,9 @@ from mlforge.serve.tracing import Tracing
 
 _GONE = 499
 """The status that stands in figures for a request without an answer: its caller has gone."""
+_API = "/v1/"
+_NOT_KEPT = (b"cache-control", b"no-store")
+"""Of answers of the API: what a proxy keeps of one would be another instant's for whoever asks next."""
 _NAMED = ("/v1/features/", "/v1/sources/", "/v1/drops/", "/features/", "/services/", "/assets/")
 """Starts of paths that end in a name."""
 _log = get_logger(__name__)
@@ -107,7 +110,10 @@ class App:
 
         async def sent(message: Message) -> None:
             nonlocal status
-            status = message.get("status", status)
+            if message["type"] == "http.response.start":
+                status, headers = message["status"], message["headers"]
+                if scope["path"].startswith(_API) and _NOT_KEPT not in headers:
+                    message["headers"] = [*headers, _NOT_KEPT]
             await send(message)
 
         try:
@@ -133,7 +139,7 @@ class App:
 
     def _told(self, problem: Problem, scope: Scope) -> Reply:
         """A problem as a program is told of it, or a person with a browser."""
-        if scope["path"].startswith("/v1/") or "text/html" not in header(scope, b"accept"):
+        if scope["path"].startswith(_API) or "text/html" not in header(scope, b"accept"):
             return Reply.of_problem(problem)
         return self._page.problem(problem, scope)
 

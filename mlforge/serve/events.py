@@ -14,7 +14,6 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from mlforge.core.logs import get_logger
-from mlforge.errors import MlforgeError
 from mlforge.serve.http import Receive, Scope, Send
 from mlforge.serve.live import Happening, Live
 from mlforge.serve.operations import NO_WORKERS
@@ -116,7 +115,7 @@ class Events:
         while not self._ended:
             try:
                 happenings = await asyncio.to_thread(live.after, last, _WAIT_MS)
-            except MlforgeError as error:
+            except Exception as error:  # noqa: BLE001 - without this reader no caller would have news any more
                 _log.warning("events cannot be read", error=str(error))
                 await asyncio.sleep(_PAUSE_S)
                 continue

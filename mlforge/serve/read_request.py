@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -271,21 +273,37 @@ def _boolean(value: Any, what: str) -> bool:
     return bool(value == "true")
 
 
-def _number(kind: Callable[[str], Any]) -> _Convert:
-    def convert(value: Any, what: str) -> Any:
-        try:
-            return kind(value)
-        except ValueError:
-            raise Refused(422, "unfit_request", f"{what} is {shown(value)}, no number") from None
-
-    return convert
+def _whole(value: Any, what: str) -> int:
+    if not _WHOLE.fullmatch(value):
+        raise Refused(422, "unfit_request", f"{what} is {shown(value)}, no whole number")
+    return int(value)
 
 
-_OF_JSON: dict[str, _Convert] = {INSTANT: _instant, "Date": _date}
+def _float(value: Any, what: str) -> float:
+    if not _NUMBER.fullmatch(value):
+        raise Refused(422, "unfit_request", f"{what} is {shown(value)}, no number")
+    return float(_finite(float(value), what))
+
+
+def _finite(value: Any, what: str) -> Any:
+    """A number of JSON; Refused for one that is too large for a float, as infinity counts as null."""
+    if value in (math.inf, -math.inf):
+        raise Refused(422, "unfit_request", f"{what} is larger than a float can be")
+    return value
+
+
+_WHOLE = re.compile(r"-?[0-9]{1,40}")
+_NUMBER = re.compile(r"-?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
+"""Numbers of a query, much as JSON has them: Python takes others, too, and what counts as null."""
+_OF_JSON: dict[str, _Convert] = {
+    INSTANT: _instant,
+    "Date": _date,
+    **dict.fromkeys(FLOATS, _finite),
+}
 _OF_TEXT: dict[str, _Convert] = {
     **_OF_JSON,
-    **dict.fromkeys(INTEGERS, _number(int)),
-    **dict.fromkeys(FLOATS, _number(float)),
+    **dict.fromkeys(INTEGERS, _whole),
+    **dict.fromkeys(FLOATS, _float),
     "Boolean": _boolean,
 }
 """How a request column's value in JSON, or its text in a query, becomes Python's, by the column's dtype."""

@@ -117,6 +117,7 @@ BODY = {"entities": ENTITIES, "request": REQUEST}
 def test_a_service_answers_by_feature_with_the_versions_that_are_served(ask: Caller) -> None:
     answer = ask("POST", "/v1/services/checkout", json=BODY)
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+    assert answer.headers["cache-control"] == "no-store"
     assert answer.json() == {
         "features": {
             "spend": [
@@ -282,6 +283,13 @@ ONE = {"user_id": 1, "buyer_id": 1}
             "unfit_request",
             "an instant as in",
         ),
+        (
+            CHECKOUT,
+            b'{"entities": [{"user_id": 1, "buyer_id": 1}], "request": [{"price": 1e400, "when": null, "day": null}]}',
+            422,
+            "unfit_request",
+            "larger than a float",
+        ),
         (f"{PLAIN}?layout=wide", {"entities": []}, 422, "unfit_request", "nested"),
         (f"{PLAIN}?layuot=flat", {"entities": []}, 422, "unknown_field", "layuot"),
         ("/v1/services/plan", {"entities": []}, 404, "unknown_service", "did you mean 'plain'?"),
@@ -358,6 +366,8 @@ def test_former_names_of_features_are_looked_up_beside_the_event_loop(
         ("GET", "/v1/services/plain?user_id=1&details=yes", 422, "unfit_request", "true or false"),
         ("GET", "/v1/services/plain?user=1", 422, "unfit_request", "the keys are user_id"),
         ("GET", f"{CHECKOUT}?user_id=1&buyer_id=1&price=x", 422, "unfit_request", "no number"),
+        ("GET", f"{CHECKOUT}?user_id=1&buyer_id=1&price=nan", 422, "unfit_request", "no number"),
+        ("GET", f"{CHECKOUT}?user_id=1&buyer_id=1&price=1e400", 422, "unfit_request", "larger than a float"),
         ("GET", f"{CHECKOUT}?user_id=1&buyer_id=1&price=1", 422, "unfit_request", "the query lacks when, day"),
         ("DELETE", "/v1/services/plain", 405, "method_not_allowed", "GET, HEAD and POST, not DELETE"),
         ("PUT", "/v1/features", 405, "method_not_allowed", "/v1/features"),

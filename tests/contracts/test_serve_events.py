@@ -16,6 +16,7 @@ from mlforge import Definitions
 from mlforge.online import RedisStore
 from mlforge.serve import events
 from mlforge.serve.app import App
+from mlforge.serve.live import Happening
 from tests.support.projects import Project
 from worker.connection import connect
 from worker.project import scope_of
@@ -96,10 +97,21 @@ async def following(
 
 
 def test_events_come_as_they_happen_and_from_where_a_caller_left_off(
-    definitions: Definitions, log: EventLog, redis_url: str
+    definitions: Definitions, log: EventLog, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    live, unforeseen = open_live(definitions, redis_url), [ValueError("nobody thought of it")]
+    after = live.after
+
+    def after_a_fault(id: str, wait_ms: int | None = None) -> list[Happening]:
+        if wait_ms is not None and unforeseen:
+            raise unforeseen.pop()
+        return after(id, wait_ms)
+
+    monkeypatch.setattr(live, "after", after_a_fault)
+    monkeypatch.setattr(events, "_PAUSE_S", 0)
+
     async def scenario() -> None:
-        app = App(definitions, live=open_live(definitions, redis_url))
+        app = App(definitions, live=live)
         log.write("held", "spend", reason="rows fell")
         async with following(app) as first, following(app) as second:
             for each in (first, second):
@@ -124,6 +136,7 @@ def test_events_come_as_they_happen_and_from_where_a_caller_left_off(
             assert [each["kind"] for each in whole.events][::2] == ["held", "failed"]
             app.end()
         assert whole.status == 200
+        assert not unforeseen
 
     asyncio.run(scenario())
 
