@@ -68,7 +68,8 @@ def _new_content(session: Session, file: SourceFile, small_files: SmallFiles) ->
         small_files.finish()
     key = cache.key_in_use(key)
     state = states.now[file.path]
-    if cache.find(key) is not None or has_null_columns(state.shape):
+    # Of a content that went and comes back nobody knows whether it has columns that take others' dtypes.
+    if state.shape and (cache.find(key) is not None or has_null_columns(state.shape)):
         return None
     reason = session.quarantine.repeats(file.path, session.memo(file.path))
     if reason is not None and state.shape:

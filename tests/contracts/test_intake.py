@@ -693,6 +693,21 @@ def test_files_that_give_several_dtypes_to_a_column_without_a_value_go_together(
     assert (users(project), quarantined(project)) == ([0, 1, 2], {})
 
 
+def test_a_file_that_went_and_comes_back_takes_the_dtypes_that_others_have_by_now(
+    project: Project,
+) -> None:
+    feature = project.define(as_they_are, metrics=[])
+    gone = rows((1, 0, 1.0)).with_columns(note=pl.lit(None, pl.Int8))
+    project.drop("a", gone)
+    project.build(feature)
+    project.events.joinpath("a.parquet").unlink()
+    project.drop("b", rows((2, 0, 1.0)).with_columns(note=pl.lit("text")))
+    project.build(feature)
+    project.drop("c", gone)
+    project.build(feature)
+    assert (users(project), quarantined(project)) == ([1, 2], {})
+
+
 def test_a_file_that_lacks_what_later_metrics_need_is_set_aside_as_by_a_rebuild(
     project: Project,
 ) -> None:
