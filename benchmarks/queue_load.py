@@ -1,86 +1,72 @@
-"""`python -m benchmarks.queue_load`: marks per second that the work queue of an embedded server takes, and how many refreshes they become.
+"""`python -m benchmarks.queue_load`: what a watcher and the work queue of an embedded server do at so many drops a second into many sources.
 
-No measure of the table: a simulation for the page "Scale". Clients mark features for files that they close; one worker holds each
-feature's lease for as long as a refresh takes, as in `worker.queue.refresh_job`, without refreshing.
+No measure of the table: a simulation for the page "Scale". A process requests and counts what each turn of a watcher has seen, as
+`mlforge watch` does; with `--files` the turns are those of a watcher that sees files which another process drops, else they are made
+up. Threads take the jobs, and hold each feature's lease for as long as a refresh takes, without refreshing.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from redis import Redis
 
+from benchmarks.queue_turns import Load, Sent, made_up, process, watched
+from worker.logs import configure
+from worker.queue import JobQueue, enqueue
+from worker.queue.intake import queue_named
+from worker.queue.rq_queue import queue_of
 from worker.service.embedded_redis import EmbeddedServer
-from worker.state.work_queue import WorkQueue
-
-_SCOPE = "load"
-
-
-@dataclass(frozen=True)
-class Load:
-    """So many clients mark so many features for so many seconds, together at `rate` marks a second, or as fast as they can at 0.
-
-    together: how many features a file concerns, which are marked by one call.
-    """
-
-    clients: int
-    features: int
-    seconds: float
-    rate: float
-    refresh_s: float
-    together: int
 
 
 def main() -> None:
-    """Print the marks and the refreshes of a load."""
+    """Print the drops, the marks and the refreshes of a load."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--clients", type=int, default=2)
-    parser.add_argument("--features", type=int, default=10)
+    parser.add_argument("--sources", type=int, default=1_000)
+    parser.add_argument("--features", type=int, default=1, help="features that read a source")
+    parser.add_argument("--rate", type=float, default=10_000.0, help="drops a second")
     parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--rate", type=float, default=10_000.0)
+    parser.add_argument("--workers", type=int, default=10, help="refreshes at once")
     parser.add_argument(
         "--refresh", type=float, default=0.09, help="seconds of a refresh and its push"
     )
-    parser.add_argument("--together", type=int, default=1, help="features that a file concerns")
+    parser.add_argument("--files", action="store_true", help="have a watcher see real files")
     asked = parser.parse_args()
-    load = Load(
-        asked.clients, asked.features, asked.seconds, asked.rate, asked.refresh, asked.together
-    )
-    with tempfile.TemporaryDirectory() as folder, EmbeddedServer(Path(folder)) as server:
-        print(_run(load, server.url))
+    configure("workers", "WARNING")
+    with tempfile.TemporaryDirectory() as folder, EmbeddedServer(Path(folder) / "redis") as server:
+        load = Load(
+            *(Path(folder), server.url, asked.sources, asked.features),
+            *(asked.rate, asked.seconds, asked.workers, asked.refresh),
+        )
+        print(_run(load, asked.files))
 
 
-def _run(load: Load, url: str) -> str:
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(load.clients + 1) as pool:
-        refreshes = pool.apply_async(_worker, (load, url))
-        spent = _server_cpu(url)
-        marks = pool.starmap(_client, [(load, url, number) for number in range(load.clients)])
-        served, spent = refreshes.get(), _server_cpu(url) - spent
-    queue = WorkQueue(Redis.from_url(url), _SCOPE)
-    behind = [ticket.feature for ticket in queue.read(_names(load)) if ticket.behind]
-    total, longest = sum(each.marks for each in marks), max(each.seconds for each in marks)
-    client = sum(each.cpu_s for each in marks) / total
+def _run(load: Load, are_files: bool) -> str:
+    with _refreshing(load) as served, process() as pool:
+        spent = _server_cpu(load.url)
+        sent = pool.submit(watched if are_files else made_up, load).result()
+        spent = _server_cpu(load.url) - spent
+    names = [name for source in range(load.sources) for name in load.names(source)]
+    behind = [ticket.feature for ticket in load.project().work_queue.read(names) if ticket.behind]
+    return f"{_told(sent, spent)}\n{served}, {len(behind)} features left behind"
+
+
+def _told(sent: Sent, server_s: float) -> str:
+    drops, marks, seconds = sent.drops, sent.marks, sent.seconds
     return (
-        f"{total:,} marks in {longest:.1f} s: {total / longest:,.0f}/s; {served:,} refreshes of {load.features} features, "
-        f"one for {total / max(1, served):,.0f} marks; {len(behind)} features left behind; CPU a mark: "
-        f"{client * 1e6:.0f} us of a client, {spent / total * 1e6:.0f} us of the server with the worker's questions"
+        f"{drops:,} drops in {seconds:.1f} s: {drops / seconds:,.0f}/s as {marks / seconds:,.0f} marks/s in {sent.turns:,} turns, "
+        f"the longest of {sent.longest_s * 1e3:.0f} ms; the watcher took {sent.cpu_s / seconds:.0%} of a core: {sent.cpu_s / drops * 1e6:.0f} us a "
+        f"drop, {sent.cpu_s / marks * 1e6:.0f} us a mark; the server {server_s / seconds:.0%}: {server_s / marks * 1e6:.0f} us a mark"
     )
-
-
-@dataclass(frozen=True)
-class Marked:
-    """How many marks were accepted, and the time and the CPU time that this took."""
-
-    marks: int
-    seconds: float
-    cpu_s: float
 
 
 def _server_cpu(url: str) -> float:
@@ -88,44 +74,52 @@ def _server_cpu(url: str) -> float:
     return float(cpu["used_cpu_user"]) + float(cpu["used_cpu_sys"])
 
 
-def _client(load: Load, url: str, number: int) -> Marked:
-    queue, names = WorkQueue(Redis.from_url(url), _SCOPE), _names(load)
-    begun, cpu, marks = time.perf_counter(), time.process_time(), 0
-    while (elapsed := time.perf_counter() - begun) < load.seconds:
-        due = elapsed * load.rate / load.clients
-        if load.rate and marks >= due:
-            time.sleep(0.001)
+@dataclass
+class _Refreshes:
+    """The refreshes that marks became, and those of them that knew which files had changed."""
+
+    many: int = 0
+    named: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.many:,} refreshes, {self.named:,} of which knew their files by name"
+
+
+@contextmanager
+def _refreshing(load: Load) -> Iterator[_Refreshes]:
+    """Have jobs taken within the block, and then until none is left."""
+    refreshes, ended = _Refreshes(), threading.Event()
+    with ThreadPoolExecutor(load.workers) as pool:
+        workers = [pool.submit(_refresh, load, refreshes, ended) for _ in range(load.workers)]
+        try:
+            yield refreshes
+        finally:
+            ended.set()
+    for worker in workers:
+        worker.result()
+
+
+def _refresh(load: Load, refreshes: _Refreshes, ended: threading.Event) -> None:
+    """Take jobs as a worker does, until there are none once it has ended."""
+    project = load.project()
+    queue, jobs = project.work_queue, JobQueue(project.redis, project.scope)
+    key = queue_named(queue_of(project.scope), project.redis).key
+    while True:
+        is_last = ended.is_set()
+        taken: Any = project.redis.blpop([key], timeout=1)
+        if taken is None:
+            if is_last:
+                return
             continue
-        concerned = [names[(marks + number + n) % len(names)] for n in range(load.together)]
-        file = f"drop-{number}-{marks:07d}.parquet"
-        queue.request_each(
-            concerned, f"{file} came", time.time_ns() // 1_000, paths=frozenset([file])
-        )
-        marks += load.together
-    return Marked(marks, time.perf_counter() - begun, time.process_time() - cpu)
-
-
-def _worker(load: Load, url: str) -> int:
-    """How many refreshes the marks became: until none is open, and none has come for a second."""
-    queue, names = WorkQueue(Redis.from_url(url), _SCOPE), _names(load)
-    refreshes, idle_since = 0, time.perf_counter()
-    while time.perf_counter() - idle_since < load.seconds + 1:
-        open_ = [ticket for ticket in queue.read(names) if ticket.behind and not ticket.leased]
-        leases = [queue.start(ticket.feature, ticket.queued or "job") for ticket in open_]
-        held = [lease for lease in leases if lease is not None]
-        if not held:
-            time.sleep(0.01)
-            continue
-        time.sleep(load.refresh_s)
-        for lease in held:
-            queue.done(lease)
-        refreshes += len(held)
-        idle_since = time.perf_counter()
-    return refreshes
-
-
-def _names(load: Load) -> list[str]:
-    return [f"feature_{number}" for number in range(load.features)]
+        job = taken[1].decode()
+        jobs.remove(job)
+        lease = queue.start(job.rpartition("-")[0], job)
+        if lease is not None:
+            time.sleep(load.refresh_s)
+            looked = "all" if lease.paths is None else "named"
+            enqueue(project, lease.feature, queue.done(lease, looked))
+            refreshes.many += 1
+            refreshes.named += lease.paths is not None
 
 
 if __name__ == "__main__":

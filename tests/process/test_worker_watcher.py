@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import polars as pl
@@ -15,6 +15,7 @@ from mlforge.core import clock
 from mlforge.sources.source import Source
 from tests.support.contents import as_parquet
 from tests.support.workers import eventually, write
+from worker.state.pending import PendingRequest
 from worker.watch import file_tracker
 from worker.watch.watcher import Timing, Watcher
 
@@ -28,16 +29,12 @@ class Requested(list[tuple[str, str, int | None]]):
 
     def __init__(self) -> None:
         self.named: dict[str, frozenset[str] | None] = {}
+        self.together: list[set[str]] = []
 
-    def __call__(
-        self,
-        features: Sequence[str],
-        reason: str,
-        closed_at: int | None,
-        paths: frozenset[str] | None,
-    ) -> None:
-        self.extend((feature, reason, closed_at) for feature in features)
-        self.named[reason] = paths
+    def __call__(self, pending: Mapping[str, PendingRequest]) -> None:
+        self.extend((name, each.reason, each.closed_at) for name, each in pending.items())
+        self.named |= {each.reason: each.paths for each in pending.values()}
+        self.together.append(set(pending))
 
     def reasons(self, feature: str = "spend") -> list[str]:
         return [reason for name, reason, _ in self if name == feature and reason != "start"]
@@ -55,7 +52,7 @@ def watched(drops: Path, request: pytest.FixtureRequest) -> Iterator[Requested]:
     requested, stop = Requested(), threading.Event()
     sources = {
         "spend": Source.of("drops/", drops.parent),
-        "sales": Source.of("drops/", drops.parent),
+        "sales": Source.of("drops/*.parquet", drops.parent),
     }
     watcher = Watcher(sources, requested, timing)
     thread = threading.Thread(target=watcher.run, args=(stop,))
@@ -79,6 +76,7 @@ def test_a_file_renamed_into_place_is_requested_for_each_feature_at_once(watched
         ("spend", "jan.parquet came"),
         ("sales", "jan.parquet came"),
     }
+    assert watched.together == [{"spend", "sales"}] * 2  # two sources, one turn
     assert all(before - 10_000 <= closed_at <= clock.now() for _, _, closed_at in watched[2:])
 
 

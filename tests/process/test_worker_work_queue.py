@@ -10,6 +10,7 @@ from redis import Redis
 from tests.support.workers import eventually
 from worker.state import work_queue as module
 from worker.state.event_log import Distribution, EventLog
+from worker.state.pending import PendingRequest
 from worker.state.work_queue import (
     DEATHS,
     RETRY_AFTER_S,
@@ -41,31 +42,39 @@ def test_requests_while_a_job_waits_make_no_other_job(tickets):
     assert not ticket_of(tickets).behind
 
 
-@pytest.mark.parametrize("at_once", [2, 100])
-def test_features_of_one_drop_are_requested_together_and_a_ticket_of_others_keeps_none_from_it(
-    tickets, redis, monkeypatch, at_once
-):
-    monkeypatch.setattr(module, "AT_ONCE", at_once)
-    names = ["spend", "foreign", "count", "sum", "last"]
+def test_features_are_requested_together_and_a_ticket_of_others_keeps_none_from_it(tickets, redis):
     queued = tickets.request("count", "a came").job
     redis.set("mlforge-work:shop:ticket:foreign", "somebody else's")
     redis.hset("mlforge-work:shop:ticket:sum", "wanted", "many")
     trips = redis.info("commandstats")["cmdstat_evalsha"]["calls"]
 
-    answers = tickets.request_each(names, "b came", closed_at=5, paths=["b"])
+    of_b, of_c = (
+        PendingRequest(f"{f} came", at, paths=frozenset(f)) for f, at in (("b", 5), ("c", 6))
+    )
+    answers = tickets.request_each(
+        {
+            "spend": of_b,
+            "foreign": of_b,
+            "count": of_c,
+            "sum": of_b,
+            "last": PendingRequest("start"),
+        }
+    )
 
-    assert redis.info("commandstats")["cmdstat_evalsha"]["calls"] - trips == -(-5 // at_once)
-    spend, foreign, count, sum_, last = answers
+    assert redis.info("commandstats")["cmdstat_evalsha"]["calls"] - trips == 1
+    spend, foreign, count, sum_, last = answers.values()
     assert (foreign.args[0].split()[0], "not an integer" in str(sum_)) == ("WRONGTYPE", True)
     assert (count.job, count.wanted) == (None, 2)
     assert [spend.wanted, last.wanted] == [1, 1]
     assert [
-        (t.queued, t.wanted, t.closed_at) for t in tickets.read(["spend", "count", "last"])
+        (t.queued, t.wanted, t.closed_at, t.reason)
+        for t in tickets.read(["spend", "count", "last"])
     ] == [
-        (spend.job, 1, 5),
-        (queued, 2, 5),
-        (last.job, 1, 5),
+        (spend.job, 1, 5, "b came"),
+        (queued, 2, 6, "c came"),
+        (last.job, 1, None, "start"),
     ]
+    assert redis.hget("mlforge-work:shop:ticket:count", "named") == b"2\tc\0"
 
 
 def test_requests_while_a_refresh_runs_lead_to_exactly_one_more(tickets):

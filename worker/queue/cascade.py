@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from mlforge.definitions.chains import readers
 from worker.project import Project
-from worker.queue import enqueue
+from worker.queue.requests import request_each
+from worker.state.pending import PendingRequest
 
 
 def request_readers(
@@ -15,9 +16,8 @@ def request_readers(
     closed_at: when the file was closed that the version follows from, in UTC microseconds: freshness counts from there.
     What a process that dies here leaves out, the reconciler requests: see `has_moved`.
     """
-    for reader in readers(project.definitions.features, feature):
-        request = project.work_queue.request(reader, f"{feature} {version}", closed_at)
-        enqueue(project, reader, request.job)
+    pending = PendingRequest(f"{feature} {version}", closed_at)
+    request_each(project, dict.fromkeys(readers(project.definitions.features, feature), pending))
 
 
 def has_moved(project: Project, feature: str) -> bool:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from itertools import islice
 
 from redis.exceptions import ConnectionError as NoConnection
@@ -14,32 +13,17 @@ from redis.exceptions import TimeoutError as NoAnswer
 from mlforge.core.logs import get_logger
 from worker.project import Project
 from worker.queue.rq_queue import enqueue_each
+from worker.state.pending import PendingRequest, merge_into
 from worker.state.work_queue import Request, Ticket
 from worker.supervision import FAULTS, tell_fault
 
 _TOLD = 3
 """Of so many faults the first are told: a server that refuses one request refuses all."""
+AT_ONCE = 100
+"""So many features are requested in one trip."""
 _LOST = "the server lost a request"
 
 log = get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class PendingRequest:
-    """A refresh that is to be requested: why, since when, whether failures are forgotten for it, and for which files (None: any)."""
-
-    reason: str
-    closed_at: int | None
-    afresh: bool
-    paths: frozenset[str] | None = None
-
-    def merged(self, later: PendingRequest) -> PendingRequest:
-        """The two requests merged into one."""
-        times = [time for time in (self.closed_at, later.closed_at) if time is not None]
-        of_all = self.paths is None or later.paths is None
-        paths = None if of_all else frozenset((*(self.paths or ()), *(later.paths or ())))
-        afresh = self.afresh or later.afresh
-        return PendingRequest(later.reason, min(times, default=None), afresh, paths)
 
 
 class Requests:
@@ -53,21 +37,17 @@ class Requests:
 
     def __call__(self, feature: str, reason: str, closed_at: int | None) -> None:
         """Request a refresh because something changed that any file may be of."""
-        self.each([feature], reason, closed_at, None)
+        self.each({feature: PendingRequest(reason, closed_at)})
 
-    def each(
-        self,
-        features: Iterable[str],
-        reason: str,
-        closed_at: int | None,
-        paths: frozenset[str] | None,
-    ) -> None:
-        """Request a refresh of each feature because something changed. paths: the files that did; None where that is not known of all."""
-        self._add(features, PendingRequest(reason, closed_at, True, paths))
+    def each(self, pending: Mapping[str, PendingRequest]) -> None:
+        """Request refreshes of features."""
+        with self._lock:
+            merge_into(self._unsent, pending)
+        self.flush()
 
     def remind(self, feature: str, reason: str) -> None:
         """Request a refresh although nothing changed: failures are not forgotten for it."""
-        self._add([feature], PendingRequest(reason, None, False))
+        self.each({feature: PendingRequest(reason, afresh=False)})
 
     def counts(self) -> dict[str, int]:
         """The count that each feature's last request was given."""
@@ -85,52 +65,53 @@ class Requests:
                 self.remind(ticket.feature, _LOST)
 
     def flush(self) -> None:
-        """Send the unsent requests, those that are alike together; never raises."""
+        """Send the unsent requests; never raises."""
         faults: dict[str, BaseException] = {}
         with self._lock:
-            for pending, features in _alike(self._unsent).items():
+            unsent = iter([*self._unsent.items()])
+            while some := dict(islice(unsent, AT_ONCE)):
                 try:
-                    faults |= self._send(features, pending)
+                    faults |= self._send(some)
                 except FAULTS as error:
-                    faults |= dict.fromkeys(features, error)
+                    faults |= dict.fromkeys(some, error)
                     if isinstance(error, NoConnection | NoAnswer):
                         break
         for feature, fault in islice(faults.items(), _TOLD):
             tell_fault("request a refresh", fault, feature=feature, waiting=len(self._unsent))
 
-    def _add(self, features: Iterable[str], pending: PendingRequest) -> None:
-        with self._lock:
-            for feature in features:
-                before = self._unsent.get(feature)
-                self._unsent[feature] = before.merged(pending) if before else pending
-        self.flush()
-
-    def _send(self, features: Sequence[str], pending: PendingRequest) -> dict[str, ResponseError]:
-        """Request features together; the errors of those that the server did not accept, which stay unsent."""
-        answers = self._project.work_queue.request_each(
-            features, pending.reason, pending.closed_at, pending.afresh, pending.paths
-        )
-        told = dict(zip(features, answers, strict=True))
-        sent = {feature: each for feature, each in told.items() if isinstance(each, Request)}
-        enqueue_each(self._project, {f: each.job for f, each in sent.items() if each.job})
-        faults = {f: each for f, each in told.items() if not isinstance(each, Request)}
-        lost = []
+    def _send(self, pending: Mapping[str, PendingRequest]) -> dict[str, ResponseError]:
+        """Request refreshes in one trip; the errors of those that the server did not accept, which stay unsent."""
+        sent, faults = _sent(self._project, pending)
+        lost: dict[str, PendingRequest] = {}
         for feature, request in sent.items():
-            log.debug("requested", feature=feature, reason=pending.reason, job=request.job)
-            if pending.paths is not None and request.wanted <= self._counts.get(feature, 0):
-                lost.append(feature)
+            is_named = pending[feature].paths is not None
+            if is_named and request.wanted <= self._counts.get(feature, 0):
+                # The server has lost requests, and with them what they named: one about all of the source follows.
+                lost[feature] = PendingRequest(_LOST, afresh=False)
             else:
                 self._counts[feature] = request.wanted
-                del self._unsent[feature]  # one that has a fault waits alone
-        if lost:
-            # The server has lost requests, and with them what they named: one about all of the source follows.
-            faults |= self._send(lost, PendingRequest(_LOST, None, False))
-        return faults
+                del self._unsent[feature]
+        return faults | self._send(lost) if lost else faults
 
 
-def _alike(unsent: Mapping[str, PendingRequest]) -> dict[PendingRequest, list[str]]:
-    """The features of each request among these."""
-    features: dict[PendingRequest, list[str]] = {}
-    for feature, pending in unsent.items():
-        features.setdefault(pending, []).append(feature)
-    return features
+def request_each(project: Project, pending: Mapping[str, PendingRequest]) -> dict[str, Request]:
+    """The requests of features, in one trip, whose jobs are enqueued in another.
+
+    Raises ResponseError for a ticket that is none of ours, once the others are requested.
+    """
+    sent, faults = _sent(project, pending)
+    for fault in faults.values():
+        raise fault
+    return sent
+
+
+def _sent(
+    project: Project, pending: Mapping[str, PendingRequest]
+) -> tuple[dict[str, Request], dict[str, ResponseError]]:
+    """The requests of features, whose jobs are enqueued, and the errors of those that the server did not accept."""
+    answers = project.work_queue.request_each(pending)
+    sent = {feature: each for feature, each in answers.items() if isinstance(each, Request)}
+    jobs = {feature: each.job for feature, each in sent.items() if each.job}
+    enqueue_each(project, jobs)
+    log.debug("requested", features=[*sent], jobs=[*jobs.values()])
+    return sent, {f: each for f, each in answers.items() if not isinstance(each, Request)}

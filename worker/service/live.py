@@ -68,7 +68,7 @@ class _Live(Live):
     def retry(self, feature: str, path: str | None = None) -> None:
         with _in_words():
             leave_quarantine(self._definitions.store, feature, path)
-            ask(self._open, feature, "retry")
+            ask(self._open, [feature], "retry")
 
 
 def _happening(entry: Entry) -> Happening:

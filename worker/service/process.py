@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +20,7 @@ from worker.project import Project, Settings
 from worker.queue.requests import Requests
 from worker.reconcile.audit_scheduler import Auditor
 from worker.reconcile.reconciler import TICK_S, Reconciler
+from worker.state.pending import PendingRequest
 from worker.supervision import Heartbeat, Rounds, survived
 from worker.watch.definitions_watch import Follower
 from worker.watch.watcher import Timing, Watcher
@@ -74,15 +75,12 @@ def run(settings: Settings, timing: Timing, beside: Beside) -> int:
     watching, reconciling = Heartbeat("watch"), Heartbeat("reconcile")
     health = Health(project, (watching, reconciling))
 
-    def request(
-        features: Sequence[str], reason: str, closed_at: int | None, paths: frozenset[str] | None
-    ) -> None:
+    def request(pending: Mapping[str, PendingRequest]) -> None:
         with survived("give way to work"):
             auditor.give_way()
-        requests.each(features, reason, closed_at, paths)
-        if closed_at is not None:
-            with survived("count a drop"):
-                project.counts.add_drop(features)
+        requests.each(pending)
+        with survived("count drops"):
+            project.counts.add_drops(pending)
 
     def started() -> None:
         health.scanned.set()

@@ -126,7 +126,7 @@ def retry(args: argparse.Namespace) -> int:
     for feature in features:
         named = args.what == feature
         forgive(project, feature, None if named else place_of(args.what))
-        ask(project, feature, "retry")
+    ask(project, features, "retry")
     print(
         printable(f"requested: {', '.join(features)}; `mlforge wait {args.what}` shows how it ends")
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +18,9 @@ from mlforge.store import Store
 from mlforge.store.addresses import as_path
 from worker.monitor.ignored_files import why_ignored
 from worker.project import Project
-from worker.queue import JobQueue, enqueue
+from worker.queue import JobQueue
+from worker.queue.requests import request_each
+from worker.state.pending import PendingRequest
 from worker.watch.file_tracker import SETTLE_S
 
 _LOOK_EVERY_S = 0.05
@@ -59,12 +61,12 @@ def wait_for(
 
 def _until_served(project: Project, features: list[str], deadline: float) -> dict[str, str | None]:
     """Request a refresh of each feature and wait for it; returns the errors of those that failed."""
-    requests = {feature: ask(project, feature, "wait") for feature in features}
+    requests = ask(project, features, "wait")
     while True:
         tickets = project.work_queue.read(requests)
-        for ticket in tickets:
-            if ticket.wanted < requests[ticket.feature]:  # the server lost the request
-                requests[ticket.feature] = ask(project, ticket.feature, "wait")
+        lost = [ticket.feature for ticket in tickets if ticket.wanted < requests[ticket.feature]]
+        if lost:
+            requests |= ask(project, lost, "wait")
         pending = [t for t in tickets if t.served < requests[t.feature] and not t.failures]
         if not pending:
             return {ticket.feature: ticket.error for ticket in tickets if ticket.failures}
@@ -73,11 +75,10 @@ def _until_served(project: Project, features: list[str], deadline: float) -> dic
         time.sleep(_LOOK_EVERY_S)
 
 
-def ask(project: Project, feature: str, reason: str) -> int:
-    """Request a refresh; returns the count that serves it."""
-    request = project.work_queue.request(feature, reason)
-    enqueue(project, feature, request.job)
-    return request.wanted
+def ask(project: Project, features: Iterable[str], reason: str) -> dict[str, int]:
+    """Request a refresh of each feature; returns the counts that serve them."""
+    requests = request_each(project, dict.fromkeys(features, PendingRequest(reason)))
+    return {feature: request.wanted for feature, request in requests.items()}
 
 
 def forgive(project: Project, feature: str, path: Path | None = None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from redis import Redis, RedisError
 
 from worker.state.figures import add_or_begin_anew
+from worker.state.pending import PendingRequest
 
 BUCKETS_S = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 """Upper bounds of the freshness histogram; the last bucket has none."""
@@ -49,8 +50,9 @@ class Counts:
 
         add_or_begin_anew(self._redis, key, add)
 
-    def add_drop(self, features: Sequence[str]) -> None:
-        """Count a drop of each feature, in one trip."""
+    def add_drops(self, requests: Mapping[str, PendingRequest]) -> None:
+        """Count a drop of each feature whose request is about files, in one trip."""
+        features = [f for f, request in requests.items() if request.closed_at is not None]
         pipeline = self._redis.pipeline(transaction=False)
         for feature in features:
             pipeline.hincrby(self._key(feature), "drops", 1)

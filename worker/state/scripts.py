@@ -35,11 +35,11 @@ local function forget_named(serves)
 end
 """
 
-# KEYS: a ticket and its lease, for each feature. ARGV: 1 the reason, 2 when the file was closed, 3 whether failures are forgotten, 4 and 5
-# entries of `worker.state.named_paths` and who names them, then a job for each feature. Entries that other definitions' watcher
-# has named are of other sources. A ticket that is none of ours has an error in the place of its answer.
+# KEYS: a ticket and its lease, for each feature. ARGV: 1 who names paths, then for each feature a job, the reason, when the file was closed,
+# whether failures are forgotten, and entries of `worker.state.named_paths`. Entries that other definitions' watcher has named are of
+# other sources. A ticket that is none of ours has an error in the place of its answer.
 REQUEST = f"""{_HOLDER}
-local reason, closed_at, afresh, paths, by = unpack(ARGV, 1, 5)
+local by = ARGV[1]
 local stamp
 local function now()
   if not stamp then
@@ -49,13 +49,13 @@ local function now()
   return stamp
 end
 local faults = {{'failures', 'interruptions', 'deaths', 'error', 'failed_at'}}
-local function named(ticket, wanted)
+local function named(ticket, wanted, paths)
   local before, namer = unpack(redis.call('HMGET', ticket, 'named', 'named_by'))
   if not before or namer ~= by then before = '' end
   local all = before .. string.gsub(paths, '[^%z]+%z', string.format('%d', wanted) .. '\\t%0')
   return #all > {MOST_NAMED_BYTES} and '' or all
 end
-local function request(ticket, lease, job)
+local function request(ticket, lease, job, reason, closed_at, afresh, paths)
   local seen = redis.call('HMGET', ticket, 'queued', 'closed_at', unpack(faults))
   local queued, known, failed_at = seen[1], seen[2], seen[7]
   if queued == job then return {{1, tonumber(redis.call('HGET', ticket, 'wanted'))}} end
@@ -65,7 +65,7 @@ local function request(ticket, lease, job)
     changes[#changes + 1], changes[#changes + 2] = field, value
   end
   if paths ~= '' then
-    set('named', named(ticket, wanted))
+    set('named', named(ticket, wanted, paths))
     set('named_by', by)
   end
   if closed_at ~= '' and (not known or tonumber(closed_at) < tonumber(known)) then
@@ -85,8 +85,8 @@ local function request(ticket, lease, job)
   return {{is_new and 1 or 0, wanted}}
 end
 local answers = {{}}
-for n = 1, #KEYS, 2 do
-  local went_well, answer = pcall(request, KEYS[n], KEYS[n + 1], ARGV[5 + (n + 1) / 2])
+for n = 1, #KEYS / 2 do
+  local went_well, answer = pcall(request, KEYS[2 * n - 1], KEYS[2 * n], unpack(ARGV, 5 * n - 3, 5 * n + 1))
   if not went_well then answer = redis.error_reply(type(answer) == 'table' and answer.err or answer) end
   answers[#answers + 1] = answer
 end

@@ -11,7 +11,7 @@ Every change is one script (`worker.state.scripts`).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import uuid4
@@ -23,6 +23,7 @@ from mlforge.core import clock
 from mlforge.core.values import SECOND_US
 from worker.state import scripts
 from worker.state.named_paths import paths_of, text_of
+from worker.state.pending import PendingRequest
 from worker.state.scripts import LEASE_AT_MOST_MS
 
 LEASE_MS = 10_000
@@ -33,8 +34,6 @@ RESUME_AFTER_S = (0, 0, 5, 25, 60)
 """Pauses after an interruption (a dead process, no server); the last one repeats."""
 WHOLE_EVERY_S = 300
 """So long after a look at all of a source the next refresh looks at all of it again, whatever paths are named."""
-AT_ONCE = 100
-"""So many features are requested in one trip: the server does nothing else meanwhile."""
 DEATHS = 10
 """So many processes in a row may die at a feature, without one that got through, until it is parked."""
 
@@ -184,45 +183,26 @@ class WorkQueue:
         afresh: bool = True,
         paths: Collection[str] | None = None,
     ) -> Request:
-        """Want a refresh; as `request_each`. Raises ResponseError for a ticket that is none of ours."""
-        [answer] = self.request_each([feature], reason, closed_at, afresh, paths)
+        """Want a refresh; as `PendingRequest`. Raises ResponseError for a ticket that is none of ours."""
+        named = None if paths is None else frozenset(paths)
+        pending = PendingRequest(reason, closed_at, afresh, named)
+        answer = self.request_each({feature: pending})[feature]
         if isinstance(answer, ResponseError):
             raise answer
         return answer
 
     def request_each(
-        self,
-        features: Sequence[str],
-        reason: str,
-        closed_at: int | None = None,
-        afresh: bool = True,
-        paths: Collection[str] | None = None,
-    ) -> list[Request | ResponseError]:
-        """Want a refresh of each feature for the same reason, in one trip for `AT_ONCE` of them; an error for a ticket that is none of ours.
-
-        closed_at: when the file that this is about was closed.
-        afresh: forget failures, since something has changed; otherwise their pauses go on.
-        paths: the files that alone can have changed since the requests before; None for any.
-        """
-        about = [reason, "" if closed_at is None else closed_at, int(afresh), text_of(paths)]
-        return [
-            request
-            for start in range(0, len(features), AT_ONCE)
-            for request in self._requested(features[start : start + AT_ONCE], [*about, self._by])
-        ]
-
-    def _requested(
-        self, features: Sequence[str], about: Sequence[str | int]
-    ) -> Iterator[Request | ResponseError]:
-        jobs = [new_job_id(feature) for feature in features]
-        keys = [key for feature in features for key in self._keys(feature)]
-        answers: Any = self._request(keys, [*about, *jobs])
-        for job, answer in zip(jobs, answers, strict=True):
-            if isinstance(answer, ResponseError):
-                yield answer
-            else:
-                is_new, wanted = answer
-                yield Request(job if is_new else None, int(wanted))
+        self, pending: Mapping[str, PendingRequest]
+    ) -> dict[str, Request | ResponseError]:
+        """Want refreshes of features in one trip, during which the server does nothing else; an error for a ticket that is none of ours."""
+        jobs = [new_job_id(feature) for feature in pending]
+        keys = [key for feature in pending for key in self._keys(feature)]
+        arguments = [self._by]
+        for job, request in zip(jobs, pending.values(), strict=True):
+            arguments += [job, *_arguments_of(request)]
+        answers: Any = self._request(keys, arguments)
+        told = zip(pending, jobs, answers, strict=True)
+        return {feature: _request(job, answer) for feature, job, answer in told}
 
     def requeue(self, ticket: Ticket) -> str | None:
         """A new job for an overdue ticket, unless it changed since it was read."""
@@ -335,6 +315,20 @@ class WorkQueue:
     def _keys(self, feature: str) -> list[str]:
         ticket = f"{self._prefix}:ticket:{feature}"
         return [ticket, f"{ticket}:lease"]
+
+
+def _arguments_of(pending: PendingRequest) -> tuple[str, str, str, str]:
+    """A pending request as the script takes it."""
+    closed_at = "" if pending.closed_at is None else str(pending.closed_at)
+    return pending.reason, closed_at, str(int(pending.afresh)), text_of(pending.paths)
+
+
+def _request(job: str, answer: Any) -> Request | ResponseError:
+    """The script's answer about a ticket that this job was meant for."""
+    if isinstance(answer, ResponseError):
+        return answer
+    is_new, wanted = answer
+    return Request(job if is_new else None, int(wanted))
 
 
 def _ticket(

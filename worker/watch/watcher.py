@@ -11,9 +11,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from watchfiles import Change as Event
@@ -22,6 +22,7 @@ from watchfiles import watch
 from mlforge.core import clock
 from mlforge.core.logs import get_logger
 from mlforge.sources.row_source import RowSource
+from worker.state.pending import PendingRequest, merge_into
 from worker.supervision import FAULTS, pause_after, survived, tell_fault
 from worker.watch.bell import Bell
 from worker.watch.file_tracker import Change, FileTracker
@@ -46,9 +47,8 @@ _ROOTS_SHARE = 1_000
 _FLOOD = 4_096
 """Events at once after which all is looked at: the system keeps only so many that nobody has read, and drops the rest."""
 
-Request = Callable[[Sequence[str], str, int | None, frozenset[str] | None], None]
-"""Called with features, what happened, when the first file of it was closed (us), and the files that alone can have changed since
-the requests before; None where more may have."""
+Request = Callable[[Mapping[str, PendingRequest]], None]
+"""Called with the refreshes to request, by their features, of all that was seen in one turn."""
 
 log = get_logger(__name__)
 
@@ -92,6 +92,7 @@ class Watcher:
         self._roots = Roots(self._trackers)
         self._bell = Bell(self._heard)
         self._looking = threading.RLock()  # the bell has a thread of its own
+        self._noted: dict[str, PendingRequest] = {}
         self._watched: dict[str, int] = {}
         self._watched_at = 0.0
         self._scan_at: list[float] = []
@@ -222,7 +223,8 @@ class Watcher:
                         change = later.and_then(change) if later else change
                     elif kind is not Event.modified and tracker.concerns_folder(place_of_event):
                         self._scan_at += [now_s, *(now_s + echo for echo in ECHOES_S)]
-                self._tell(tracker, change, is_told=True)
+                self._note(tracker, change, is_told=True)
+        self._hand_on()
 
     def _tick(self, scan: bool = False) -> None:
         with self._looking:
@@ -233,9 +235,10 @@ class Watcher:
             else:
                 for tracker in self._trackers:
                     if tracker.unfinished:
-                        self._tell(tracker, tracker.settle(clock.now(), now_s), is_told=True)
+                        self._note(tracker, tracker.settle(clock.now(), now_s), is_told=True)
             for tracker, change in self._polls.taken() if self._started else ():
-                self._tell(tracker, change)
+                self._note(tracker, change)
+            self._hand_on()
         self._on_tick()
         self._faults = 0
 
@@ -253,14 +256,16 @@ class Watcher:
                 change = tracker.look(tracker.scan(), clock.now(), time.monotonic())
                 moved = moved or tracker.source.roots != roots
                 self._untold = self._untold or change is not None
-                self._tell(tracker, change)
+                self._note(tracker, change)
+                self._hand_on()  # a scan of others may take its time
                 self._bell.follow(tracker.folders or ())
         if moved:
             self._roots = Roots(self._trackers)
         if not self._started:
             self._started = True
-            for tracker in (*self._trackers, *self._polls.trackers):
-                self._request(tracker.features, self._why, None, None)
+            trackers = (*self._trackers, *self._polls.trackers)
+            features = [feature for tracker in trackers for feature in tracker.features]
+            self._request(dict.fromkeys(features, PendingRequest(self._why)))
             self._on_start()
         ended = time.monotonic()
         # A scan of very many files takes its time: it must not become all that is done.
@@ -271,8 +276,8 @@ class Watcher:
         self._rests_until = ended + _REST_SHARE * (ended - began)
         self._scan_at = [at for at in self._scan_at if at > ended] + [ended + pause]
 
-    def _tell(self, tracker: FileTracker, change: Change | None, *, is_told: bool = False) -> None:
-        """Request the features of a changed source.
+    def _note(self, tracker: FileTracker, change: Change | None, *, is_told: bool = False) -> None:
+        """Note that the features of a changed source are to be refreshed, until they are handed on.
 
         is_told: an event told of the change. Only then its files are named: what a scan has to find shows that events are
         missed here, as on disks that other hosts write to, and refreshes are to look at all that is there.
@@ -280,11 +285,16 @@ class Watcher:
         if change is None or not self._started:  # the first scan only learns what is there
             return
         named = change.paths if is_told and not self._polling else None
-        of_rows = [feature for feature in tracker.features if feature in tracker.of_rows]
-        of_tables = [feature for feature in tracker.features if feature not in tracker.of_rows]
-        for features, paths in ((of_rows, named), (of_tables, None)):
-            if features:
-                self._request(features, str(change), change.closed_at, paths)
+        of_rows = PendingRequest(str(change), change.closed_at, paths=named)
+        of_tables = replace(of_rows, paths=None)
+        by_feature = {f: of_rows if f in tracker.of_rows else of_tables for f in tracker.features}
+        merge_into(self._noted, by_feature)
+
+    def _hand_on(self) -> None:
+        """Request all that is noted together."""
+        noted, self._noted = self._noted, {}
+        if noted:
+            self._request(noted)
 
 
 def _by_source(sources: Mapping[str, RowSource]) -> Iterator[FileTracker]:

@@ -1,0 +1,36 @@
+"""A refresh that is to be requested of a feature: what one change of its files, or several that are merged, ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class PendingRequest:
+    """A refresh that is to be requested.
+
+    closed_at: when the first file that it is about was closed, in UTC microseconds; None where it is about no file.
+    afresh: forget failures, since something has changed; otherwise their pauses go on.
+    paths: the files that alone can have changed since the requests before; None for any.
+    """
+
+    reason: str
+    closed_at: int | None = None
+    afresh: bool = True
+    paths: frozenset[str] | None = None
+
+    def merged(self, later: PendingRequest) -> PendingRequest:
+        """The two requests merged into one."""
+        times = [time for time in (self.closed_at, later.closed_at) if time is not None]
+        of_all = self.paths is None or later.paths is None
+        paths = None if of_all else frozenset((*(self.paths or ()), *(later.paths or ())))
+        afresh = self.afresh or later.afresh
+        return PendingRequest(later.reason, min(times, default=None), afresh, paths)
+
+
+def merge_into(requests: dict[str, PendingRequest], more: Mapping[str, PendingRequest]) -> None:
+    """Add requests, by their features, to others; two of one feature become the merged one."""
+    for feature, later in more.items():
+        before = requests.get(feature)
+        requests[feature] = before.merged(later) if before else later
