@@ -23,6 +23,7 @@ from mlforge.core.failpoints import reach
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.logs import get_logger
 from mlforge.core.manifest import Part
+from mlforge.core.values import TimeRange
 from mlforge.engines import Engine, Events
 from mlforge.engines.carry import carried, described
 from mlforge.engines.tasks import RunHere, Task, Warn, releases
@@ -36,8 +37,9 @@ from mlforge.store.transaction import Piece
 
 log = get_logger("mlforge.build")
 _FETCHED = 16
-"""So many tasks of one range have ended when their files are fetched, while the next are at work."""
+"""Tasks that have ended leave so many files when these are fetched, while the next are at work."""
 _Ended = tuple[BuildTask, TaskResult]
+_Fetched = tuple[BuildTask, TaskResult, list[StoredPiece]]
 _ALONE = 'or let this process go on alone with Definitions(fallback="local")'
 
 
@@ -99,14 +101,12 @@ class Distribution:
         tasks = tuple(self._tasks(build, store, files))
         here = partial(run_task, spec=build.events.spec, engine=build.engine, store=store)
         ended = zip(tasks, self.results(tasks, here, warn), strict=True)
-        for times, of_range in groupby(ended, key=lambda each: each[0].times):
+        fetched = _fetched(files, ended, here)
+        for (times, is_dealt), of_range in groupby(fetched, key=_range_of):
             pieces: list[StoredPiece] = []
-            is_dealt = False
-            while some := [*islice(of_range, _FETCHED)]:
-                for task, result in some:
-                    told(result.figures(task))
-                pieces += _whole(files, some, here)
-                is_dealt = some[0][0].entities is not None
+            for task, result, own in of_range:
+                told(result.figures(task))
+                pieces += own
             yield from build.together([p.file for p in pieces], times) if is_dealt else pieces
 
     def _tasks(self, build: FullBuild, store: Store, files: TaskFiles) -> Iterator[BuildTask]:
@@ -204,11 +204,30 @@ def _write_carried(events: Events, files: TaskFiles) -> str | None:
     return files.write_document({**described(totals), "rows": rows})
 
 
+def _fetched(
+    files: TaskFiles, ended: Iterable[_Ended], here: Callable[[BuildTask], TaskResult]
+) -> Iterator[_Fetched]:
+    """Tasks that have ended, in their order, with their files, which are fetched side by side, of several ranges together."""
+    due: list[_Ended] = []
+    for each in ended:
+        due.append(each)
+        if sum([len(result.parts) for _, result in due]) >= _FETCHED:
+            yield from _whole(files, due, here)
+            due = []
+    yield from _whole(files, due, here)
+
+
+def _range_of(fetched: _Fetched) -> tuple[TimeRange, bool]:
+    """A task's range, and whether its entities are dealt into buckets."""
+    task, *_ = fetched
+    return task.times, task.is_dealt
+
+
 def _whole(
     files: TaskFiles, ended: Sequence[_Ended], here: Callable[[BuildTask], TaskResult]
-) -> Iterator[StoredPiece]:
-    """The parts of tasks of one range with their files; a task of which one is gone or damaged is run again."""
-    for (task, _), stored in zip(ended, _stored(files, ended), strict=True):
+) -> Iterator[_Fetched]:
+    """Tasks with the files of their parts; a task of which one is gone or damaged is run again."""
+    for (task, result), stored in zip(ended, _stored(files, ended), strict=True):
         pieces = stored
         if pieces is None:
             [pieces] = _stored(files, [(task, here(task))])
@@ -217,15 +236,19 @@ def _whole(
                 f"{task.feature}: the parts of a task that has just ended are gone or damaged; "
                 f"all workers must reach {task.store}"
             )
-        yield from pieces
+        yield task, result, pieces
 
 
 def _stored(files: TaskFiles, ended: Sequence[_Ended]) -> list[list[StoredPiece] | None]:
-    """The parts of each result of one range with their files, fetched side by side; None where one is gone or damaged."""
-    hashes = [part.hash for _, result in ended for part in result.parts]
-    are_parts = ended[0][0].entities is None
-    stored = iter(files.parts(hashes) if are_parts else files.frames(hashes))
-    return [_with_files(result, [*islice(stored, len(result.parts))]) for _, result in ended]
+    """The parts of each result with their files, fetched side by side; None where one is gone or damaged."""
+    hashes: dict[bool, list[str]] = {False: [], True: []}
+    for task, result in ended:
+        hashes[task.is_dealt] += [part.hash for part in result.parts]
+    stored = {False: iter(files.parts(hashes[False])), True: iter(files.frames(hashes[True]))}
+    return [
+        _with_files(result, [*islice(stored[task.is_dealt], len(result.parts))])
+        for task, result in ended
+    ]
 
 
 def _with_files(result: TaskResult, stored: Sequence[Path | None]) -> list[StoredPiece] | None:

@@ -16,7 +16,7 @@ from mlforge.ingest.elsewhere import Outcomes
 from mlforge.sources.source_file import SourceFile
 from mlforge.store.task_files import TaskFiles
 
-GROUP_BYTES, GROUP_FILES = 128 << 20, 2_048
+GROUP_BYTES, GROUP_FILES = 32 << 20, 2_048
 """A group of files has so many bytes and so many files at most, or one file."""
 
 

@@ -65,6 +65,11 @@ class BuildTask(Task):
         """The range of the rows."""
         return TimeRange(self.start, self.end)
 
+    @property
+    def is_dealt(self) -> bool:
+        """Whether it is a bucket of the range's entities, whose rows are a frame to be put together with the others."""
+        return self.entities is not None
+
     def result(self, document: Mapping[str, Any]) -> TaskResult:
         """The parts and figures."""
         return TaskResult.from_json(document)
