@@ -1,19 +1,16 @@
-"""Measure 17: a full build by the tasks of a runner, against one process."""
+"""Measures 17 and 17b: a full build by the tasks of a runner, its time against one process, and its memory as events grow."""
 
 from __future__ import annotations
 
 import os
-import re
-import subprocess
-import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
+from dataclasses import replace
 
-from benchmarks.freshness import running, until
+from benchmarks.builders import Builder, Columns, builder, sail, spark
+from benchmarks.freshness import running
 from benchmarks.harness import (
+    MEGABYTES,
     SECONDS,
     Bench,
     Measure,
@@ -24,77 +21,41 @@ from benchmarks.harness import (
     median_of,
     ratios,
 )
-from mlforge.store import LocalStore
-from worker.child_process import bound_to_parent
+from benchmarks.memory import peak
+from benchmarks.project import ALL, BASIC
 
 _WORKERS = 2
 _ROUNDS_BEFORE = 2
 """A build takes the files in, another warms the executors up."""
 _RQ = f"rq, {_WORKERS} workers and the process that builds"
+_ONE_CORE, _ALL_CORES = "one process on one core", "one process on all cores"
 _COMPARED = (
-    ("rq", _RQ, "one core", "one process on one core", Target(1 / 1.6)),
-    ("rq", _RQ, "all", "one process on all cores", Target(1.3)),
-    (
-        "Sail",
-        "Sail, tasks as threads of its server",
-        "all",
-        "one process on all cores",
-        Target(1.3),
-    ),
+    ("rq", _RQ, "one core", _ONE_CORE, Target(1 / 1.6)),
+    ("rq", _RQ, "all", _ALL_CORES, Target(1.3)),
+    ("Sail", "Sail, tasks as threads of its server", "all", _ALL_CORES, Target(1.3)),
+    ("Spark", "Spark, a worker with two cores", "all", _ALL_CORES, Target(1.3)),
 )
 """Side, what it is, the other side, what that is, and the ratio to reach."""
-_FILE = """
-import polars as pl
-
-from mlforge import Definitions, feature
-from mlforge.metrics import Rolling
-from mlforge.runners import SparkRunner
-from mlforge.store import LocalStore
-
-ALL = ["sum", "mean", "count", "min", "max", "std", "median"]
-
-
-@feature(keys=["user_id"], source="events/", timestamp="event_time", metrics=[Rolling(["7d", "30d"], {{"amount": ALL}})])
-def spend(df: pl.DataFrame) -> pl.DataFrame:
-    return df.select("user_id", "event_time", "amount")
-
-
-defs = Definitions(LocalStore("feature_store"), [spend], runner={runner}, distribute_above=0, fallback="local")
-"""
-
-
-@dataclass(frozen=True)
-class _Side:
-    """A process that builds the project by a runner."""
-
-    root: Path
-    process: subprocess.Popen[str]
-
-    def build(self) -> float:
-        """Seconds of a full build."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
-        check(bool(answer), f"the build in {self.root} failed")
-        return float(answer)
-
-    @property
-    def parts(self) -> list[str]:
-        """The hashes of the parts that are served."""
-        manifest = LocalStore(self.root / "feature_store").read_metadata("spend")
-        return [part.hash for part in manifest.parts]
+_TIMED = Columns(ALL, ("7d", "30d"))
+_GROWN = Columns(BASIC, ("1d", "7d"))
+_TIMES = 10
+"""So many times the events are built in 17b."""
+_SAIL, _SPARK = "MLFORGE_RUNNERS", "MLFORGE_SPARK"
+"""Variables that name a Python with Sail, and one with the whole of Spark."""
 
 
 def _run(bench: Bench) -> list[Row]:
     with ExitStack() as stack:
-        one_core = stack.enter_context(_side(bench, '"local"', cores={0}))
-        alone = stack.enter_context(_side(bench, '"local"'))
+        one_core = stack.enter_context(builder(bench, _TIMED, cores={0}))
+        alone = stack.enter_context(builder(bench, _TIMED))
         rq = stack.enter_context(_shared(bench))
         sides = {"one core": one_core, "all": alone, "rq": rq}
-        if (python := os.environ.get("MLFORGE_RUNNERS")) is not None:
-            sides["Sail"] = stack.enter_context(_by_sail(bench, python))
+        for name, variable, started in (("Sail", _SAIL, sail), ("Spark", _SPARK, spark)):
+            if (python := os.environ.get(variable)) is not None:
+                server = stack.enter_context(started(bench, python))
+                sides[name] = stack.enter_context(
+                    builder(bench, _TIMED, server.runner, server.python)
+                )
         for side in [*sides.values()] * _ROUNDS_BEFORE:
             side.build()
         measured = by_turns(bench.repeat, *(side.build for side in sides.values()))
@@ -118,65 +79,64 @@ def _run(bench: Bench) -> list[Row]:
 
 
 @contextmanager
-def _side(
-    bench: Bench,
-    runner: str,
-    python: str = sys.executable,
-    cores: Collection[int] | None = None,
-    **environment: str,
-) -> Iterator[_Side]:
-    root = bench.new_folder("built")
-    (root / "events").mkdir()
-    for file in bench.history():
-        os.link(file, root / "events" / file.name)
-    (root / "definitions.py").write_text(_FILE.format(runner=runner))
-    process = subprocess.Popen(
-        bound_to_parent([python, "-m", "benchmarks.building", str(root)]),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONWARNINGS": "ignore", **environment},
-    )
-    if cores is not None:  # before it starts a thread
-        os.sched_setaffinity(process.pid, cores)
-    with process:
-        yield _Side(root, process)
-        assert process.stdin is not None
-        process.stdin.close()
-
-
-@contextmanager
-def _shared(bench: Bench) -> Iterator[_Side]:
-    """A side that two workers share."""
-    with _side(bench, '"rq"', REDIS_URL=bench.url) as side:
+def _shared(bench: Bench) -> Iterator[Builder]:
+    """A builder whose tasks two workers share."""
+    with builder(bench, _TIMED, '"rq"', REDIS_URL=bench.url) as side:
         side.build()  # alone: workers that start before there is a version would make it themselves
         with running(side.root, bench.url, _WORKERS):
             yield side
 
 
-@contextmanager
-def _by_sail(bench: Bench, python: str) -> Iterator[_Side]:
-    """A side whose tasks a server of Sail runs."""
-    log = bench.new_folder("sail") / "log"
-    command = [str(Path(python).with_name("sail")), "spark", "server", "--port", "0"]
-    with log.open("w") as out:
-        server = subprocess.Popen(bound_to_parent(command), stdout=out, stderr=out)
-    try:
-        pattern = r"server on (127.0.0.1:[1-9][0-9]*)"
-        until(partial(lambda: bool(re.search(pattern, log.read_text()))))
-        [address] = re.findall(pattern, log.read_text())
-        with _side(bench, f"SparkRunner('sc://{address}')", python) as side:
-            yield side
-    finally:
-        server.terminate()
-        server.wait()
+def _grown(bench: Bench) -> list[Row]:
+    size = bench.size
+    large = replace(size, events=_TIMES * size.events, entities=_TIMES * size.entities)
+    sides = [("one process", _alone)]
+    if os.environ.get(_SAIL) is not None:
+        sides.append(("Sail's server, a task at a time", _on_sail))
+    rows = []
+    for what, peak_of in sides:
+        small_peak, large_peak = peak_of(bench), peak_of(bench.of_size(large))
+        rows.append(
+            Row(
+                "17b",
+                f"peak memory of a full build of {large.events:,} events: {what}",
+                MEGABYTES.of(large_peak),
+                f"{size.events:,} events: {MEGABYTES.of(small_peak)}",
+                [large_peak / small_peak],
+                Target(1.25),
+            )
+        )
+    return rows
+
+
+def _alone(bench: Bench) -> int:
+    """The peak of a process that builds by itself."""
+    with builder(bench, _GROWN) as side:
+        side.build()
+        return peak(side.process.pid)
+
+
+def _on_sail(bench: Bench) -> int:
+    """The peak of the server that runs the tasks."""
+    with (
+        sail(bench, os.environ[_SAIL], at_once=1) as server,
+        builder(bench, _GROWN, server.runner, server.python) as side,
+    ):
+        side.build()
+        return peak(server.pid)
 
 
 MEASURES = (
     Measure(
         "17",
         "a full build by the tasks of a runner, against one process",
-        "two workers <= 1/1.6 of one core, and like Sail <= 1.3 of a process on all cores",
+        "two workers <= 1/1.6 of one core, and like Sail and Spark <= 1.3 of a process on all cores",
         _run,
+    ),
+    Measure(
+        "17b",
+        "peak memory of a full build as events grow",
+        f"{_TIMES} times the events <= 1.25 times the memory, by one process and on Sail",
+        _grown,
     ),
 )

@@ -24,9 +24,9 @@ def resident() -> int:
     return _status("VmRSS")
 
 
-def peak() -> int:
-    """The most that this process ever had in memory. A child's own, also right after it was started."""
-    return _status("VmHWM")
+def peak(pid: int | None = None) -> int:
+    """The most that a process, by default this one, ever had in memory. A child's own, also right after it was started."""
+    return _status("VmHWM", _STATUS if pid is None else Path(f"/proc/{pid}/status"))
 
 
 def peak_of(action: Callable[[], object]) -> int:
@@ -41,13 +41,13 @@ def peak_of(action: Callable[[], object]) -> int:
     return max(0, peak() - before)
 
 
-def _status(field: str) -> int:
+def _status(field: str, status: Path = _STATUS) -> int:
     if not _STATUS.exists():
         import resource
 
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return most if sys.platform == "darwin" else most * 1024
-    line = next(x for x in _STATUS.read_text().splitlines() if x.startswith(field))
+    line = next(x for x in status.read_text().splitlines() if x.startswith(field))
     return int(line.split()[1]) * 1024
 
 
