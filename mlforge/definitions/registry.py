@@ -82,6 +82,8 @@ class Definitions:
     runner: who takes part in a full build or a push of all rows, of more than `distribute_above` events, and in `mlforge train`: "local"
         for the process alone, "rq" for the project's workers and itself, or a Runner. The bytes are the same whoever does.
         fallback: "local" lets a build go on alone where nobody else is there, which is an error otherwise.
+    publish_every: how far the versions of a feature that workers publish lie apart at the least, as in "10s", an hour at the most: all drops
+        meanwhile become one. By default a drop waits for nothing.
 
     A relative `LocalStore` of a file that `mlforge` or a worker loads lies in that file's folder, whatever
     the root. In a script that you run yourself it starts from the current folder, as paths do in Python;
@@ -111,15 +113,18 @@ class Definitions:
         distribute_above: int = DISTRIBUTE_ABOVE,
         fallback: str | None = None,
         resident_memory: int = RESIDENT,
+        publish_every: str | timedelta | Duration | None = None,
     ) -> None:
         store = checked_store(store)
         online_store = checked_online_store(online_store)
         gone = Duration.parse(gone_after, "Definitions: gone_after")
+        if publish_every is not None:
+            publish_every = Duration.parse(publish_every, "Definitions: publish_every")
         self.loaded_from: tuple[str | None, Path] | None = None
         self.profile: str | None = None
-        sharing = check_runner(runner), distribute_above, fallback, resident_memory
+        others = check_runner(runner), distribute_above, fallback, resident_memory, publish_every
         self.settings = Settings(
-            engine, hold_above, max_file_memory, memory_limit, follow_links, gone, partial, *sharing
+            engine, hold_above, max_file_memory, memory_limit, follow_links, gone, partial, *others
         )
         self.runner, self.store, self.online_store = runner, store, online_store
         self.features = features_by_name(features)

@@ -17,6 +17,7 @@ DISTRIBUTE_ABOVE = 50_000_000
 LOCAL = "local"
 GONE_AFTER = Duration.parse("1h")
 RESIDENT = ROOM * VALUE_BYTES
+PUBLISH_EVERY_AT_MOST = Duration.parse("1h")
 _LEAST_MEMORY = 64 << 20
 
 
@@ -27,7 +28,8 @@ class Settings:
     engine: for features that name none. hold_above: a share, 0 to 1. max_file_memory, memory_limit, resident_memory: bytes.
     gone_after: how long a feature that vanished stays online. partial: whether other definitions
     have features in the same store. runner: who takes part in a full build of more than distribute_above events, "local"
-    for the process that builds alone; fallback: "local" where that builds if nobody else is there.
+    for the process that builds alone; fallback: "local" where that builds if nobody else is there. publish_every: how long workers
+    leave a feature alone of which they have published a version; None for not at all.
     Raises DefinitionError for a value of the wrong kind or out of bounds.
     """
 
@@ -42,6 +44,7 @@ class Settings:
     distribute_above: int = DISTRIBUTE_ABOVE
     fallback: str | None = None
     resident_memory: int = RESIDENT
+    publish_every: Duration | None = None
 
     def __post_init__(self) -> None:
         check_engine(self.engine, "Definitions")
@@ -66,6 +69,11 @@ class Settings:
             raise DefinitionError(f"{events}={self.distribute_above!r} is below 0; {works}")
         if self.fallback is not None:
             choice(self.fallback, [LOCAL], "Definitions: fallback")
+        every, most = self.publish_every, PUBLISH_EVERY_AT_MOST
+        if every is not None and every.us > most.us:
+            raise DefinitionError(
+                f"Definitions: publish_every={every.text!r} is longer than {most}; have a scheduler call `mlforge build` instead"
+            )
 
     @property
     def options(self) -> Options:

@@ -22,7 +22,7 @@ from mlforge.online.staleness import behind
 from mlforge.sources.source_reading import SourceReading
 from mlforge.store import Books
 from mlforge.store.records import FeatureKeeper
-from tests.support.workers import Shop, eventually, purchases, write
+from tests.support.workers import Shop, eventually, purchases, several, write
 from worker.monitor.status import gather
 from worker.project import Project, Settings
 from worker.queue import JobQueue, enqueue, queue_of, refresh_job
@@ -142,6 +142,26 @@ def test_a_refresh_for_another_reason_counts_from_the_file_that_it_took_in(shop,
     Requests(project).remind("spend", "its rows must be renewed")
     assert work(project, "spend") == "refreshed"
     assert project.event_log.freshness("spend").count == 1
+
+
+def test_drops_within_an_interval_of_publishing_become_one_version_when_it_is_over(
+    redis, server, tmp_path
+):
+    definitions = several({"spend": "drops/"}, settings={"publish_every": "1h"})
+    shop = Shop(tmp_path, server.url, definitions=definitions, sources=("drops",))
+    project, at_work = shop.project, reconciler(shop.project)
+    for name in "abc":
+        write(shop.folder / "drops" / f"{name}.parquet", purchases((1, 0, 2.0)))
+        Requests(project)("spend", f"{name} came", clock.now())
+        if name == "a":
+            assert work(project, "spend") == "refreshed"
+    at_work.tick(0.0)
+    assert waiting(project) == set()
+    ticket = f"mlforge-work:{project.scope}:ticket:spend"
+    redis.hset(ticket, "rests_until", project.work_queue.now())
+    at_work.tick(1.0)
+    assert work(project, "spend") == "refreshed"
+    assert shop.store.list_versions("spend") == ["1.0.0", "1.0.1"]
 
 
 def test_a_reader_is_requested_by_the_job_that_publishes_and_else_by_the_reconciler(chain):

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from redis import Redis
 
+from mlforge.core.values import SECOND_US
 from tests.support.workers import eventually
 from worker.state import work_queue as module
 from worker.state.event_log import Distribution, EventLog
@@ -75,6 +76,23 @@ def test_features_are_requested_together_and_a_ticket_of_others_keeps_none_from_
         (last.job, 1, None, "start"),
     ]
     assert redis.hget("mlforge-work:shop:ticket:count", "named") == b"2\tc\0"
+
+
+def test_a_feature_that_was_just_published_rests_until_what_came_meanwhile_is_due(tickets, redis):
+    lease = tickets.start("spend", tickets.request("spend", "a came").job)
+    tickets.request("spend", "b came")
+    assert tickets.done(lease, "all", rest_us=60 * SECOND_US) is None
+    assert tickets.request("spend", "c came").job is None
+    ticket = ticket_of(tickets)
+    assert not overdue(ticket, ticket.rests_until - 1, lost=False)
+    assert overdue(ticket, ticket.rests_until, lost=False)
+    lease = tickets.start("spend", tickets.requeue(ticket))
+    assert lease.serves == 3
+    tickets.done(lease, "all")
+    for rests_until in (1, 2**53):  # over by now; longer than anybody of us leaves a feature alone
+        redis.hset("mlforge-work:shop:ticket:spend", "rests_until", rests_until)
+        job = tickets.request("spend", "d came").job
+        tickets.done(tickets.start("spend", job), "all")
 
 
 def test_requests_while_a_refresh_runs_lead_to_exactly_one_more(tickets):

@@ -136,7 +136,9 @@ def _served(at_work: Project, lease: Lease, before: Ticket, reading: SourceReadi
             _note_failure(at_work, lease, error)
             return "failed"
     reach("job.done")
-    another = work_queue.done(lease, _looked(lease, built))
+    every = at_work.definitions.settings.publish_every
+    rest_us = every.us if every and built.changed else 0
+    another = work_queue.done(lease, _looked(lease, built), rest_us)
     reach("lease.returned")
     enqueue(at_work, feature, another)
     return outcome

@@ -7,6 +7,9 @@ from mlforge.core.values import SECOND_US
 LEASE_AT_MOST_MS = 60_000
 """A lease that would last for longer was given by nobody of us."""
 
+REST_AT_MOST_US = 3_600 * SECOND_US
+"""A feature that would be left alone for longer is so by nobody of us."""
+
 MOST_NAMED_BYTES = 65_536
 """The most that a ticket keeps of paths that its requests name."""
 
@@ -48,6 +51,10 @@ local function now()
   end
   return stamp
 end
+local function rests(rests_until)
+  local left = (tonumber(rests_until or '') or 0) - tonumber(now())
+  return left > 0 and left <= {REST_AT_MOST_US}
+end
 local faults = {{'failures', 'interruptions', 'deaths', 'error', 'failed_at'}}
 local function named(ticket, wanted, paths)
   local before, namer = unpack(redis.call('HMGET', ticket, 'named', 'named_by'))
@@ -56,8 +63,8 @@ local function named(ticket, wanted, paths)
   return #all > {MOST_NAMED_BYTES} and '' or all
 end
 local function request(ticket, lease, job, reason, closed_at, afresh, paths)
-  local seen = redis.call('HMGET', ticket, 'queued', 'closed_at', unpack(faults))
-  local queued, known, failed_at = seen[1], seen[2], seen[7]
+  local seen = redis.call('HMGET', ticket, 'queued', 'closed_at', 'rests_until', unpack(faults))
+  local queued, known, rests_until, failed_at = seen[1], seen[2], seen[3], seen[8]
   if queued == job then return {{1, tonumber(redis.call('HGET', ticket, 'wanted'))}} end
   local wanted = redis.call('HINCRBY', ticket, 'wanted', 1)
   local changes = {{'reason', reason}}
@@ -72,11 +79,11 @@ local function request(ticket, lease, job, reason, closed_at, afresh, paths)
     set('closed_at', closed_at)
     set('requested_at', now())
   end
-  if afresh == '1' and (failed_at or seen[3] or seen[4] or seen[5] or seen[6]) then
+  if afresh == '1' and (failed_at or seen[4] or seen[5] or seen[6] or seen[7]) then
     redis.call('HDEL', ticket, unpack(faults))
     failed_at = false
   end
-  local is_new = not (failed_at or queued or holder_of(lease))
+  local is_new = not (failed_at or queued or holder_of(lease) or rests_until and rests(rests_until))
   if is_new then
     set('queued', job)
     set('queued_at', now())
@@ -143,7 +150,7 @@ return redis.call('PEXPIRE', KEYS[2], ARGV[2])
 # Who lost the lease does not say what was served: the server may have lost the ticket with it and
 # count from 0, and then an old count would pass for requests that nobody has seen.
 DONE = f"""{_HOLDER}{_FORGET_NAMED}
-local held, serves, job, looked = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
+local held, serves, job, looked, rest = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], tonumber(ARGV[5])
 if redis.call('HGET', KEYS[1], 'queued') == job then return 1 end
 if holder_of(KEYS[2]) ~= held then return 0 end
 {_NOW}
@@ -154,10 +161,12 @@ forget_named(serves)
 if looked == 'all' then redis.call('HSET', KEYS[1], 'whole_at', string.format('%d', now))
 elseif looked ~= 'named' then redis.call('HDEL', KEYS[1], 'whole_at') end
 redis.call('DEL', KEYS[2])
+if rest > 0 then redis.call('HSET', KEYS[1], 'rests_until', string.format('%d', now + rest))
+else redis.call('HDEL', KEYS[1], 'rests_until') end
 redis.call('HDEL', KEYS[1],
   'working', 'taken_closed_at', 'taken_requested_at', 'failures', 'interruptions', 'deaths', 'error', 'failed_at')
 local wanted = tonumber(redis.call('HGET', KEYS[1], 'wanted') or '0')
-if wanted <= serves or redis.call('HEXISTS', KEYS[1], 'queued') == 1 then return 0 end
+if rest > 0 or wanted <= serves or redis.call('HEXISTS', KEYS[1], 'queued') == 1 then return 0 end
 {_QUEUE}
 return 1
 """

@@ -24,7 +24,7 @@ from mlforge.core.values import SECOND_US
 from worker.state import scripts
 from worker.state.named_paths import paths_of, text_of
 from worker.state.pending import PendingRequest
-from worker.state.scripts import LEASE_AT_MOST_MS
+from worker.state.scripts import LEASE_AT_MOST_MS, REST_AT_MOST_US
 
 LEASE_MS = 10_000
 RENEW_S = 3.0
@@ -60,6 +60,8 @@ class Ticket:
     error: str | None = None
     failed_at: int | None = None
     served_at: int | None = None
+    rests_until: int = 0
+    """When a feature of which a version was just published is due again at the earliest."""
     unreadable: str | None = None
     """A description of what is in Redis in its place, if no process of ours wrote it."""
 
@@ -72,6 +74,10 @@ class Ticket:
     def parked(self) -> bool:
         """Whether it failed too often: it waits for a change or for `mlforge retry`."""
         return self.behind and (self.failures > len(RETRY_AFTER_S) or self.deaths >= DEATHS)
+
+    def rests(self, now: int) -> bool:
+        """Whether it is left alone, since a version of it has just been published."""
+        return 0 < self.rests_until - now <= REST_AT_MOST_US
 
     @property
     def troubled(self) -> bool:
@@ -123,7 +129,7 @@ class Request:
 
 def overdue(ticket: Ticket, now: int, lost: bool) -> bool:
     """Whether a ticket needs a new job; `lost`: its queued job will never start."""
-    if not ticket.behind or ticket.leased:
+    if not ticket.behind or ticket.leased or ticket.rests(now):
         return False
     if ticket.queued is not None:
         return lost
@@ -257,13 +263,15 @@ class WorkQueue:
         """Extend the lease; False if it was lost, or is not taken yet."""
         return bool(self._renew(self._keys(feature), [job, LEASE_MS]))
 
-    def done(self, lease: Lease, looked: Looked = "unsure") -> str | None:
+    def done(self, lease: Lease, looked: Looked = "unsure", rest_us: int = 0) -> str | None:
         """Give the lease back after success; returns a job to enqueue if new requests came in.
 
         looked: after less than what was asked for the next refresh looks at all of the source.
+        rest_us: for so long the feature is left alone; then the reconciler takes up what was requested meanwhile.
         """
         job = new_job_id(lease.feature)
-        answer = self._done(self._keys(lease.feature), [lease.job, lease.serves, job, looked])
+        arguments = [lease.job, lease.serves, job, looked, rest_us]
+        answer = self._done(self._keys(lease.feature), arguments)
         return job if answer else None
 
     def failed(self, lease: Lease, error: str, transient: bool = False) -> str | None:
@@ -380,7 +388,7 @@ _FIELDS: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys(
         (
             *("wanted", "served", "queued_at", "closed_at", "failures", "interruptions", "deaths"),
-            *("failed_at", "served_at"),
+            *("failed_at", "served_at", "rests_until"),
         ),
         _count,
     ),

@@ -277,6 +277,7 @@ def test_what_selects_features_must_be_names():
         ),
         ({"online_store": RedisStore()}, {"online_store": RedisStore(owner="a" * 32)}),
         ({}, {"gone_after": "2h"}),
+        ({}, {"publish_every": "10s"}),
         ({}, {"partial": True}),
         ({}, {"root": "data"}),
         ({"root": "data"}, {"root": "/data"}),

@@ -99,6 +99,7 @@ def test_the_settings_are_by_default_those_of_a_refresh(project: Project) -> Non
         {"max_file_memory": 0},
         {"memory_limit": 1000},
         {"resident_memory": -1},
+        {"publish_every": "2h"},
     ],
 )
 def test_settings_out_of_bounds_are_refused(project: Project, setting: dict[str, Any]) -> None:
