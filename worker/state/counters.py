@@ -8,13 +8,22 @@ from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 
-from redis import Redis, RedisError
+from redis import Redis
 
 from worker.state.figures import add_or_begin_anew
 from worker.state.pending import PendingRequest
 
 BUCKETS_S = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 """Upper bounds of the freshness histogram; the last bucket has none."""
+
+# KEYS: the counters of features. A drop is counted for each; the places of those that are no counters are returned.
+_ADD_DROPS = """
+local refused = {}
+for place, key in ipairs(KEYS) do
+  if type(redis.pcall('HINCRBY', key, 'drops', 1)) == 'table' then refused[#refused + 1] = place end
+end
+return refused
+"""
 
 
 class Counts:
@@ -23,6 +32,7 @@ class Counts:
     def __init__(self, redis: Redis, scope: str) -> None:
         self._redis = redis
         self._prefix = f"mlforge-work:{scope}:counts"
+        self._add_drops = redis.register_script(_ADD_DROPS)
 
     def add(
         self,
@@ -53,13 +63,10 @@ class Counts:
     def add_drops(self, requests: Mapping[str, PendingRequest]) -> None:
         """Count a drop of each feature whose request is about files, in one trip."""
         features = [f for f, request in requests.items() if request.closed_at is not None]
-        pipeline = self._redis.pipeline(transaction=False)
-        for feature in features:
-            pipeline.hincrby(self._key(feature), "drops", 1)
-        answers = pipeline.execute(raise_on_error=False)
-        for feature, answer in zip(features, answers, strict=True):
-            if isinstance(answer, RedisError):
-                self.add(feature, {"drops": 1})
+        if features:
+            refused: Any = self._add_drops([self._key(feature) for feature in features])
+            for place in refused:
+                self.add(features[place - 1], {"drops": 1})
 
     def read(self, feature: str) -> dict[str, float]:
         """The feature's counters by name; counters that never rose are absent."""

@@ -160,9 +160,9 @@ def orphaned(ticket: Ticket) -> bool:
     return ticket.working is not None and not ticket.leased
 
 
-def new_job_id(feature: str) -> str:
-    """An id that no job had before; letters, digits, `_` and `-` alone."""
-    return f"{feature}-{uuid4().hex}"
+def new_job_id(feature: str, end: str | None = None) -> str:
+    """An id that no job had before; letters, digits, `_` and `-` alone. end: new hex digits, which do for several features."""
+    return f"{feature}-{end or uuid4().hex}"
 
 
 class WorkQueue:
@@ -201,7 +201,8 @@ class WorkQueue:
         self, pending: Mapping[str, PendingRequest]
     ) -> dict[str, Request | ResponseError]:
         """Want refreshes of features in one trip, during which the server does nothing else; an error for a ticket that is none of ours."""
-        jobs = [new_job_id(feature) for feature in pending]
+        end = uuid4().hex
+        jobs = [new_job_id(feature, end) for feature in pending]
         keys = [key for feature in pending for key in self._keys(feature)]
         arguments = [self._by]
         for job, request in zip(jobs, pending.values(), strict=True):
