@@ -271,7 +271,7 @@ class WorkQueue:
         rest_us: for so long the feature is left alone; then the reconciler takes up what was requested meanwhile.
         """
         job = new_job_id(lease.feature)
-        arguments = [lease.job, lease.serves, job, looked, rest_us]
+        arguments: list[str | int] = [lease.job, lease.serves, job, looked, rest_us]
         answer = self._done(self._keys(lease.feature), arguments)
         return job if answer else None
 
