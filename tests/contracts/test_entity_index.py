@@ -258,7 +258,13 @@ def _damaged(path: Path) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("harm", [Path.unlink, _damaged, lambda path: path.write_bytes(b"x" * 50)])
+def _overwritten(path: Path) -> None:
+    path.write_bytes(b"x" * 50)
+
+
+@pytest.mark.parametrize(
+    "harm", [Path.unlink, _damaged, pytest.param(_overwritten, marks=pytest.mark.slow)]
+)
 def test_an_index_that_is_damaged_or_gone_counts_as_none_and_is_made_anew(
     project: Project, harm: Callable[[Path], object]
 ) -> None:

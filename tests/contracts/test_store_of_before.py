@@ -57,6 +57,12 @@ def defs(root: Path, request: pytest.FixtureRequest) -> Iterator[Definitions]:
         yield loader.load(None, here=root)
 
 
+ONE_WAY = pytest.mark.parametrize(
+    "defs", ["as it comes", pytest.param("tiled", marks=pytest.mark.slow)], indirect=True
+)
+"""For tests of what lies beside the tiles: those of a drop read and extend these, too."""
+
+
 def store_of(defs: Definitions) -> LocalStore:
     assert isinstance(defs.store, LocalStore)
     return defs.store
@@ -135,6 +141,7 @@ def test_a_drop_is_taken_in_incrementally(defs: Definitions, root: Path, tmp_pat
     check_as_rebuilt(defs, tmp_path / "fresh")
 
 
+@ONE_WAY
 def test_a_file_that_is_amended_and_one_that_goes_leave_what_a_rebuild_gives(
     defs: Definitions, root: Path, tmp_path: Path
 ) -> None:
@@ -147,6 +154,7 @@ def test_a_file_that_is_amended_and_one_that_goes_leave_what_a_rebuild_gives(
     check_as_rebuilt(defs, tmp_path / "fresh")
 
 
+@ONE_WAY
 def test_what_it_packed_is_packed_on_and_pruned(
     defs: Definitions, root: Path, tmp_path: Path
 ) -> None:

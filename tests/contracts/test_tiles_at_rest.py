@@ -260,7 +260,15 @@ def test_a_file_of_nothing_goes_with_values_of_any_size(
         check(project)
 
 
-@pytest.mark.parametrize("sizes", [(1e160, 1e160), (1e160, 1.0), (1e200, 0.0), (1e-170, 1e-180)])
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        (1e160, 1.0),
+        (1e-170, 1e-180),
+        pytest.param((1e160, 1e160), marks=pytest.mark.slow),
+        pytest.param((1e200, 0.0), marks=pytest.mark.slow),
+    ],
+)
 def test_squares_that_no_float_holds_are_left_to_the_events(
     sizes: tuple[float, float], project: Project
 ) -> None:
@@ -333,7 +341,12 @@ def grown_old(project: Project) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("narrow", "other"), [(pl.Int8, pl.Int32), (pl.UInt8, pl.Int16), (pl.Int32, pl.UInt32)]
+    ("narrow", "other"),
+    [
+        (pl.Int8, pl.Int32),
+        pytest.param(pl.UInt8, pl.Int16, marks=pytest.mark.slow),
+        (pl.Int32, pl.UInt32),
+    ],
 )
 def test_tiles_of_keys_of_another_width_are_not_used(
     narrow: pl.DataType, other: pl.DataType, tmp_path: Path, project: Project

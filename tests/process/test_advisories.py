@@ -41,6 +41,7 @@ def test_a_known_vulnerability_fails_the_run_and_is_named(tmp_path: Path) -> Non
     assert (done.returncode, done.stdout) == (1, "it 1: NEW-1 (9)\n")
 
 
+@pytest.mark.slow
 def test_none_known_passes(tmp_path: Path) -> None:
     done = judged(tmp_path, ["OLD-1"], [])
     assert done.returncode == 0
