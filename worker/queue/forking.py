@@ -1,7 +1,7 @@
 """The worker that runs jobs in a process beside its own, forked and warmed up before the first of them came.
 
-The parent imports polars, duckdb and the definitions, but never uses an engine: children of a process that has
-used polars cannot use it.
+The parent imports the definitions, polars, and duckdb where a feature names it, but never uses an engine: children
+of a process that has used polars cannot use it.
 """
 
 from __future__ import annotations

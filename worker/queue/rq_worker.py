@@ -23,6 +23,8 @@ from rq.worker.base import BaseWorker, WorkerStatus
 from mlforge.core.collection import end_loading
 from mlforge.core.failpoints import reach
 from mlforge.core.logs import get_logger
+from mlforge.definitions.building import engine_of
+from mlforge.definitions.registry import Definitions
 from mlforge.errors import MissingExtra, MlforgeError
 from worker import logs, project
 from worker.connection import patience
@@ -45,7 +47,6 @@ INTERVAL_S = 5
 _AHEAD = (
     "worker.queue.refresh_job",
     "mlforge.engines.polars_engine",
-    "mlforge.engines.duckdb_engine",
     "polars._utils.parquet",
     "pyarrow.compute",
 )
@@ -57,6 +58,16 @@ _YOUNG_S, _STRANGER_S = 2.0, 30.0
 _PAUSE_S, _LOOK_S = 1.0, 0.1
 
 log = get_logger(__name__)
+
+
+def import_ahead(definitions: Definitions) -> None:
+    """Import what jobs of these definitions use, as far as it is installed: no engine that none of the features names."""
+    for module in _AHEAD:
+        with suppress(ImportError):
+            import_module(module)
+    for name in definitions.features:
+        with suppress(MissingExtra):
+            engine_of(definitions, name)
 
 
 class TimeIsUpError(BaseException):
@@ -232,9 +243,7 @@ class Forge(BaseWorker):
     def _open(self) -> Project | None:
         opened = Project.open(Settings.read())
         project.use(opened)
-        for module in _AHEAD:
-            with suppress(ImportError, MissingExtra):
-                import_module(module)
+        import_ahead(opened.definitions)
         gc.freeze()  # a collection in a fork would write to, and so copy, every page that holds an object
         return opened
 
