@@ -25,6 +25,7 @@ from mlforge.training_sets.training_set import TrainingSet
 from mlforge.training_sets.used_features import UsedFeature
 
 _BETWEEN = ".."
+_ALWAYS = TimeRange(BEGINNING, END)
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,16 @@ class Use:
             column: _filled(profile, column, other.defaults)
             for column, profile in self.profiles.items()
         }
+
+
+@dataclass(frozen=True)
+class Named:
+    """Rows that a text names: those of a version within a range of time, or those of a training set with the version of each use."""
+
+    text: str
+    versions: tuple[Manifest, ...]
+    times: TimeRange = _ALWAYS
+    training_set: TrainingSet | None = None
 
 
 @dataclass(frozen=True)
@@ -92,13 +103,15 @@ def drift(store: Store, name: str, a: str | None = None, b: str | None = None) -
     a, b: each a version (`1.0.3`), a range of time of the served version's rows (`2026-10-01..2026-11-01`, UTC, its end left
     out; an open end is left empty), or the folder of a training set, each of whose uses of the feature is compared; defaults that
     fill nulls there fill those of the other side, too. By default b is the served version, and a the version before b
-    (the one before the served version if b is no version). Rows whose windows reach before the first event are left out.
+    (the one before the served version if b is no version). Rows whose windows reach before the first event of either side are left out.
 
     Raises FeatureNotFound, VersionNotFound, and RetrievalError for a side that is none of the three.
     """
     served = store.resolve(name)
     to = b or str(served.version)
-    before, after = (_side(store, served, text) for text in (a or _before(store, served, to), to))
+    sides = [_named(store, served, text) for text in (a or _before(store, served, to), to)]
+    warm = _warm_on_both(version for side in sides for version in side.versions)
+    before, after = (_side(store, served, side, warm) for side in sides)
     is_told_by_label = len(before.uses) > 1 or len(after.uses) > 1
     drifts = [
         drift
@@ -153,12 +166,15 @@ def _before(store: Store, served: Manifest, text: str) -> str:
     return older[-1]
 
 
-def _side(store: Store, served: Manifest, text: str) -> Side:
-    """The side that a text names."""
+def _named(store: Store, served: Manifest, text: str) -> Named:
+    """The rows that a text names."""
     if (Path(text) / DOCUMENT).is_file():
-        return _of_set(store, served, TrainingSet.open(text), text)
+        training_set = TrainingSet.open(text).named_by(store)
+        uses = _uses(training_set, served, text)
+        versions = tuple(_version_of_set(store, served, used) for used in uses)
+        return Named(text, versions, training_set=training_set)
     if _BETWEEN in text:
-        return _of_rows(store, served, _range(served, text), text)
+        return Named(text, (served,), _range(served, text))
     try:
         manifest = store.resolve(served.name, text)
     except VersionNotFound:
@@ -168,17 +184,30 @@ def _side(store: Store, served: Manifest, text: str) -> Side:
             f"{served.name}: {text!r} is no version, no range of time and no folder of a training set; write one of "
             "1.0.3, 2026-10-01..2026-11-01, train/2026-11"
         ) from error
-    return _of_rows(store, manifest, TimeRange(BEGINNING, END), text)
+    return Named(text, (manifest,))
 
 
-def _of_rows(store: Store, manifest: Manifest, times: TimeRange, text: str) -> Side:
+def _warm_on_both(versions: Iterable[Manifest]) -> dict[str, int]:
+    """The first instant from which on a column's windows lie behind the first events of all versions: an early file that came between two would else pass for drift."""
+    warm: dict[str, int] = {}
+    for version in versions:
+        for column, since in warm_from(version).items():
+            warm[column] = max(since, warm.get(column, since))
+    return warm
+
+
+def _side(store: Store, served: Manifest, named: Named, warm: Mapping[str, int]) -> Side:
+    """The side that the rows make; warm: the first instant of each column's rows."""
+    if named.training_set is not None:
+        return _of_set(served, named.training_set, named, warm)
+    [manifest] = named.versions
     left_out = {*manifest.spec.identity, *manifest.spec.event_instants}
     spans = {
-        column: TimeRange(max(times.start, since), times.end)
-        for column, since in warm_from(manifest).items()
-        if column not in left_out
+        column.name: TimeRange(max(named.times.start, warm[column.name]), named.times.end)
+        for column in manifest.columns
+        if column.name not in left_out
     }
-    return Side(text, (Use(profile_rows(store, manifest, spans)),))
+    return Side(named.text, (Use(profile_rows(store, manifest, spans)),))
 
 
 def _range(manifest: Manifest, text: str) -> TimeRange:
@@ -200,9 +229,8 @@ def _range(manifest: Manifest, text: str) -> TimeRange:
     return times
 
 
-def _of_set(store: Store, served: Manifest, training_set: TrainingSet, text: str) -> Side:
-    """The feature's columns as a training set has them, with the spine's rows for its time, once for each of its uses."""
-    training_set = training_set.named_by(store)
+def _uses(training_set: TrainingSet, served: Manifest, text: str) -> list[UsedFeature]:
+    """The uses of the feature in a training set, one or more."""
     features = training_set.document.features
     uses = [used for used in features if used.reference.name == served.name]
     if not uses:
@@ -210,16 +238,23 @@ def _of_set(store: Store, served: Manifest, training_set: TrainingSet, text: str
         raise RetrievalError(
             f"the training set {text} has no column of {served.name}; it has: {held}"
         )
-    return Side(text, tuple(_of_use(store, served, training_set, used) for used in uses))
+    return uses
 
 
-def _of_use(store: Store, served: Manifest, training_set: TrainingSet, used: UsedFeature) -> Use:
-    version = _version_of_set(store, served, used)
-    document, warm, left_out = (
-        training_set.document,
-        warm_from(version),
-        version.spec.event_instants,
+def _of_set(
+    served: Manifest, training_set: TrainingSet, named: Named, warm: Mapping[str, int]
+) -> Side:
+    """The feature's columns as a training set has them, with the spine's rows for its time, once for each of its uses."""
+    uses = zip(_uses(training_set, served, named.text), named.versions, strict=True)
+    return Side(
+        named.text, tuple(_of_use(version, training_set, used, warm) for used, version in uses)
     )
+
+
+def _of_use(
+    version: Manifest, training_set: TrainingSet, used: UsedFeature, warm: Mapping[str, int]
+) -> Use:
+    document, left_out = training_set.document, version.spec.event_instants
     labels = {column: label for column, label in used.columns if column not in left_out}
     dtypes = {column.name: column.dtype for column in document.columns}
     profiles = {

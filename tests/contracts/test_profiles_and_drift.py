@@ -155,6 +155,22 @@ def test_rows_whose_windows_reach_before_the_first_event_are_left_out(project: D
     assert "at" not in by_column
 
 
+def test_a_file_older_than_all_others_is_no_drift(project: Definitions) -> None:
+    events(-20, 1).write_parquet("events/b.parquet")
+    project.build()
+    training_set(
+        events(0, 40).select("user_id", "at"),
+        ["spend"],
+        store=project.store,
+        timestamp="at",
+        out="train",
+    )
+    for sides in ((), ("1.0.0", "train"), ("train", "1.0.0")):
+        by_column = {c.column: c for c in drift(project.store, "spend", *sides).columns}
+        assert by_column["amount__sum__7d"].values == (330, 330), sides
+        assert by_column["amount__sum__7d"].psi == 0
+
+
 def test_drift_is_told_against_versions_ranges_of_time_and_training_sets(
     project: Definitions, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -33,7 +33,7 @@ _STYLES = {
     "stale": "yellow",
 }
 
-_FRESHNESS = "ms p50/95/99"
+_FRESHNESS = "ms p50/99"
 
 
 def render(status: Status) -> str:
@@ -42,9 +42,8 @@ def render(status: Status) -> str:
         (
             feature.feature,
             Styled(feature.state, _STYLES[feature.state]),
-            feature.version,
+            _version(feature),
             number(feature.rows),
-            feature.online_version,
             minute(feature.as_of),
             _milliseconds(feature.freshness),
             _proven(feature),
@@ -56,7 +55,6 @@ def render(status: Status) -> str:
         "state",
         "version",
         "rows",
-        "online",
         "as of (UTC)",
         _FRESHNESS,
         "proven ago",
@@ -145,7 +143,14 @@ def _proven(feature: FeatureStatus) -> str | None:
     return f"{other}{_ago(audit.proven_at)}"
 
 
+def _version(feature: FeatureStatus) -> str | None:
+    """The version that is served, and the one that is online where that is another."""
+    if feature.version is None or feature.online_version == feature.version:
+        return feature.version
+    return f"{feature.version}, online {feature.online_version or 'none'}"
+
+
 def _milliseconds(freshness: Distribution | None) -> str | None:
     if freshness is None:
         return None
-    return f"{freshness.p50:,.0f}/{freshness.p95:,.0f}/{freshness.p99:,.0f}"
+    return f"{freshness.p50:,.0f}/{freshness.p99:,.0f}"

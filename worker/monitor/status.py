@@ -113,9 +113,8 @@ def _with_upstream(
     below = above[above.index(kept) - 1].feature if kept is not above[0] else None
     told = f", which {below} is made from," if below else ""
     state = f"{kept.feature}{told} is {kept.state}{f': {reason}' if reason else ''}"
-    return replace(
-        status, upstream=f"{state}; {kept.version or 'no version'} of it is what is read"
-    )
+    read = f"{kept.version} of it is what is read" if kept.version else "it has no version yet"
+    return replace(status, upstream=f"{state}; {read}")
 
 
 @dataclass

@@ -102,5 +102,6 @@ def worth_showing(record: Mapping[str, Any], line: str) -> str | None:
         return None
     if str(record.get("event")).startswith(_TOLD):
         return None
-    about = " ".join(str(record[key]) for key in ("feature", "error", "reason") if key in record)
-    return f"{record.get('event')} {about}".strip()
+    feature = f"{record['feature']}: " if "feature" in record else ""
+    why = "; ".join(str(record[key]) for key in ("error", "reason") if key in record)
+    return f"{feature}{record.get('event')}{f': {why}' if why else ''}"

@@ -100,7 +100,8 @@ def mark(state: Mapping[str, Any] | None) -> Mark | None:
         if name in CALM
         else "warning"
     )
-    return Mark(WORDS.get(name, name), tone)
+    is_of_files = name == "quarantined" and len(state.get("quarantine", ())) > 1
+    return Mark("files left out" if is_of_files else WORDS.get(name, name), tone)
 
 
 def catalogue(view: ProjectView, text: str) -> Catalogue:

@@ -40,9 +40,11 @@ def _digits(value: float) -> str:
 
 
 def sentence(text: object) -> str:
-    """A text as a sentence: a capital at its start, a stop at its end, instants as people write them."""
+    """A text as a sentence: a capital at its start unless a name is there, a stop at its end, instants as people write them."""
     words = _INSTANT.sub(lambda found: f"{second(found[0])} UTC", str(text or "").strip())
-    return words[:1].upper() + words[1:] + ("" if not words or words[-1] in ".!?" else ".")
+    is_word = words.partition(" ")[0].strip(",:;.").isalpha()
+    begin = words[:1].upper() if is_word else words[:1]
+    return begin + words[1:] + ("" if not words or words[-1] in ".!?" else ".")
 
 
 def brief(text: object) -> str:

@@ -249,7 +249,7 @@ def test_what_made_a_refresh_is_told_in_words(trigger: str, told: str) -> None:
 
 def test_reasons_are_sentences_with_instants_as_people_write_them() -> None:
     assert sentence("user_spend is as of 2026-11-27T23:16:49.000000Z") == (
-        "User_spend is as of 2026-11-27 23:16:49 UTC."
+        "user_spend is as of 2026-11-27 23:16:49 UTC."
     )
     assert of("it", "is not parquet") == "it is not parquet"
     assert of("it", "the reader says no") == "the reader says no"

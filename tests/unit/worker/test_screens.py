@@ -194,3 +194,23 @@ def test_status_says_once_how_long_ago_a_version_was_proven(
     assert " ".join(line[column:].strip() for line in lines[1:3]).strip() == shown
     assert max(map(len, lines)) <= 80
     assert "proven" not in "".join(lines[2:])
+
+
+@pytest.mark.parametrize(
+    ("online", "shown"),
+    [("1.0.0", "1.0.0"), ("0.9.0", "1.0.0, online 0.9.0"), (None, "1.0.0, online none")],
+)
+def test_status_names_the_version_that_is_online_where_it_is_another(
+    online: str | None, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    spend = replace(feature("spend"), version="1.0.0", online_version=online)
+    line = render(Status("shop", "now", "", (spend,), 0, None, (), (), ())).splitlines()[1]
+    assert line.split("parked")[1].split("  ")[1].strip() == shown
+
+
+def test_a_warning_of_a_process_begins_with_its_feature() -> None:
+    record = {"event": "a.parquet: dates lie ahead", "level": "warning", "feature": "spend"}
+    assert telling.worth_showing(record, "") == "spend: a.parquet: dates lie ahead"
+    failed = {"event": "cannot look", "level": "error", "error": "no disk"}
+    assert telling.worth_showing(failed, "") == "cannot look: no disk"
