@@ -69,7 +69,7 @@ def needs_of(status: Document) -> list[Need]:
 def needs_of_feature(feature: Document) -> list[Need]:
     """The needs of one feature, by its entry in the document, and of the feature that it waits for."""
     needs, upstream = list(_needs(feature)), feature.get("upstream")
-    if upstream:
+    if upstream and feature["state"] != "waiting":  # one that waits for its first version says so
         needs.append(Need(feature["feature"], "gets nothing new", sentence(upstream)))
     return needs
 

@@ -15,6 +15,7 @@ from mlforge.registry.graph import FEATURE, SERVICE, SOURCE, Graph, Node
 from mlforge.serve.live import Happening
 from mlforge.serve.page.distribution import HEIGHT, WIDTH, distribution
 from mlforge.serve.page.happenings import lines
+from mlforge.serve.page.home import mark
 from mlforge.serve.page.lineage_picture import BOX_WIDTH, picture
 from mlforge.serve.page.needs import needs_of, needs_of_feature
 from mlforge.serve.page.words import NONE, ago, brief, duration, listed, number, of, sentence, size
@@ -183,6 +184,14 @@ def test_a_feature_tells_of_the_one_that_it_waits_for_on_its_own_page_alone() ->
     assert (need.feature, need.title, need.deeds) == ("spend", "gets nothing new", ())
     assert need.sentence == "Spend is parked: no luck; 1.0.0 of it is what is read."
     assert needs_of({"warnings": [], "features": [waits]}) == needs_of_feature(CALM) == []
+    assert needs_of_feature(waits | {"state": "waiting"}) == []
+
+
+def test_a_state_counts_the_files_that_were_left_out() -> None:
+    torn = CALM | {"state": "quarantined", "quarantine": {"a.parquet": "is torn"}}
+    assert mark(torn).word == "a file left out"
+    two = torn | {"quarantine": {"a.parquet": "is torn", "b.parquet": "is torn"}}
+    assert mark(two).word == "files left out"
 
 
 def test_files_that_are_left_out_together_are_one_need_with_a_deed_for_each() -> None:
