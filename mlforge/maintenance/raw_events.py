@@ -87,6 +87,11 @@ class RawReader:
         return NullColumns(self.store.file_states(self.feature.name))
 
     @cached_property
+    def _rows_of(self) -> dict[str, int]:
+        """The number of events of each partial, by its hash: one without any may lack the columns of keys."""
+        return {partial.hash: partial.rows for partial in self.manifest.partials}
+
+    @cached_property
     def _paths(self) -> dict[str, list[str]]:
         """The paths where each content was last seen, by its hash."""
         paths: dict[str, list[str]] = defaultdict(list)
@@ -107,7 +112,7 @@ class RawReader:
 
     def _entities_of(self, file: RawFile, sample: Sample) -> set[Entity]:
         """Sampled entities of a file that is gone, as its stored events name them."""
-        if file.partial is None:
+        if file.partial is None or not self._rows_of.get(file.partial):
             return set()
         if not sample.keys:
             return {()}

@@ -294,6 +294,15 @@ def test_entities_of_a_file_whose_content_is_gone_are_not_called_proven(project:
     assert (found.entities, found.unproven, found.is_proof) == (0, 7, False)
 
 
+def test_an_empty_file_that_is_gone_leaves_nothing_unproven(project: Project) -> None:
+    """Its stored events have no keys, as it had none."""
+    gone = project.drop("f3", rows().drop("user_id"))
+    definitions = project.definitions()
+    definitions.build()
+    gone.unlink()
+    assert definitions.audit("spend", ALL).unproven == 0
+
+
 def test_a_renamed_file_is_found_by_its_content(project: Project) -> None:
     definitions = project.definitions()
     definitions.build()
