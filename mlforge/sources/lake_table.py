@@ -51,7 +51,9 @@ def check_above(source: str, root: Path) -> None:
     """Raise SourceError for a folder inside a table with a log, such as a partition."""
     for folder in root.parents:
         for name in (*LOGS, METADATA):
-            if os.path.lexists(folder / name):
+            if os.path.lexists(
+                f"{folder}/{name}"
+            ):  # each refresh asks some twenty times: paths are dear
                 check_log(source, folder, name)
 
 

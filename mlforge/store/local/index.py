@@ -13,7 +13,7 @@ from mlforge.core.values import Version, to_iso
 from mlforge.errors import IntegrityError, StoreError, UnsupportedStore
 from mlforge.store.local import io
 from mlforge.store.local.lock import exclusive
-from mlforge.store.local.paths import no_link, well_formed
+from mlforge.store.local.paths import State, no_link, state_of, well_formed
 
 log = get_logger("mlforge.store")
 _FORMAT = 1
@@ -48,6 +48,7 @@ class Lines:
         """served: the versions of all features that are served, for an index that is damaged."""
         self._store, self._served = store, served
         self._later: dict[str, None] | None = None
+        self._read_as: tuple[State, dict[str, dict[str, Any]]] | None = None
 
     def update(self, manifests: Iterable[Manifest]) -> None:
         """Replace the lines of some features; an index that is damaged is made anew."""
@@ -71,9 +72,16 @@ class Lines:
         """Whether a feature's line names a version, or will at the end of the block; False where there is no line that can be read."""
         if self._later is not None and name in self._later:
             return True
-        with suppress(StoreError):
-            return bool(read(self._store).get(name, {}).get("version") == str(version))
+        with suppress(StoreError, FileNotFoundError, NotADirectoryError):
+            return bool(self._entries().get(name, {}).get("version") == str(version))
         return False
+
+    def _entries(self) -> dict[str, dict[str, Any]]:
+        """As `read`, once while the file stays as it is: each refresh of a feature asks. Raises FileNotFoundError where there is none."""
+        state = state_of(_path(self._store))
+        if self._read_as is None or self._read_as[0] != state:
+            self._read_as = state, read(self._store)
+        return self._read_as[1]
 
     @contextmanager
     def later(self, latest: Callable[[str], Manifest | None]) -> Iterator[None]:

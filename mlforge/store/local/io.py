@@ -51,6 +51,17 @@ def write_json(
         temporary.write_text(json_text(document), encoding="utf-8")
 
 
+class JsonText(str):
+    """A value's text, which documents take as it is: of a list that many documents hold."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, value: Any) -> JsonText:
+        """The text that the value has in a document."""
+        return cls(_lines(value))
+
+
 def json_text(document: Mapping[str, Any]) -> str:
     """JSON with an entry a line, and an item a line in lists: for people, `diff` and the fast encoder."""
     entries = (f"{json.dumps(key)}: {_lines(value)}" for key, value in document.items())
@@ -59,6 +70,8 @@ def json_text(document: Mapping[str, Any]) -> str:
 
 def _lines(value: Any) -> str:
     """A value on one line, but a list or mapping of several things with each on its own."""
+    if isinstance(value, JsonText):
+        return value
     if isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value):
         return "[\n " + ",\n ".join(_text(item) for item in value) + "\n]"
     if isinstance(value, dict) and any(isinstance(item, (dict, list)) for item in value.values()):

@@ -131,8 +131,8 @@ class ManifestChunks:
                 "lists of a manifest",
                 lambda: (tuple(partials), tuple(sources), manifest.events),
                 lambda: {
-                    "partials": [*map(partial_json, partials)],
-                    "sources": [*map(source_to_json, sources)],
+                    "partials": io.JsonText.of([*map(partial_json, partials)]),
+                    "sources": io.JsonText.of([*map(source_to_json, sources)]),
                 },
             )
             return _Written(partials, sources, manifest.events, lists)

@@ -46,6 +46,7 @@ class PartialStore:
 
     def __init__(self, folder: Path, packing: Packing) -> None:
         self.folder, self.packing = folder, packing
+        self._folders = folder / "_partials", folder / "_packs"
         self.live = LivePacks(folder / "_packs")
         self._files = LooseFiles(folder / "_partials")
         self._plans = ReadingPlans()
@@ -57,7 +58,7 @@ class PartialStore:
 
     def refuse_links(self) -> None:
         """Raise StoreError if its folders are not here but elsewhere."""
-        for folder in (self.folder / "_partials", self.folder / "_packs"):
+        for folder in self._folders:
             no_link(folder)
 
     @property
@@ -100,7 +101,10 @@ class PartialStore:
         """Scan tasks that together read these partials; a pack that is read whole is planned from its footer."""
         tasks = self._planned(partials, self._look())
         known = {**self.behind.kept, **(self._memory or {})}
-        return [replace(task, kept=known.get(task.file)) for task in tasks] if known else tasks
+        if not known:
+            return tasks
+        held = ((task, known.get(task.file)) for task in tasks)
+        return [task if kept is None else replace(task, kept=kept) for task, kept in held]
 
     def keep(self, manifest: Manifest, since: int | None, others: Iterable[Resident] = ()) -> None:
         """Have a version's events from an instant on in memory, and nothing else; nothing at all for None.

@@ -27,13 +27,15 @@ class RenamesFile:
     """The document of a store's folder, read once while the file stays as it is."""
 
     def __init__(self, store: Path) -> None:
-        self._store = store
+        self._store, self._folder = store, store / "_metadata"
+        self._path = self._folder / "renamed.json"
         self._read_as: tuple[State, RenamesNote] | None = None
 
     @property
     def path(self) -> Path:
         """Where it lies."""
-        return no_link(self._store / "_metadata") / "renamed.json"
+        no_link(self._folder)
+        return self._path
 
     def read(self) -> Renames:
         """The renames that count by now."""

@@ -81,7 +81,7 @@ class Documents:
         return self._read(BOOKS, books)
 
     def _read(self, name: str, read: Callable[[Path], T]) -> T:
-        path = self._folder / name
+        path = f"{self._folder}/{name}"
         state = _state_or_none(path)
         known = self._known.get(name)
         if known is not None and known[0] == state:
@@ -144,7 +144,7 @@ def _others(before: FileStateMap, now: FileStateMap) -> list[str]:
     return [*others, *sorted(before.keys() - now.keys())]
 
 
-def _state_or_none(path: Path) -> State | None:
+def _state_or_none(path: Path | str) -> State | None:
     """The state of a file, None where there is none."""
     with suppress(FileNotFoundError, NotADirectoryError):
         return state_of(path)

@@ -22,7 +22,6 @@ from mlforge.store.local.paths import DATA
 from mlforge.store.records import Books
 from mlforge.store.transaction import Piece, Pointer, Snapshot, StoredPiece, Transaction
 
-_FRESH = ".fresh"
 _ROW_GROUP = 32_768
 _FEW_ROWS, _QUICKLY = 250_000, 1
 """Smaller parts are written anew by later drops: they are packed less tightly, in a third of the time.
@@ -50,16 +49,13 @@ class LocalTransaction(Transaction):
     def write_table(
         self, pieces: Iterable[Piece], before: Sequence[Part] = (), after: Sequence[Part] = ()
     ) -> tuple[Part, ...]:
-        """Write fresh parts first; then each part gets its final name, as a link."""
+        """Write fresh parts under hidden names; then each part gets its final name, shared ones as a link."""
         with io.storage_errors(self.staged):
-            fresh = self.staged / _FRESH
-            fresh.mkdir()
-            files = ((piece, fresh / f"{number}.parquet") for number, piece in enumerate(pieces))
+            files = ((piece, self._hidden(number)) for number, piece in enumerate(pieces))
             # While a part is written, the next one is evaluated.
             written = [*each_ahead(lambda file: write_part(*file), files, ahead=1)]
             reach("parts.written")
             self._parts = self._place([*self._shared(before), *written, *self._shared(after)])
-            shutil.rmtree(fresh)
             reach("parts.placed")
         return self._parts
 
@@ -70,14 +66,11 @@ class LocalTransaction(Transaction):
     def take_files(self, files: Sequence[str], parts: Sequence[Part]) -> tuple[Part, ...]:
         """Copy them."""
         with io.storage_errors(self.staged):
-            fresh = self.staged / _FRESH
-            fresh.mkdir()
-            copies = [fresh / f"{number}.parquet" for number in range(len(files))]
+            copies = [self._hidden(number) for number in range(len(files))]
             for file, copied in zip(files, copies, strict=True):
                 shutil.copyfile(file, copied)
             check_bytes(copies, parts)
             self._parts = self._place(list(zip(parts, copies, strict=True)))
-            shutil.rmtree(fresh)
         return self._parts
 
     def scan_served(self, parts: Sequence[Part]) -> pl.LazyFrame:
@@ -102,15 +95,20 @@ class LocalTransaction(Transaction):
         assert self.served is not None, "only a served version has parts to share"
         return [(part, self.served / part.file) for part in parts]
 
+    def _hidden(self, number: int) -> Path:
+        """The path of a fresh part until it has its name."""
+        return self.staged / f".{number}.parquet"
+
     def _place(self, part_files: Sequence[_PartFile]) -> tuple[Part, ...]:
-        """Link parts under their final names: `data.parquet`, or files in a folder of that name, by time."""
+        """Have parts under their final names: `data.parquet`, or files in a folder of that name, by time."""
         single = len(part_files) == 1
         if not single:
             (self.staged / DATA).mkdir()
         parts = []
         for index, (part, path) in enumerate(part_files):
             name = DATA if single else part_name(index, part.hash)
-            io.link_or_copy(path, self.staged / name)
+            put = Path.rename if path.parent == self.staged else io.link_or_copy
+            put(path, self.staged / name)
             parts.append(replace(part, file=name))
         return tuple(parts)
 
