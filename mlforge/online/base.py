@@ -127,13 +127,17 @@ class OnlineStore(OnlineReads):
         return once(
             "encoded rows",
             lambda: (ByIdentity(self), tuple(keys)),
-            lambda: [*self._encoded(frame, keys)],
+            lambda: [*map(self._ready, self._encoded(frame, keys))],
             frame,
         )
 
     def _encoded(self, frame: pl.DataFrame, keys: Sequence[str]) -> Iterator[Rows]:
         """The rows of a frame in chunks, as `_put` takes them; by default as JSON texts."""
         return encoded(frame, keys)
+
+    def _ready(self, rows: Rows) -> Rows:
+        """Encoded rows with what can be made of them before they are sent; by default as they are."""
+        return rows
 
     def remove(self, feature: str, target: Target, frame: pl.DataFrame, keys: Sequence[str]) -> int:
         """Delete the rows of the entities in the frame; returns how many there were."""

@@ -25,7 +25,7 @@ _TEXT_BYTES = 170
 class Rows:
     """Encoded rows: the hashes of their entities, and their JSON texts in the same order, where they matter.
 
-    sent: the texts as a server takes them, where a layout has made them beforehand.
+    sent: each row as a server takes it, where a layout has made that beforehand.
     """
 
     hashes: Sequence[str]

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
+
+import polars as pl
 
 from mlforge.core import clock
 from mlforge.core.aggregations import empty_value
@@ -277,7 +279,7 @@ class _Push:
         gone = affected.entities
         for batch in self._batches(affected, books):
             written += self.online.put(name, target, batch.rows, keys, encoded=batch.encoded)
-            gone = gone.join(batch.rows, on=list(self.manifest.spec.entity), how="anti")
+            gone = _without(gone, batch.rows, self.manifest.spec.entity)
             had += batch.had
         reach("push.put")
         if not gone.is_empty():
@@ -350,6 +352,17 @@ class _Push:
     def events(self) -> Events:
         """The version's events."""
         return events_of(self.store, self.manifest)
+
+
+def _without(entities: pl.DataFrame, rows: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
+    """The entities that have none of some rows."""
+    present = rows[list(keys)]
+    return once(
+        "gone",
+        lambda: tuple(keys),
+        lambda: entities.join(present, on=list(keys), how="anti"),
+        *(entities, present),
+    )
 
 
 def _run(evidence: Evidence | None) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -31,9 +32,12 @@ class JsonLayout(RowLayout):
     digest_bytes, raw = 32, False
 
     def encoded(self, frame: pl.DataFrame, keys: Sequence[str]) -> Iterator[Rows]:
-        """The frame in chunks of JSON texts, and these as `put` sends them."""
-        chunks = encoded(frame, keys)
-        return (Rows(rows.hashes, rows.texts, sent=resp.each(rows.texts)) for rows in chunks)
+        """The frame in chunks of JSON texts."""
+        return encoded(frame, keys)
+
+    def ready(self, rows: Rows) -> Rows:
+        """The rows, and these as `put` sends them."""
+        return replace(rows, sent=watched_puts.sent(rows))
 
     def put(self, server: Server, write: Write, chunks: Iterable[Rows]) -> int:
         """Write the rows, some chunks at once; returns their number."""
@@ -125,7 +129,7 @@ def call(script: str, write: Write, rows: Rows) -> bytes:
     """The call of a script for rows, whose keys begin with that of the books."""
     keys = resp.prefixed(f"{write.key}:", rows.hashes)
     arguments = resp.strings([write.fence, write.life])
-    texts = resp.encoded("".join(rows.sent or resp.each(rows.texts)))
+    texts = resp.strings(rows.texts)
     packed = b"".join([keys, arguments, texts])
     count = len(rows.hashes) + 2 + len(rows.texts)
     return resp.command("EVAL", script, str(len(rows.hashes) + 1), write.key, more=(count, packed))

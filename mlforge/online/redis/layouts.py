@@ -47,6 +47,10 @@ class RowLayout(ABC):
     def encoded(self, frame: pl.DataFrame, keys: Sequence[str]) -> Iterator[Rows]:
         """The frame in chunks, encoded as they are asked for."""
 
+    def ready(self, rows: Rows) -> Rows:
+        """Encoded rows with what else `put` would make of them, where that is known before they are sent."""
+        return rows
+
     @abstractmethod
     def put(self, server: Server, write: Write, chunks: Iterable[Rows]) -> int:
         """Write the rows, each chunk at once; returns their number."""

@@ -36,12 +36,6 @@ def prefixed(head: str, tails: Sequence[str]) -> bytes:
     return (start + f"\r\n{start}".join(tails) + "\r\n").encode()
 
 
-def each_prefixed(head: str, tails: Sequence[str]) -> list[str]:
-    """As `prefixed`, one by one and before they are encoded."""
-    start = f"${len(head) + len(tails[0])}\r\n{head}" if tails else ""
-    return [f"{start}{tail}\r\n" for tail in tails]
-
-
 def blobs(parts: Sequence[bytes]) -> bytes:
     """As `strings`, of bytes."""
     return b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in parts])

@@ -286,6 +286,9 @@ class RedisStore(OnlineStore):
     def _encoded(self, frame: pl.DataFrame, keys: Sequence[str]) -> Iterator[Rows]:
         return self._rows.encoded(frame, keys)
 
+    def _ready(self, rows: Rows) -> Rows:
+        return self._rows.ready(rows)
+
     def _put(self, feature: str, target: Target | None, chunks: Iterable[Rows]) -> int:
         with self._fenced(feature, target):
             return self._rows.put(self._server, self._write(feature, target), chunks)

@@ -96,22 +96,21 @@ def _life(look: Sequence[Any], write: Write) -> list[bytes]:
     return [resp.command("PEXPIRE", write.key, str(half))] if is_due else []
 
 
-def _rows(write: Write, block: Iterable[Rows]) -> bytes:
+def _rows(write: Write, block: Sequence[Rows]) -> bytes:
     """The command that writes rows: MSETEX came with Redis 8.4 and Valkey 9.1."""
-    pairs = [
-        pair
-        for rows in block
-        for pair in zip(
-            resp.each_prefixed(f"{write.key}:", rows.hashes),
-            rows.sent or resp.each(rows.texts),
-            strict=True,
-        )
-    ]
-    packed = resp.encoded("".join(chain.from_iterable(pairs)))
+    tails = [tail for rows in block for tail in rows.sent or sent(rows)]
+    head = f"${len(write.key) + 1 + len(block[0].hashes[0])}\r\n{write.key}:"
+    packed = resp.encoded(head + head.join(tails))
     if not write.life:
-        return resp.command("MSET", more=(2 * len(pairs), packed))
-    count, ends = str(len(pairs)), resp.strings(["EX", write.life])
-    return resp.command("MSETEX", count, more=(2 * len(pairs) + 2, packed + ends))
+        return resp.command("MSET", more=(2 * len(tails), packed))
+    count, ends = str(len(tails)), resp.strings(["EX", write.life])
+    return resp.command("MSETEX", count, more=(2 * len(tails) + 2, packed + ends))
+
+
+def sent(rows: Rows) -> list[str]:
+    """Each row as it is sent behind the key of the books, of which its own key begins with: a hash, and the row's text."""
+    texts = resp.each(rows.texts)
+    return [f"{hash}\r\n{text}" for hash, text in zip(rows.hashes, texts, strict=True)]
 
 
 def _are_done(answers: Sequence[Any]) -> bool:
