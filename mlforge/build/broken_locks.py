@@ -70,8 +70,12 @@ def lock_hold(
 
 def means_the_same(latest: Manifest, candidate: Manifest) -> bool:
     """Whether two versions have the same columns, of the same types and meaning."""
+    if latest.columns != candidate.columns:
+        return False
+    if (latest.spec, latest.code_hash) == (candidate.spec, candidate.code_hash):
+        return True
     old, new = (meaning_text(m.spec, m.code_hash) for m in (latest, candidate))
-    return old == new and latest.columns == candidate.columns
+    return old == new
 
 
 def broken_locks(

@@ -333,11 +333,15 @@ class Definitions:
         others = tuple(other.spec for other in self.features.values())
         engine_ = engine_of(self, name, engine)
         ahead = PushAhead(self.online_store if is_pushed else None, engine_)
-        options = replace(options, keeper=self.keeper, others=others, gathered=ahead.taker)
-        if self.loaded_from is not None:
-            options = replace(options, apart=command(*self.loaded_from, name))
-        if options.publish and options.distribution is None:
-            options = replace(options, distribution=distribution_of(self))
+        options = replace(
+            options,
+            keeper=self.keeper,
+            others=others,
+            gathered=ahead.taker,
+            apart=command(*self.loaded_from, name) if self.loaded_from else options.apart,
+            distribution=options.distribution
+            or (distribution_of(self) if options.publish else None),
+        )
         with feature.code.looked_at() if options.attended else nullcontext():
             result = refresh(feature, source, store, engine_, options, reading)
         warnings = feature.code.warnings() if options.attended else ()

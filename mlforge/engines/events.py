@@ -180,9 +180,11 @@ def cache_tiles(
 
     ahead: some that are built already. Call with the feature's lock held. Raises StoreError where they cannot be written.
     """
-    spec, times, events = manifest.spec, None, events_of(store, manifest)
-    write_totals(events, store, manifest.reached(clock.now()), overdue=True)
-    write_index(events, store, overdue=True)
+    spec, times = manifest.spec, None
+    if any(window.is_endless for window in spec.windows):
+        events = events_of(store, manifest)
+        write_totals(events, store, manifest.reached(clock.now()), overdue=True)
+        write_index(events, store, overdue=True)
     if spec.interval is None or (diff is not None and diff.times is None):
         return
     if diff is not None and diff.times is not None:

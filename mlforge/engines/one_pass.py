@@ -35,19 +35,23 @@ def rows_and_online(
     if _are_rounded(engine, events):
         return None
     (alive, had), as_of = gathered.active_entities(), gathered.views[0].as_of
-    spec, online = events.spec.plain, alive.with_columns(polars_schema.instant(as_of).alias(POINT))
+    spec = events.spec.plain
+
+    def online() -> pl.DataFrame:
+        return alive.with_columns(polars_schema.instant(as_of).alias(POINT))
+
     try:
         rows, values = once(
             "rows and online",
             lambda: (type(engine), events.content, spec.evaluated, as_of),
-            lambda: _evaluated(engine, replace(events, spec=spec), own, online),
+            lambda: _evaluated(engine, replace(events, spec=spec), own, online()),
             *(own.frame, alive),
         )
     except DataError:
         return None
     if events.spec.derived:
         plain = values[[column.name for column in spec.values(events.schema)]]
-        values = alive.hstack(evaluation.with_derived(events, online, plain, of_t=False))
+        values = alive.hstack(evaluation.with_derived(events, online(), plain, of_t=False))
     return rows, replace(gathered, online=OnlineRows(engine.name, values, had))
 
 
