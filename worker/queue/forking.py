@@ -37,7 +37,7 @@ OVERDUE_S = 5
 """Time that a job that ran into its timeout has left to say so, before its process is killed."""
 _LATE = "MLFORGE_LOAD_LATE"
 _PREFORKED = 1
-JOBS_A_PROCESS = 200
+JOBS_A_PROCESS = 1_000
 """After so many jobs a process is replaced, whatever it may have gathered."""
 _SOUND = ("refreshed", "unchanged", "held", "nothing to do", "task done")
 """Outcomes of a job after which its process may serve another."""

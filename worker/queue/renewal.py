@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -20,24 +21,31 @@ from worker.supervision import survived
 log = get_logger(__name__)
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)
 class _Held:
+    """A lease in hand, and when it is to be renewed, by the monotonic clock."""
+
     work_queue: WorkQueue
     lease: Lease
+    due_s: float
 
 
 @dataclass
 class Renewer:
-    """A thread that renews the lease in hand, started with the first one."""
+    """A thread that renews the lease in hand, started with the first one.
+
+    Leases that come and go before one is due do not wake it: each time it would take its turn amid the work.
+    """
 
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _held: _Held | None = None
     _thread: threading.Thread | None = None
+    _is_resting: bool = False
 
     @contextmanager
     def renewing(self, work_queue: WorkQueue, lease: Lease) -> Iterator[None]:
         """Renew the lease for as long as the block runs."""
-        self._hold(_Held(work_queue, lease))
+        self._hold(_Held(work_queue, lease, time.monotonic() + RENEW_S))
         try:
             yield
         finally:
@@ -49,16 +57,23 @@ class Renewer:
             if held is not None and self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
                 self._thread.start()
-            self._changed.notify()
+            elif held is not None and self._is_resting:
+                self._changed.notify()
 
     def _run(self) -> None:
         while True:
-            with self._changed:
-                held = self._held
-                self._changed.wait(None if held is None else RENEW_S)
-                is_due = held is not None and held is self._held
-            if held is not None and is_due:
-                self._renew(held)
+            self._renew(self._next_due())
+
+    def _next_due(self) -> _Held:
+        """The lease in hand, once it is due."""
+        with self._changed:
+            while True:
+                held, now = self._held, time.monotonic()
+                if held is not None and held.due_s <= now:
+                    held.due_s = now + RENEW_S
+                    return held
+                self._is_resting = held is None
+                self._changed.wait(None if held is None else held.due_s - now)
 
     def _renew(self, held: _Held) -> None:
         feature, job = held.lease.feature, held.lease.job

@@ -25,6 +25,14 @@ end
 return refused
 """
 
+# ARGV: the names of counters, each with what it rises by; fractions alone have a point.
+_RISE = """
+for n = 1, #ARGV, 2 do
+  local rise = string.find(ARGV[n + 1], '.', 1, true) and 'HINCRBYFLOAT' or 'HINCRBY'
+  redis.call(rise, KEYS[1], ARGV[n], ARGV[n + 1])
+end
+"""
+
 
 class Counts:
     """Counters of one project by feature, named as the metrics are."""
@@ -33,6 +41,7 @@ class Counts:
         self._redis = redis
         self._prefix = f"mlforge-work:{scope}:counts"
         self._add_drops = redis.register_script(_ADD_DROPS)
+        self._rise = redis.register_script(_RISE)
 
     def add(
         self,
@@ -43,22 +52,15 @@ class Counts:
     ) -> None:
         """Raise counters; `fresh_s` is one drop's time from close to readable, `steps_ms` what its steps took."""
         key = self._key(feature)
-        pipeline = self._redis.pipeline(transaction=False)
-
-        def add() -> None:
-            for name, amount in amounts.items():
-                if amount:
-                    pipeline.hincrby(key, name, amount)
-            if fresh_s is not None:
-                pipeline.hincrby(key, f"bucket_{bisect_left(BUCKETS_S, fresh_s)}", 1)
-                pipeline.hincrbyfloat(key, "freshness_sum", fresh_s)
-            for step, milliseconds in steps_ms.items():
-                pipeline.hincrbyfloat(key, f"step_{step}", milliseconds / 1000)
-            if steps_ms:
-                pipeline.hincrby(key, "steps", 1)
-            pipeline.execute()
-
-        add_or_begin_anew(self._redis, key, add)
+        rises = {name: str(amount) for name, amount in amounts.items() if amount}
+        if fresh_s is not None:
+            rises[f"bucket_{bisect_left(BUCKETS_S, fresh_s)}"] = "1"
+            rises["freshness_sum"] = f"{fresh_s:.6f}"
+        rises |= {f"step_{step}": f"{ms / 1000:.6f}" for step, ms in steps_ms.items()}
+        if steps_ms:
+            rises["steps"] = "1"
+        told = [text for rise in rises.items() for text in rise]
+        add_or_begin_anew(self._redis, key, lambda: self._rise([key], told))
 
     def add_drops(self, requests: Mapping[str, PendingRequest]) -> None:
         """Count a drop of each feature whose request is about files, in one trip."""
