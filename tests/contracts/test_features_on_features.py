@@ -34,7 +34,7 @@ def per_week(df: Any) -> Any:
     return df.with_columns(pl.col("at").dt.truncate("1w").alias("at"))
 
 
-@pytest.fixture(params=["polars", "duckdb"])
+@pytest.fixture(params=["polars", pytest.param("duckdb", marks=pytest.mark.slow)])
 def project(request: pytest.FixtureRequest, tmp_path: Path) -> Project:
     project = Project(tmp_path, request.param)
     project.drop("a", rows((1, 0, 1.0), (2, 1.5, 5.0), (1, 3, 2.0)))
