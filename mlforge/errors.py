@@ -48,9 +48,11 @@ def with_owner(owner: str, text: str) -> str:
 
 
 def without_owners(text: str, *owners: str) -> str:
-    """The text behind the owners that it begins with, each written `owner: `, in whatever order."""
+    """The text behind the owners that it begins with, each written `owner: `, in whatever order, and without `on owner` further on."""
     while owner := next((owner for owner in owners if text.startswith(f"{owner}: ")), None):
         text = text.removeprefix(f"{owner}: ")
+    for owner in owners:
+        text = text.replace(f" failed on {owner}: ", " failed: ", 1)
     return text
 
 

@@ -34,6 +34,8 @@ _STYLES = {
 }
 
 _FRESHNESS = "ms p50/99"
+_TOLD = 3
+"""How many files are named of those that one reason concerns."""
 
 
 def render(status: Status) -> str:
@@ -114,15 +116,19 @@ def _notes(feature: FeatureStatus) -> Iterator[str]:
 
 
 def _files(status: Status) -> Iterator[str]:
-    """A line for each file that is set aside or ignored, with all features that this concerns."""
+    """A line for the files that are set aside or ignored for one reason, with all features that this concerns."""
     features: dict[tuple[str, str, str], list[str]] = {}
     for feature in status.features:
         for kind, files in (("quarantined", feature.quarantine), ("ignored", feature.ignored)):
             for path, reason in files.items():
                 group = (kind, path, without_owners(reason, feature.feature, path))
                 features.setdefault(group, []).append(feature.feature)
+    paths: dict[tuple[str, str, str], list[str]] = {}
     for (kind, path, reason), names in features.items():
-        yield f"{', '.join(names)}: {kind} {path}: {reason}"
+        paths.setdefault((", ".join(names), kind, reason), []).append(path)
+    for (concerned, kind, reason), several in paths.items():
+        more = f" and {len(several) - _TOLD:,} more" if len(several) > _TOLD else ""
+        yield f"{concerned}: {kind} {', '.join(several[:_TOLD])}{more}: {reason}"
 
 
 def _ago(iso: str) -> str:

@@ -214,3 +214,15 @@ def test_a_warning_of_a_process_begins_with_its_feature() -> None:
     assert telling.worth_showing(record, "") == "spend: a.parquet: dates lie ahead"
     failed = {"event": "cannot look", "level": "error", "error": "no disk"}
     assert telling.worth_showing(failed, "") == "cannot look: no disk"
+
+
+def test_files_that_are_set_aside_for_one_reason_are_one_line() -> None:
+    many = {f"{n}.parquet": f"spend: its function failed on {n}.parquet: no luck" for n in range(5)}
+    spend = replace(feature("spend"), quarantine=many, ignored={})
+    [line] = [
+        line
+        for line in render(Status("shop", "now", "", (spend,), 0, None, (), (), ())).splitlines()
+        if "quarantined" in line
+    ]
+    told = "0.parquet, 1.parquet, 2.parquet and 2 more"
+    assert line == f"spend: quarantined {told}: its function failed: no luck"
