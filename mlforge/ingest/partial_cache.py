@@ -9,10 +9,12 @@ from functools import cached_property
 
 import polars as pl
 
+from mlforge.core.aggregations import aggregation
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.forgotten import is_rewritten, origin
 from mlforge.core.manifest import Manifest, Partial
 from mlforge.core.nested import nested
+from mlforge.core.schema import Column
 from mlforge.core.side_by_side import Behind
 from mlforge.features.feature import Feature
 from mlforge.ingest import partials
@@ -167,7 +169,7 @@ class PartialCache:
         has_rows = partial.rows or partial.dropped  # else its file is never bad
         absent = needed - present if has_rows else set[str]()
         lacking = ((untyped & needed) | absent) - {*spec.identity}
-        refused = {c.name for c in partial.schema if c.listed and c.name in needs.in_order}
+        refused = {column.name for column in partial.schema if needs.refuse(column)}
         marked = [f"-{name}" for name in sorted(extra)] + [f"<{name}" for name in sorted(refused)]
         return [*sorted(lacking), *marked]
 
@@ -201,19 +203,36 @@ class PartialCache:
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """The columns that a feature needs, None for all of them, as without metrics; and those of which it takes the least or the greatest value."""
+    """The columns that a feature needs, None for all of them, as without metrics; the aggregations of each, and those that say which events count.
+
+    aggregations: pairs of a column and the name of an aggregation; none of keys, which events have in any case.
+    """
 
     columns: frozenset[str] | None
-    in_order: frozenset[str]
+    aggregations: frozenset[tuple[str, str]]
+    conditions: frozenset[str]
 
     @classmethod
     def of(cls, spec: FeatureSpec) -> Needs:
         """The needs of a feature."""
-        in_order = (each.column for each in spec.columns if each.aggregation in ("min", "max"))
-        return cls(frozenset(spec.needed()) if spec.columns else None, frozenset(in_order))
+        asked = ((m.column, m.aggregation) for m in spec.columns if m.column not in spec.keys)
+        columns = frozenset(spec.needed()) if spec.columns else None
+        return cls(columns, frozenset(asked), frozenset(spec.conditions))
 
     def are_of(self, others: Needs) -> bool:
         """Whether they are among others."""
         mine, theirs = self.columns, others.columns
         are_known = theirs is None or (mine is not None and mine <= theirs)
-        return are_known and self.in_order <= others.in_order
+        are_asked = self.aggregations <= others.aggregations
+        return are_known and are_asked and self.conditions <= others.conditions
+
+    def refuse(self, column: Column) -> bool:
+        """Whether a file whose events have such a column is set aside, as an aggregation of it is not possible, or it is no condition."""
+        if column.dtype == "Null":
+            return False
+        if column.name in self.conditions and column.dtype != "Boolean":
+            return True
+        names = [name for of, name in self.aggregations if of == column.name]
+        if column.listed and not {"min", "max"}.isdisjoint(names):
+            return True
+        return any(aggregation(name).kind.dtype(column.dtype) is None for name in names)

@@ -740,6 +740,25 @@ def test_the_greatest_member_of_a_list_is_refused_also_where_events_are_stored(
     assert project.build(counted).quarantined == ()
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (Rolling("2d", {"amount": "sum"}), Rolling("2d", {"amount": "sum"}, where="note")),
+        (Rolling("2d", {"note": "count"}), Rolling("2d", {"note": "mean"})),
+    ],
+)
+def test_files_of_a_dtype_that_later_metrics_do_not_take_are_set_aside_as_by_a_rebuild(
+    before: Rolling, after: Rolling, project: Project
+) -> None:
+    for number, note in enumerate(["x", "y", True]):
+        project.drop(str(number), rows((number, 0, 1.0)).with_columns(note=pl.lit(note)))
+    project.build(project.define(as_they_are, metrics=[before]))
+    feature = project.define(as_they_are, metrics=[after])
+    for full in (False, True):
+        project.build(feature, full=full)
+        assert (users(project), len(quarantined(project))) == ([2], 2)
+
+
 @pytest.mark.parametrize("incremental", [True, False])
 def test_of_files_that_each_have_their_way_in_one_column_some_count(
     incremental: bool, tmp_path: Path
