@@ -55,7 +55,7 @@ class PushContract(OnlineFixtures):
         )
         assert store.read("spend", {"user_id": 2}) == {"amount__sum__7d": 1.5, "n": 1}
         for look in (store.read, store.exists):
-            with pytest.raises(RetrievalError, match="no 'user_id' and 'user' not a key"):
+            with pytest.raises(RetrievalError, match="'user_id' is missing, 'user' is no key"):
                 look("spend", {"user": 2})
         assert store.features() == ["spend"]
 

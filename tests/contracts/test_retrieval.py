@@ -724,7 +724,7 @@ def test_features_of_different_keys_are_asked_together(
         for answer in answers
     ]
     assert found == [[1.0, 7.0, 1.0], [3.0, 7.0, None], [None, 5.0, None]]
-    with pytest.raises(RetrievalError, match="no 'shop'"):
+    with pytest.raises(RetrievalError, match="'shop' is missing"):
         get_online_features(["shop", "spend"], [{"user_id": 1}], online)
 
 
