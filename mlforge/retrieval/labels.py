@@ -27,6 +27,7 @@ from mlforge.retrieval.references import Reference, parse_references
 from mlforge.retrieval.spine import spine_points
 from mlforge.store import Store
 
+_ROW = "__row"  # no label's name
 _WORKS = 'write labels={"spend_ahead": ahead(user_spend, "amount", "sum", "30d")}'
 
 
@@ -155,8 +156,7 @@ class LabelUse:
         ends = pl.col(POINT) + pl.duration(microseconds=self.label.horizon.us)
         moved = points.filter(is_over).with_columns(ends)
         values = evaluation.values_at(engine, events_of(store, self.manifest), moved)
-        rows = pl.DataFrame([is_over.arg_true().alias("row")]).hstack(
-            [values[self.label.metric.name].alias(self.name)]
-        )
-        numbers = pl.DataFrame({"row": pl.int_range(points.height, dtype=pl.UInt32, eager=True)})
-        return numbers.join(rows, on="row", how="left", maintain_order="left")[self.name]
+        label = values[self.label.metric.name].alias(self.name)
+        rows = pl.DataFrame([is_over.arg_true().alias(_ROW), label])
+        numbers = pl.DataFrame({_ROW: pl.int_range(points.height, dtype=pl.UInt32, eager=True)})
+        return numbers.join(rows, on=_ROW, how="left", maintain_order="left")[self.name]

@@ -174,6 +174,12 @@ def test_a_set_with_labels_says_what_they_are_and_how_many_are_not_known_yet(
     ]
 
 
+def test_a_label_may_have_any_name(project: Project) -> None:
+    labels = {name: ahead("spend", "amount", "count", "3d") for name in ("row", "other")}
+    answer = get_training_data(spine(5), ["spend"], project.store, labels=labels)
+    assert answer["row"].equals(answer["other"])
+
+
 def test_a_label_of_a_feature_that_is_not_asked_for_keeps_its_version(
     project: Project, tmp_path: Path
 ) -> None:

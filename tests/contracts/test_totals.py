@@ -96,6 +96,25 @@ def drops(project: Project) -> Iterator[str]:
     yield "the history amended"
 
 
+@pytest.mark.parametrize("key", ["value", "until"])
+def test_a_key_may_be_called_as_what_totals_hold_was(key: str, tmp_path: Path) -> None:
+    def keyed(df: pl.DataFrame) -> pl.DataFrame:
+        return df.select(pl.col("user_id").alias(key), "at", "amount")
+
+    project = Project(tmp_path)
+    spend = project.define(keyed, keys=[key], metrics=[Rolling("all", {"amount": NAMES})])
+    project.drop("a", some(0, 8))
+    project.build(spend)
+    tidy(project.store, "spend")
+    project.drop("b", rows((1, 8.1, 3.0), (3, 8.2, 1.0)))
+    project.build(spend)
+    assert totals.Totals.find(
+        events_of(project.store, project.store.resolve("spend")), project.store
+    )
+    fresh = project.rebuilt(tmp_path / "fresh", spend)
+    assert_near(project.store.read("spend"), fresh.read("spend"), key)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("shape", "engine"), TRIED)
 def test_any_sequence_of_drops_gives_the_rows_of_a_rebuild(

@@ -30,7 +30,9 @@ REACH = "__reach"
 """For how many newer events of an entity its held values suffice: null for any number, -1 for none."""
 WEIGHT = "__weight"
 Frame = TypeVar("Frame", pl.DataFrame, pl.LazyFrame)
-_VALUE, _UNTIL, _MANY, _ENTITY = "value", "until", "__many", "__entity_row"
+_VALUE, _UNTIL, _MANY, _ENTITY = "__value", "__until", "__many", "__entity_row"
+FIELDS = (_VALUE, _UNTIL, WEIGHT)
+"""The fields of what is held, beside keys of any name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -359,5 +359,6 @@ def _kind(spec: FeatureSpec, events: EventScan) -> str:
     keys = [(key, dtypes[key]) for key in spec.keys]
     values = [[part.column, part.kind, part.numbers] for part in held_parts(spec.columns)]
     # Totals that hold no values are known by what they were before any did.
-    document = json.dumps([_FORMAT, keys, spec.timestamp, columns, *([values] if values else [])])
+    of_values = [values, held.FIELDS] if values else []
+    document = json.dumps([_FORMAT, keys, spec.timestamp, columns, *of_values])
     return hashlib.sha256(document.encode()).hexdigest()[:20]
