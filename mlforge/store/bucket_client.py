@@ -12,9 +12,8 @@ __all__ = ["ConditionFailed", "Objects", "each", "objects_at"]
 
 def objects_at(url: str, store: Store | None = None) -> Objects:
     """The objects below an address, reached as those of a store in the same cloud are. Nothing is asked."""
-    from mlforge.store.objects.store import (
-        ObjectStore,
-    )  # two dozen modules, of no use beside a folder
+    # Two dozen modules, of no use beside a folder.
+    from mlforge.store.objects.store import ObjectStore
 
     if isinstance(store, ObjectStore) and scheme_of(store.url) == scheme_of(url):
         return store.objects_at(url)
