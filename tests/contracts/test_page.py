@@ -211,12 +211,22 @@ def test_the_call_that_a_service_shows_names_the_path_that_the_server_is_mounted
     assert call in asyncio.run(ask())
 
 
-def test_a_service_shows_its_defaults_and_those_of_its_features(
+def test_a_service_shows_defaults_and_what_reaches_the_columns_that_it_derives(
     project: Project, online: RedisStore
 ) -> None:
     own = {"amount__count__7d": 41, "amount__sum__7d": 1.5}
     spend = project.define(name="spend", defaults=own)
-    checkout = Service("checkout", features=[spend], defaults={"amount__sum__7d": 1234.5})
+    checkout = Service(
+        "checkout",
+        features=[spend],
+        request={"price": pl.Float64},
+        derive={
+            "share": "price / spend__amount__sum__7d",
+            "is_large": "share > 1",
+            "twice": "2 * price",
+        },
+        defaults={"amount__sum__7d": 1234.5},
+    )
     defs = project.definitions(spend, online_store=online, services=[checkout])
     defs.build(online=True)
     try:
@@ -225,6 +235,9 @@ def test_a_service_shows_its_defaults_and_those_of_its_features(
         defs.close()
     assert "amount__sum__7d of spend 1,234.50" in text
     assert "amount__count__7d of spend 41" in text
+    reach = re.search(r"feature spend (\d+) of (\d+)", text)
+    assert reach
+    assert int(reach[1]) == int(reach[2]) - 1, "what is derived of reached columns is reached, too"
 
 
 def test_an_unknown_path_is_a_page_for_a_browser_and_a_problem_for_a_program(

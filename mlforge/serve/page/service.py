@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
+from mlforge.core.expression.parser import parse
 from mlforge.core.values import to_iso
-from mlforge.registry.entries import ServiceEntry, SetEntry
+from mlforge.registry.entries import ColumnEntry, ServiceEntry, SetEntry
 from mlforge.registry.graph import FEATURE, KINDS, SERVICE, Graph, Node
 from mlforge.registry.locks import lock_changes
 from mlforge.serve.page.feature import served_versions
@@ -94,13 +95,22 @@ def _reach(graph: Graph, entry: ServiceEntry) -> Iterator[Reach]:
     rows = []
     for node in above:
         below = {node, *graph.downstream(node)}
-        columns = tuple(
-            column.name
-            for column in entry.columns
-            if column.feature is not None and Node(FEATURE, column.feature) in below
-        )
+        columns = tuple(_reached(entry.columns, below))
         rows.append(Reach(KINDS[node.kind], node.name, columns, len(entry.columns)))
     yield from sorted(rows, key=lambda reach: (-len(reach.columns), reach.kind, reach.name))
+
+
+def _reached(columns: Sequence[ColumnEntry], below: Set[Node]) -> Iterator[str]:
+    """The columns of features among the nodes, and those that are derived of reached ones, which stand behind them."""
+    reached: set[str] = set()
+    for column in columns:
+        if column.feature is not None:
+            is_reached = Node(FEATURE, column.feature) in below
+        else:
+            is_reached = not reached.isdisjoint(parse(column.of or "", column.name).names)
+        if is_reached:
+            reached.add(column.name)
+            yield column.name
 
 
 def _sets(view: ProjectView, entry: ServiceEntry) -> Iterator[SetRow]:
