@@ -35,7 +35,6 @@ from worker.reconcile.audit_scheduler import AT_ONCE, REST
 
 _MLFORGE = [sys.executable, "-P", "-m", "mlforge"]
 _EVENTS_A_FILE = 100
-_SETTLE_S = 5.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 _SOURCES = """
 import polars as pl
@@ -218,7 +217,8 @@ def _at_rest(bench: Bench, sources: int) -> _AtRest:
     )
     try:
         until(lambda: _is_ready(root, environment), within_s=600.0)
-        time.sleep(_SETTLE_S)
+        # Meanwhile workers read what the next job of each feature may need.
+        time.sleep(bench.size.rest_s / 2)
         before, kept, began = _cpu_s(up.pid), _resident_kb(up.pid), time.monotonic()
         time.sleep(bench.size.rest_s)
         used, passed = _cpu_s(up.pid) - before, time.monotonic() - began
