@@ -125,7 +125,7 @@ def test_a_selection_answers_online_what_it_answers_in_training(
     ]
     assert answers[0][f"seller__{SUM}"] == 5.0
     assert answers[0]["theirs__own"] == 0
-    with pytest.raises(RetrievalError, match="no 'seller_id'"):
+    with pytest.raises(RetrievalError, match="'seller_id' is missing"):
         get_online_features(features, [{"user_id": 1}], online)
     with pytest.raises(RetrievalError, match=r"raw: no column 'amuont'; did you mean 'amount'\?"):
         get_online_features([raw["amuont"]], USERS, online)
