@@ -17,7 +17,8 @@ def request_readers(
     What a process that dies here leaves out, the reconciler requests: see `has_moved`.
     """
     pending = PendingRequest(f"{feature} {version}", closed_at)
-    request_each(project, dict.fromkeys(readers(project.definitions.features, feature), pending))
+    if of_readers := dict.fromkeys(readers(project.definitions.features, feature), pending):
+        request_each(project, of_readers)
 
 
 def has_moved(project: Project, feature: str) -> bool:
