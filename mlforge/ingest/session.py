@@ -155,10 +155,12 @@ class Session:
 
         def shared_key() -> Hashable:
             of = None if self.feature.code.tells_all else ByIdentity(self.feature.function)
-            how = alone, self.feature.incremental, spec.interval, needs, forgotten
+            how = alone, self.feature.incremental, spec.interval, needs.columns, forgotten
             return key, where, of, how
 
         _, result, described_partial = once("partial", shared_key, described)
+        if any(map(needs.refuse, described_partial.schema)):  # another feature's, which takes it
+            _, result, described_partial = described()
         self.warnings.extend(result.warnings)
         return self.cache.add(described_partial, result.events)
 
