@@ -163,12 +163,12 @@ class PartialCache:
         present = {column.name for column in partial.schema}
         needed = present if needs.columns is None else needs.columns
         extra = {c.name for c in partial.schema if c.name not in needed and nested(c.dtype)}
-        if not extra and self._needed_before and self._in_latest(partial.hash) is not None:
-            return []
-        untyped = {column.name for column in partial.schema if column.dtype == "Null"}
-        has_rows = partial.rows or partial.dropped  # else its file is never bad
-        absent = needed - present if has_rows else set[str]()
-        lacking = ((untyped & needed) | absent) - {*spec.identity}
+        lacking = set[str]()
+        if extra or not self._needed_before or self._in_latest(partial.hash) is None:
+            untyped = {column.name for column in partial.schema if column.dtype == "Null"}
+            has_rows = partial.rows or partial.dropped  # else its file is never bad
+            absent = needed - present if has_rows else set[str]()
+            lacking = ((untyped & needed) | absent) - {*spec.identity}
         refused = {column.name for column in partial.schema if needs.refuse(column)}
         marked = [f"-{name}" for name in sorted(extra)] + [f"<{name}" for name in sorted(refused)]
         return [*sorted(lacking), *marked]
@@ -220,11 +220,9 @@ class Needs:
         return cls(columns, frozenset(asked), frozenset(spec.conditions))
 
     def are_of(self, others: Needs) -> bool:
-        """Whether they are among others."""
+        """Whether the columns are among others."""
         mine, theirs = self.columns, others.columns
-        are_known = theirs is None or (mine is not None and mine <= theirs)
-        are_asked = self.aggregations <= others.aggregations
-        return are_known and are_asked and self.conditions <= others.conditions
+        return theirs is None or (mine is not None and mine <= theirs)
 
     def refuse(self, column: Column) -> bool:
         """Whether a file whose events have such a column is set aside, as an aggregation of it is not possible, or it is no condition."""
