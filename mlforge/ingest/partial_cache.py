@@ -175,7 +175,7 @@ class PartialCache:
 
     @cached_property
     def needs_as_before(self) -> bool:
-        """Whether the latest version needed the very columns that the feature needs."""
+        """Whether the latest version needed the very columns that the feature needs, for the same aggregations."""
         return self._latest is not None and Needs.of(self._latest.spec) == self._needs
 
     @cached_property
