@@ -98,9 +98,8 @@ def _run(number: str, names: Sequence[str], limits: _Limits, bench: Bench) -> li
             target = root / "events" / file
             ours.append(seconds(partial(_dropped, connection, hidden, target, marks)))
             until(lambda: not any(t.behind for t in project.work_queue.read(list(names))))
-            time.sleep(
-                _REST_S
-            )  # workers fork and warm up ahead of the next drop: not at the floor's cost
+            # Workers fork and warm up ahead of the next drop: not at the floor's cost.
+            time.sleep(_REST_S)
             hidden = hidden_at(frame, bare / "events" / f".{file}.tmp")
             floors.append(seconds(partial(floor.take, hidden, bare / "events" / file)))
     _check_values(bench, frame, names)

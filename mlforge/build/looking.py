@@ -68,9 +68,8 @@ def _named(
     if not all(record.path in states for record in others):
         return None
     unsure = lacking((record.path for record in others), unchanged.stats)
-    if len(states) != len(unchanged.stats) + len(
-        unsure
-    ):  # some are of files that the version lacks
+    # Some are of files that the version lacks.
+    if len(states) != len(unchanged.stats) + len(unsure):
         unsure = lacking(states, unchanged.stats)
     books = snapshot.books
     listing = source.look({*paths, *unsure, *books.quarantine}, unchanged.stats)

@@ -106,9 +106,8 @@ def _said(error: Exception) -> str:
 
 def _run(argv: Sequence[str]) -> int:
     named = next((text for text in argv if not text.startswith("-")), None)
-    own = (
-        _own(argv[0]) if argv else {}
-    )  # after an option of all, such as --help, any command may be asked about
+    # After an option of all, such as --help, any command may be asked about.
+    own = _own(argv[0]) if argv else {}
     commands, broken = (own, []) if own else known_commands()
     parser = _parser(commands, broken, named)
     try:

@@ -12,10 +12,11 @@ from mlforge.core.schema import INSTANT
 from mlforge.errors import DataError, DefinitionError, near_names
 
 _A_SLIP = 0.66  # of the letters are the same: one of three was mistyped
+# Other libraries have many words, and short ones resemble anything.
 _A_SLIP_OF_A_LONG_WORD, _LONG = (
     0.8,
     6,
-)  # other libraries have many words, and short ones resemble anything
+)
 _EVENT_DTYPES = (
     *("Int64", "Float64", "Decimal(10, 2)", "Boolean", "String", "Date", "Time", INSTANT),
     *("List(Int64)", "Array(Float32, 2)", 'Struct("lat": Float64)'),

@@ -123,9 +123,8 @@ def order_of(value: Any) -> Any:
 def _squared_deviations(values: Sequence[Any]) -> Fraction:
     middle = _exact(values) / len(values)
     together = sum(((Fraction(value) - middle) ** 2 for value in values), Fraction(0))
-    float(
-        together
-    )  # an OverflowError where no float is so large: engines, which add them up as floats, have no value then
+    # An OverflowError where no float is so large: engines, which add them up as floats, have no value then.
+    float(together)
     return together
 
 

@@ -255,9 +255,8 @@ class _Scribe:
         if is_logger(value):
             return pack("logger", name_of(type(value)))
         if is_generator(value):
-            self.tells_all = (
-                self.tells_all and self._depth > 0
-            )  # a model does not depend on that which it was fitted by
+            # A model does not depend on that which it was fitted by.
+            self.tells_all = self.tells_all and self._depth > 0
             return shown_text(value)
         text = self._shown(value)
         return text if is_told(value) else self._with_state(text, value)

@@ -109,9 +109,10 @@ def _by_file(session: Session, why: str, elsewhere: Elsewhere) -> Intake:
     if kept := _last_good(session, fitted):
         fitted = _fitted(unchanged_files, (*pairs.values(), *kept), strict)
     if fitted is not None and not set(session.feature.spec.needed()) <= set(dtypes(fitted.schema)):
+        # Empty files alone.
         return session.close(
             [], why, None, rowwise=True, unchanged_files=UnchangedFiles(), unread=unread
-        )  # empty files alone
+        )
     usable = [*pairs.values(), *kept]
     if not usable and not unchanged_files.records and not _has_fitted(session):
         session.quarantine.unite()

@@ -20,9 +20,8 @@ from mlforge.profiles.column_profile import SAMPLED, ColumnProfile, Counted, Kin
 
 LONGEST = 100
 """Characters of a text that a profile shows; texts are told apart by all of them."""
-_BLOCK = (
-    1 << 20
-)  # rows at a time: the squares of 53-bit numbers of more rows might not fit into 128 bits
+# Rows at a time: the squares of 53-bit numbers of more rows might not fit into 128 bits.
+_BLOCK = 1 << 20
 _MANTISSA, _SIGNIFICANT, _MAGNITUDE = 52, (1 << 52) - 1, (1 << 63) - 1
 _BIAS = 1075  # a float is its significand times 2 to the power of its exponent's bits less this
 _ALL_HASHES = 1 << 64

@@ -125,9 +125,8 @@ class _Evaluated:
         metric = self._metric(column)
         inside = self._within(self._bounds(metric))[metric.column].cast(pl.Float64).abs().max()
         degree = aggregation(metric.aggregation).kind.degree
-        return (
-            math.prod([inside] * degree) if isinstance(inside, float) else 0.0
-        )  # a power overflows with an error
+        # A power overflows with an error.
+        return math.prod([inside] * degree) if isinstance(inside, float) else 0.0
 
     def _metric(self, column: str) -> MetricColumn:
         return next(m for m in self.manifest.spec.columns if m.name == column)

@@ -91,9 +91,8 @@ class Reads:
             except Refused as refused:
                 if refused.problem.status != 404:
                     raise
-            return await in_thread(
-                LOOKS, read, self.definitions.store.renames
-            )  # from a bucket, maybe
+            # From a bucket, maybe.
+            return await in_thread(LOOKS, read, self.definitions.store.renames)
         service = await self._service(path.removeprefix(SERVICES))
         if method in ("GET", "HEAD"):
             return entity_request(service, query, accept)

@@ -116,9 +116,8 @@ def serve(
         timeout_graceful_shutdown=DRAIN_S,
         ssl_context_factory=None if tls is None else lambda *_: tls,
     )
-    server = DrainingServer(
-        config, app.end
-    )  # what would not end by itself must not keep others waiting
+    # What would not end by itself must not keep others waiting.
+    server = DrainingServer(config, app.end)
 
     def end(*_: object) -> None:
         server.should_exit = True

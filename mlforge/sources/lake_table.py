@@ -51,9 +51,8 @@ def check_above(source: str, root: Path) -> None:
     """Raise SourceError for a folder inside a table with a log, such as a partition."""
     for folder in root.parents:
         for name in (*LOGS, METADATA):
-            if os.path.lexists(
-                f"{folder}/{name}"
-            ):  # each refresh asks some twenty times: paths are dear
+            # Each refresh asks some twenty times: paths are dear.
+            if os.path.lexists(f"{folder}/{name}"):
                 check_log(source, folder, name)
 
 

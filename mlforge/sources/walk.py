@@ -91,13 +91,14 @@ class Walk:
             entry = entries.pop()  # it keeps its stat, and all of them take megabytes
             name = entry.name
             try:
+                # What most are, by the shortest way.
                 if (
                     takes_all
                     and name.endswith(SUFFIXES)
                     and name[0] not in HIDDEN
                     and name.isascii()
                     and entry.is_file(follow_symlinks=False)
-                ):  # what most are, by the shortest way
+                ):
                     now = stat_of(entry.stat(follow_symlinks=False))
                     path = prefix + name
                     was = known(path)

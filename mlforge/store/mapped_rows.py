@@ -68,9 +68,8 @@ def mapped_batches(path: str) -> Iterator[pa.RecordBatch]:
     """
     with Path(path).open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    mapped.madvise(
-        mmap.MADV_RANDOM
-    )  # lists lie far from each other: what is read ahead would go to waste
+    # Lists lie far from each other: what is read ahead would go to waste.
+    mapped.madvise(mmap.MADV_RANDOM)
     end = len(mapped) - _CHECKSUM_BYTES
     length = int.from_bytes(mapped[end - _LENGTH_BYTES : end], "little")
     reader = pa.ipc.open_file(pa.py_buffer(memoryview(mapped)[: end - _LENGTH_BYTES - length]))

@@ -212,9 +212,8 @@ class EventRows:
         first = by_key.agg(pl.col(_FIRST).min()).collect(engine="streaming").select(*keys, _FIRST)
         if first.is_empty():
             return
-        begin = max(
-            times.start, first.select(pl.col(_FIRST).min()).item()
-        )  # no entity was seen before
+        # No entity was seen before.
+        begin = max(times.start, first.select(pl.col(_FIRST).min()).item())
         ticks = range(-(-begin // every) * every, times.end + 1, every)
         step = max(1, AT_ONCE // first.height)
         for begun in range(0, len(ticks), step):

@@ -398,9 +398,8 @@ def test_what_no_feature_could_hold_is_refused(
         assert main(["forget", text, "--yes"]) == 1
         assert told in capsys.readouterr().err
     assert not Path("store/_metadata/forgotten.json").exists()
-    assert (
-        main(["forget", "user_id=7", "--yes"]) == 0
-    )  # nothing holds it: it is left out of what comes
+    # Nothing holds it: it is left out of what comes.
+    assert main(["forget", "user_id=7", "--yes"]) == 0
     assert definitions.store.versions("spend") == versions
     drop("b", (7, 1, 1.0), (1, 2, 1.0))
     definitions.build()

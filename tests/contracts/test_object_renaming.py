@@ -173,10 +173,11 @@ def test_every_byte_of_an_entity_goes_under_all_names_that_its_feature_had(
     first.drop("ann", rows((ANN, 24.0, 1.0)))
     failpoints.arm("publish.staged", _die)
     try:
+        # Builds of names that a rename makes room of, and is given meanwhile.
         for name in (
             "total",
             "outlay",
-        ):  # builds of names that a rename makes room of, and is given meanwhile
+        ):
             with pytest.raises(KeyboardInterrupt):
                 second.build(second.define(name=name))
     finally:

@@ -161,9 +161,8 @@ def test_the_old_name_is_told_of_the_new_one_and_nothing_is_made_under_it(shop: 
     assert store.features() == ["outlay", "peaks"]
     assert shop.objects or not (shop.root / "store" / "spend").exists()
     rename(shop.named("outlay"), "outlay", "total")
-    assert rename(shop.named("total"), "spend", "total").versions == (
-        "1.0.0",
-    )  # again: nothing to do
+    # Again: nothing to do.
+    assert rename(shop.named("total"), "spend", "total").versions == ("1.0.0",)
     with pytest.raises(FeatureNotFound, match="spend was renamed to total"):
         store.read("spend")
     rename(shop.named("total"), "total", "spend")

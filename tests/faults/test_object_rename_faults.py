@@ -116,9 +116,8 @@ def test_a_rename_killed_at_any_request_leaves_a_whole_feature_under_one_name(
         name = judged(now, ["spend", "outlay"], ["1.0.0", "1.0.1"])
         ends.add(name)
         went_on = now.copied()
-        if (
-            name == "spend"
-        ):  # a writer goes on, or another feature takes the name that was not given
+        # A writer goes on, or another feature takes the name that was not given.
+        if name == "spend":
             make(went_on.machine("second"), "spend", 2)
             taken = now.copied()
             make(taken.machine("second"), "outlay", 0)

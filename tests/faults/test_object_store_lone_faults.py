@@ -125,9 +125,8 @@ def test_a_bucket_that_comes_back_is_not_taken_for_one_with_a_bad_object(server,
     put(server, "a", rows((1, 0.0, 1.0)))
     project.build(spend)
     put(server, "b", rows((2, 1.0, 2.0)))
-    asked = failing(
-        server, lambda path: len(asked) <= 2
-    )  # the request, and the client's own second one
+    # The request, and the client's own second one.
+    asked = failing(server, lambda path: len(asked) <= 2)
     assert project.build(spend).quarantined == ()
     assert ["a.parquet" in path for path in asked] == [False, False, True, False]
 

@@ -268,9 +268,8 @@ def test_a_report_that_no_watcher_wrote_is_none(shop: Shop) -> None:
     for report in ("no json", DEEP, "[]", '{"parts": 1}', b"\xff"):
         shop.project.redis.set(f"mlforge-work:{shop.project.scope}:watcher", report)
         read = shop.project.presence.read()
-        assert (
-            read is None or read.where == watcher.where
-        )  # it reports each second, perhaps just now
+        # It reports each second, perhaps just now.
+        assert read is None or read.where == watcher.where
     eventually(shop.project.presence.read)
 
 

@@ -345,9 +345,8 @@ def test_a_task_that_ends_each_process_that_runs_it_is_named_after_three(
     by_id = three_tasks()
     shared, workers = (SharedBuild.of(redis, "shop", [*by_id]) for _ in "ab")
     [deadly, *_] = by_id
-    monkeypatch.setattr(
-        shared, "take", lambda me: None
-    )  # the process that builds is busy with others
+    # The process that builds is busy with others.
+    monkeypatch.setattr(shared, "take", lambda me: None)
 
     def ask() -> None:
         claimed = workers.take("worker")

@@ -145,9 +145,8 @@ def test_a_feature_that_ends_its_process_is_tried_alone_from_then_on(one_is_bad)
 @pytest.mark.slow
 def test_a_process_that_has_grown_is_replaced_and_one_that_has_not_serves_on(one_is_bad):
     worker = one_is_bad.start("worker")
-    eventually(
-        lambda: one_is_bad.log("worker ready"), within=60
-    )  # until then it tries whether it may fork
+    # Until then it tries whether it may fork.
+    eventually(lambda: one_is_bad.log("worker ready"), within=60)
     pids = []
     for name in ("a", "b", "leaking", "c"):
         if name == "leaking":

@@ -43,6 +43,12 @@ def test_docstrings_that_begin_with_a_pronoun_are_found(source: str, count: int)
     assert len(found) == count
 
 
+def test_a_comment_that_tears_a_statement_apart_is_found() -> None:
+    torn = ["    ):  # only then", ")  # as before", "],  # the last"]
+    whole = ["# only then", "f(x)  # as before", ")  # fmt: skip", '    ")  # text"']
+    assert [line for line in [*torn, *whole] if sentences.hangs(line)] == torn
+
+
 @pytest.mark.parametrize(
     ("modules", "found"),
     [

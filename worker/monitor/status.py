@@ -257,11 +257,8 @@ def _refusals(project: Project) -> Iterator[str]:
         project.redis.set(f"mlforge-work:{project.scope}:nothing", "", xx=True)
     except NoConnection:
         raise
-    except (
-        ReadOnlyError,
-        NoPermissionError,
-    ):  # a replica may be asked, or by a user that only reads
-        return
+    except (ReadOnlyError, NoPermissionError):
+        return  # a replica may be asked, or by a user that only reads
     except RedisError as error:
         yield (
             f"Redis answers, but refuses to write ({error}): nothing is queued, pushed or renewed until "

@@ -97,6 +97,5 @@ def _of_process() -> Renewer:
     return Renewer()
 
 
-os.register_at_fork(
-    after_in_child=_of_process.cache_clear
-)  # a fork has none of its parent's threads
+# A fork has none of its parent's threads.
+os.register_at_fork(after_in_child=_of_process.cache_clear)

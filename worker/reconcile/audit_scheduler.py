@@ -111,9 +111,8 @@ class Auditor:
             if (tried is not None and now - tried < self.every_s) or store.pointer(name) is None:
                 continue
             last = store.audit(name)
-            if (
-                last is None or not oldest < last.at <= now_us
-            ):  # an audit to come: a clock was set back
+            # An audit to come: a clock was set back.
+            if last is None or not oldest < last.at <= now_us:
                 candidates.append((last.at if last else 0, name))
         return tuple(name for _, name in sorted(candidates)[:AT_ONCE])
 

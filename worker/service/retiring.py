@@ -94,9 +94,8 @@ def retire(holdings: Holdings, name: str, ask: Ask, *, keep_versions: bool, forc
     if keep_versions or store.renames().sentence(name):  # its versions have another name by now
         return Retired(holdings.end_online(name), 0)
     with store.lock(name):
-        if (
-            not force
-        ):  # a model may have been locked, or a training set made, while the person thought
+        # A model may have been locked, or a training set made, while the person thought.
+        if not force:
             check_unused(definitions, name)
         count = len(store.versions(name))
         rows = holdings.end_online(name)  # first: rows online are of versions that are there

@@ -250,9 +250,8 @@ class Up:
         """Print a line for each entry of the event log, until `stop` is set."""
         scope, last = self.scope, None
         while not self.stop.is_set():
-            if (
-                scope != self.scope
-            ):  # another store: its watcher is about to write its first entries
+            # Another store: its watcher is about to write its first entries.
+            if scope != self.scope:
                 scope, last = self.scope, "0"
             try:
                 events = EventLog(redis, scope)

@@ -254,9 +254,8 @@ class WorkQueue:
         self, served: int, wanted: int, now: int, named: str, named_by: str, whole_at: str
     ) -> frozenset[str] | None:
         """The paths that alone are to be looked at; None for all of the source."""
-        since = (
-            now - int(whole_at) if whole_at.isdecimal() else -1
-        )  # negative: the server's clock was set back
+        # Negative: the server's clock was set back.
+        since = now - int(whole_at) if whole_at.isdecimal() else -1
         is_recent = 0 <= since < WHOLE_EVERY_S * SECOND_US
         return paths_of(named, served, wanted) if is_recent and named_by == self._by else None
 

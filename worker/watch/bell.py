@@ -28,9 +28,8 @@ _CLOSED, _MOVED_OUT, _MOVED_IN, _CREATED, _DELETED = 0x8, 0x40, 0x80, 0x100, 0x2
 _FOLDER_GONE = 0x400 | 0x800 | 0x2000 | 0x8000  # deleted, moved, unmounted, no longer watched
 _OF_FOLDER, _ONLY_FOLDERS = 0x4000_0000, 0x0100_0000
 _MASK = _CLOSED | _MOVED_OUT | _MOVED_IN | _CREATED | _DELETED | 0x400 | 0x800 | _ONLY_FOLDERS
-_HEAD = struct.Struct(
-    "iIII"
-)  # as in inotify(7): watch, what happened, a cookie, the length of the name
+# As in inotify(7): watch, what happened, a cookie, the length of the name.
+_HEAD = struct.Struct("iIII")
 _BYTES = 1 << 16
 
 

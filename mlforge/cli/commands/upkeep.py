@@ -183,9 +183,8 @@ def verify(args: argparse.Namespace) -> int:
         for name in names:
             progress.begin(name)
             if args.features:
-                store.list_versions(
-                    name
-                )  # a name that does not exist is no feature without problems
+                # A name that does not exist is no feature without problems.
+                store.list_versions(name)
             problems_of[name] = operations.verify(store, [name], args.version)
             counts[name] = len(store.versions(name)) if args.version is None else 1
     if args.json:

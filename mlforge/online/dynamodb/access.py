@@ -55,9 +55,8 @@ class Access:
             try:
                 self.write("transact_write_items", TransactItems=writes)
             except Unmet:
-                if (
-                    self.stored(feature).mark != after.mark
-                ):  # else its answer was lost, not the write
+                # Else its answer was lost, not the write.
+                if self.stored(feature).mark != after.mark:
                     continue
             return after
         raise OnlineUnavailable(

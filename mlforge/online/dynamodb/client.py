@@ -176,9 +176,8 @@ class Table:
 
     def _connected(self) -> Any:
         with self._lock:
-            if (
-                self._client is None or self._pid != os.getpid()
-            ):  # a parent's connections are the parent's
+            # A parent's connections are the parent's.
+            if self._client is None or self._pid != os.getpid():
                 self._pid = os.getpid()
                 try:
                     self._client = boto3.session.Session().client(

@@ -108,9 +108,8 @@ def read_bytes(path: Path | str) -> bytes | None:
 def append_text(path: Path, text: str) -> None:
     """Write behind what a file holds; it need not survive a power failure."""
     with storage_errors(path), open(path, "ab", opener=no_link) as file:
-        write_all(
-            file, text.encode()
-        )  # a bare descriptor may take a part of it, as where the disk is about to be full
+        # A bare descriptor may take a part of it, as where the disk is about to be full.
+        write_all(file, text.encode())
 
 
 def write_texts(texts: Mapping[Path, str]) -> None:

@@ -171,9 +171,8 @@ def _newest(entries: Iterable[_Entry]) -> Iterator[_Entry]:
 def _write_tiles(stem: Path, rows: pl.DataFrame, notes: Mapping[str, Any]) -> None:
     tiles = io.Sealed.of(rows, _ROW_GROUP, {_NOTES: json.dumps(notes)})
     path = no_link(_named(stem, tiles.checksum, _SUFFIX))
-    tiles.write(
-        path, durable=False
-    )  # by its checksum a file that a power failure spoils is as good as none
+    # By its checksum a file that a power failure spoils is as good as none.
+    tiles.write(path, durable=False)
 
 
 def _write_lists(stem: Path, frames: Iterable[pl.DataFrame], notes: Mapping[str, Any]) -> None:

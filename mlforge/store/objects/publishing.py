@@ -110,9 +110,8 @@ class Publisher:
         known = {partial.hash for partial in latest.partials} if latest else set()
         anew = known & self._cache.written
         if anew:
-            anew &= (
-                self._cache.folder.partial_store.hashes()
-            )  # the cache may have been deleted since
+            # The cache may have been deleted since.
+            anew &= self._cache.folder.partial_store.hashes()
         added = _added((p.hash for p in manifest.partials), known - anew)
         partials = [h for h in added if not self._is_stored(keys.partial(self._home, h))]
         self._cache.fetch_partials(partials)  # of which some may have come from other machines

@@ -276,9 +276,8 @@ def test_an_explicit_version_is_always_made_says_what_it_is_and_numbers_go_on_fr
         "data_refresh",
         ("1 row of 1 entity",),
     )
-    built = project.build(
-        project.define(metrics=[]), version="3.5.10"
-    )  # a number is no reason to call it harmless
+    # A number is no reason to call it harmless.
+    built = project.build(project.define(metrics=[]), version="3.5.10")
     assert (built.bump, built.reason) == ("major", "metrics_removed")
     changes = [each.change for each in project.store.summaries("spend") if each.change]
     assert [each.bump_type for each in changes] == ["major", "patch", "minor", "major", "patch", "minor", "patch", "major"]  # fmt: skip

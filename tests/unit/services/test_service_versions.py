@@ -119,9 +119,8 @@ def test_versions_of_definitions_that_share_a_store_are_theirs_alone() -> None:
     first = next_version(None, SERVICE, LOCK, shop)
     assert first is not None
     assert ServiceVersion.from_json(first.to_json(), "it") == first
-    assert (
-        next_version(first, SERVICE, LOCK, bank, by_others=True) is None
-    )  # the same: nothing to undo
+    # The same: nothing to undo.
+    assert next_version(first, SERVICE, LOCK, bank, by_others=True) is None
     other = {**SERVICE, "owner": "growth"}
     for keeper in (bank, alone):
         with pytest.raises(DefinitionError, match=r"'shop'.*another service 'checkout'.*'bank'"):

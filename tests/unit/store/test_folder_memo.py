@@ -34,10 +34,8 @@ def listings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[FolderMem
     ("changed_ns", "count"),
     [
         (NOW_NS - SECOND_NS, 1),
-        (
-            NOW_NS - 49_000_000,
-            2,
-        ),  # a change of just now may have been followed by one that shows in no time
+        # A change of just now may have been followed by one that shows in no time.
+        (NOW_NS - 49_000_000, 2),
         (NOW_NS + SECOND_NS, 2),
         (NOW_NS // SECOND_NS * SECOND_NS - SECOND_NS, 2),  # a clock of whole seconds
         (NOW_NS // SECOND_NS * SECOND_NS - 2 * SECOND_NS, 1),
