@@ -82,8 +82,7 @@ class Definitions:
     runner: who takes part in a full build or a push of all rows, of more than `distribute_above` events, and in `mlforge train`: "local"
         for the process alone, "rq" for the project's workers and itself, or a Runner. The bytes are the same whoever does.
         fallback: "local" lets a build go on alone where nobody else is there, which is an error otherwise.
-    publish_every: how far the versions of a feature that workers publish lie apart at the least, as in "10s", an hour at the most: all drops
-        meanwhile become one. By default a drop waits for nothing.
+    publish_every: the least time from one version of a feature that workers publish to the next ("10s"; an hour at most); drops meanwhile become one.
 
     A relative `LocalStore` of a file that `mlforge` or a worker loads lies in that file's folder, whatever
     the root. In a script that you run yourself it starts from the current folder, as paths do in Python;
@@ -330,13 +329,12 @@ class Definitions:
     ) -> BuildResult:
         feature, source = self.feature(name), self.source(name, store)
         check_place(self, name, source)
-        others = tuple(other.spec for other in self.features.values())
         engine_ = engine_of(self, name, engine)
         ahead = PushAhead(self.online_store if is_pushed else None, engine_)
         options = replace(
             options,
             keeper=self.keeper,
-            others=others,
+            others=tuple(other.spec for other in self.features.values()),
             gathered=ahead.taker,
             apart=command(*self.loaded_from, name) if self.loaded_from else options.apart,
             distribution=options.distribution
