@@ -19,8 +19,8 @@ from mlforge.errors import RetrievalError
 from mlforge.frames import polars_schema
 
 Key: TypeAlias = int | str | bool | date
-_EXACT: Mapping[Any, int] = {pl.Float16: 2**11, pl.Float32: 2**24, pl.Float64: EXACT_IN_FLOAT}
-"""From this size on a float of the dtype may be several whole numbers, rounded."""
+_EXACT = {"Float16": 2**11, "Float32": 2**24}
+"""From this size on a float of the dtype may be several whole numbers, rounded; one of any other from `EXACT_IN_FLOAT` on."""
 
 
 def entity_key(entity: Mapping[str, object], keys: Schema) -> dict[str, Key]:
@@ -97,7 +97,8 @@ def key_column(column: pl.Series, dtype: str) -> pl.Series:
 
 def perhaps_rounded(floats: pl.Series) -> pl.Series:
     """The finite values of a column of floats that may each be several whole numbers, as pandas makes of ids beside a null."""
-    return floats.filter(floats.is_finite() & (floats.abs() >= _EXACT[floats.dtype.base_type()]))
+    least = _EXACT.get(str(floats.dtype), EXACT_IN_FLOAT)
+    return floats.filter(floats.is_finite() & (floats.abs() >= least))
 
 
 def _whole(values: pl.Series, held: pl.DataType) -> pl.Series | None:
@@ -148,8 +149,9 @@ def _key_value(name: str, value: object) -> Key:
     elif isinstance(own, date):
         return own
     elif isinstance(own, float) and own.is_integer():
-        if abs(own) >= EXACT_IN_FLOAT:
-            raise _rounded_key(name, value)
+        # A float32 of numpy has its dtype's name, but for the capital.
+        if abs(own) >= _EXACT.get(type(value).__name__.capitalize(), EXACT_IN_FLOAT):
+            raise _rounded_key(name, own)
         return int(own)
     if own is None or (isinstance(own, float) and math.isnan(own)):
         raise RetrievalError(f"key {name!r} is null; leave that entity out")

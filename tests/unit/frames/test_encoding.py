@@ -149,6 +149,7 @@ def test_wrong_key_names_are_told_with_the_right_ones(
     [
         ("Int64", 1.5),
         ("Int64", 2.0**53),
+        ("Int64", np.float32(2**24 + 1)),
         ("UInt64", 2.0**63),
         ("Int64", "01"),
         ("Int64", "1_0"),
