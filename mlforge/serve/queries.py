@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from starlette.requests import Request
 
 from mlforge.serve.problems import Refused
 
 
-def pairs_of(request: Request) -> dict[str, str]:
-    """The query's values by their names; Refused where it says one name twice."""
-    names = [name for name, _ in request.query_params.multi_items()]
-    for name in names:
-        if names.count(name) > 1:
+def each_once(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """A query's values by their names; Refused where it says one name twice."""
+    values: dict[str, str] = {}
+    for name, value in pairs:
+        if name in values:
             raise Refused(400, "unfit_query", f"the query says {name!r} twice")
-    return dict(request.query_params)
+        values[name] = value
+    return values
+
+
+def pairs_of(request: Request) -> dict[str, str]:
+    """The query's values by their names; raises as `each_once`."""
+    return each_once(request.query_params.multi_items())
 
 
 def query_of(request: Request, *names: str) -> dict[str, str]:

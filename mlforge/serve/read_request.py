@@ -21,6 +21,7 @@ from mlforge.retrieval.references import FeatureRef
 from mlforge.serve.bodies import list_of_objects, parsed_object
 from mlforge.serve.limits import Limits
 from mlforge.serve.problems import Refused
+from mlforge.serve.queries import each_once
 from mlforge.services.service import Service
 
 ARROW = "application/vnd.apache.arrow.stream"
@@ -216,11 +217,7 @@ def _pairs(query: bytes) -> dict[str, str]:
         pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict")
     except ValueError as error:
         raise Refused(400, "unfit_query", f"the query is not text in UTF-8: {error}") from None
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        twice = next(name for name, _ in pairs if [other for other, _ in pairs].count(name) > 1)
-        raise Refused(400, "unfit_query", f"the query says {twice!r} twice")
-    return values
+    return each_once(pairs)
 
 
 def _layout(pairs: Mapping[str, str]) -> str:
