@@ -209,11 +209,13 @@ def _fetched(
 ) -> Iterator[_Fetched]:
     """Tasks that have ended, in their order, with their files, which are fetched side by side, of several ranges together."""
     due: list[_Ended] = []
-    for each in ended:
-        due.append(each)
-        if sum([len(result.parts) for _, result in due]) >= _FETCHED:
+    parts = 0
+    for task, result in ended:
+        due.append((task, result))
+        parts += len(result.parts)
+        if parts >= _FETCHED:
             yield from _whole(files, due, here)
-            due = []
+            due, parts = [], 0
     yield from _whole(files, due, here)
 
 

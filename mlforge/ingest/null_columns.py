@@ -114,10 +114,8 @@ class NullColumns:
             if shape in ("", UNREADABLE):
                 continue
             for name, dtype in json.loads(shape).items():
-                own, told = (
-                    (untold if dtype.startswith(_NULL) else backing),
-                    dtype.removeprefix(_NULL),
-                )
+                told = dtype.removeprefix(_NULL)
+                own = backing if told == dtype else untold
                 if told != "Null" and _can_be_made(told):
                     own[name][narrowed(told, narrow=True)] += Backing(count, rows[shape])
         unlike = {n: by for n, by in untold.items() if n not in backing and len(by) > 1}

@@ -361,7 +361,8 @@ def _without(entities: pl.DataFrame, rows: pl.DataFrame, keys: Sequence[str]) ->
         "gone",
         lambda: tuple(keys),
         lambda: entities.join(present, on=list(keys), how="anti"),
-        *(entities, present),
+        entities,
+        present,
     )
 
 

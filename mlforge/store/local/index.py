@@ -72,7 +72,7 @@ class Lines:
         """Whether a feature's line names a version, or will at the end of the block; False where there is no line that can be read."""
         if self._later is not None and name in self._later:
             return True
-        with suppress(StoreError, FileNotFoundError, NotADirectoryError):
+        with suppress(StoreError, OSError):
             return bool(self._entries().get(name, {}).get("version") == str(version))
         return False
 
