@@ -11,7 +11,7 @@ import pytest
 from redis import Redis
 
 from mlforge.errors import OwnedElsewhere
-from tests.support.workers import RQ_WORKER, Shop, eventually, purchases, several, write
+from tests.support.workers import RQ_WORKER, Shop, eventually, purchases, requested, several, write
 from worker.monitor.status import gather
 from worker.project import Project
 from worker.queue import JobQueue, enqueue, queue_of
@@ -46,7 +46,7 @@ def test_their_work_lies_under_names_of_their_own(pair: tuple[Shop, Shop]) -> No
     first, second = (shop.project for shop in pair)
     assert first.name == second.name
     assert first.scope == pair[0].store.identity().id != second.scope
-    first.work_queue.request("spend", "a came")
+    requested(first.work_queue, "spend", "a came")
     assert second.work_queue.read(["spend"])[0].wanted == 0
     enqueue(first, "spend", "spend-1")
     assert JobQueue(second.redis, second.scope).waiting() == set()

@@ -157,6 +157,11 @@ def test_drops_within_an_interval_of_publishing_become_one_version_when_it_is_ov
             assert work(project, "spend") == "refreshed"
     at_work.tick(0.0)
     assert waiting(project) == set()
+    project.online.drop("spend")
+    reconciler(project, behind).tick(0.0)
+    assert work(project, "spend") == "resting"
+    assert shop.online("spend", 1), "what the server has lost does not wait for the next version"
+    assert (shop.store.list_versions("spend"), shop.ticket("spend").behind) == (["1.0.0"], True)
     ticket = f"mlforge-work:{project.scope}:ticket:spend"
     redis.hset(ticket, "rests_until", project.work_queue.now())
     at_work.tick(1.0)

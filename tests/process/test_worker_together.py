@@ -10,7 +10,15 @@ import pytest
 
 from mlforge.core import failpoints
 from mlforge.sources.source_reading import SourceReading
-from tests.support.workers import Shop, eventually, purchases, running_shop, several, write
+from tests.support.workers import (
+    Shop,
+    eventually,
+    purchases,
+    requested,
+    running_shop,
+    several,
+    write,
+)
 from worker import project as projects
 from worker.child_process import GROWTH_BYTES
 from worker.queue import JobQueue, enqueue, refresh_job, together
@@ -71,7 +79,7 @@ def dropped(shop: Shop, name: str = "a") -> None:
     amount = 1.0 + len(list((shop.folder / "drops").iterdir()))
     write(shop.folder / f"drops/{name}.parquet", purchases((1, 10, amount)))
     for feature in NAMES:
-        job = shop.project.work_queue.request(feature, f"{name} came", closed_at=1).job
+        job = requested(shop.project.work_queue, feature, f"{name} came", closed_at=1).job
         enqueue(shop.project, feature, job)
 
 
@@ -226,14 +234,14 @@ def test_a_feature_is_served_once_a_job_so_that_other_sources_get_their_turn(idl
     for lease in leases(project):
         taken.append(lease.feature)
         project.work_queue.done(lease)
-        enqueue(project, lease.feature, project.work_queue.request(lease.feature, "again").job)
+        enqueue(project, lease.feature, requested(project.work_queue, lease.feature, "again").job)
     assert sorted(taken) == NAMES[1:]
 
 
 def test_a_request_during_its_refresh_leads_to_one_more(idle, project):
     dropped(idle)
     lease = next(leases(project))
-    assert project.work_queue.request(lease.feature, "b came").job is None
+    assert requested(project.work_queue, lease.feature, "b came").job is None
     assert project.work_queue.done(lease) is not None
 
 
@@ -269,7 +277,7 @@ def test_a_ticket_that_has_moved_on_is_not_claimed(idle, project):
     old = idle.ticket("f1")
     lease = project.work_queue.start("f1", old.queued)
     project.work_queue.done(lease)
-    project.work_queue.request("f1", "b came")
+    requested(project.work_queue, "f1", "b came")
     assert project.work_queue.claim(old, "the-job") is None
 
 

@@ -8,7 +8,7 @@ import pytest
 from redis import Redis
 
 from mlforge.core.values import SECOND_US
-from tests.support.workers import eventually
+from tests.support.workers import eventually, requested
 from worker.state import work_queue as module
 from worker.state.event_log import Distribution, EventLog
 from worker.state.pending import PendingRequest
@@ -33,9 +33,9 @@ def ticket_of(tickets: WorkQueue) -> Ticket:
 
 
 def test_requests_while_a_job_waits_make_no_other_job(tickets):
-    first = tickets.request("spend", "a came").job
+    first = requested(tickets, "spend", "a came").job
     assert first is not None
-    assert tickets.request("spend", "b came").job is None
+    assert requested(tickets, "spend", "b came").job is None
     lease = tickets.start("spend", first)
     assert lease is not None
     assert lease.serves == 2
@@ -44,7 +44,7 @@ def test_requests_while_a_job_waits_make_no_other_job(tickets):
 
 
 def test_features_are_requested_together_and_a_ticket_of_others_keeps_none_from_it(tickets, redis):
-    queued = tickets.request("count", "a came").job
+    queued = requested(tickets, "count", "a came").job
     redis.set("mlforge-work:shop:ticket:foreign", "somebody else's")
     redis.hset("mlforge-work:shop:ticket:sum", "wanted", "many")
     trips = redis.info("commandstats")["cmdstat_evalsha"]["calls"]
@@ -79,10 +79,10 @@ def test_features_are_requested_together_and_a_ticket_of_others_keeps_none_from_
 
 
 def test_a_feature_that_was_just_published_rests_until_what_came_meanwhile_is_due(tickets, redis):
-    lease = tickets.start("spend", tickets.request("spend", "a came").job)
-    tickets.request("spend", "b came")
+    lease = tickets.start("spend", requested(tickets, "spend", "a came").job)
+    requested(tickets, "spend", "b came")
     assert tickets.done(lease, "all", rest_us=60 * SECOND_US) is None
-    assert tickets.request("spend", "c came").job is None
+    assert requested(tickets, "spend", "c came").job is None
     ticket = ticket_of(tickets)
     assert not overdue(ticket, ticket.rests_until - 1, lost=False)
     assert overdue(ticket, ticket.rests_until, lost=False)
@@ -91,14 +91,14 @@ def test_a_feature_that_was_just_published_rests_until_what_came_meanwhile_is_du
     tickets.done(lease, "all")
     for rests_until in (1, 2**53):  # over by now; longer than anybody of us leaves a feature alone
         redis.hset("mlforge-work:shop:ticket:spend", "rests_until", rests_until)
-        job = tickets.request("spend", "d came").job
+        job = requested(tickets, "spend", "d came").job
         tickets.done(tickets.start("spend", job), "all")
 
 
 def test_requests_while_a_refresh_runs_lead_to_exactly_one_more(tickets):
-    job = tickets.request("spend", "a came").job
+    job = requested(tickets, "spend", "a came").job
     lease = tickets.start("spend", job)
-    assert [tickets.request("spend", f"{n} came").job for n in range(5)] == [None] * 5
+    assert [requested(tickets, "spend", f"{n} came").job for n in range(5)] == [None] * 5
     another = tickets.done(lease)
     assert another is not None
     again = tickets.start("spend", another)
@@ -108,7 +108,7 @@ def test_requests_while_a_refresh_runs_lead_to_exactly_one_more(tickets):
 
 
 def test_only_one_worker_holds_a_feature(tickets):
-    job = tickets.request("spend", "a came").job
+    job = requested(tickets, "spend", "a came").job
     lease = tickets.start("spend", job)
     assert lease is not None
     assert tickets.start("spend", "another") is None
@@ -117,9 +117,9 @@ def test_only_one_worker_holds_a_feature(tickets):
 
 
 def test_the_earliest_close_is_what_freshness_counts_from(tickets):
-    job = tickets.request("spend", "a came", closed_at=500).job
-    tickets.request("spend", "b came", closed_at=300)
-    tickets.request("spend", "c came")
+    job = requested(tickets, "spend", "a came", closed_at=500).job
+    requested(tickets, "spend", "b came", closed_at=300)
+    requested(tickets, "spend", "c came")
     lease = tickets.start("spend", job)
     assert lease.closed_at == 300
     another = None if tickets.failed(lease, "boom") else tickets.requeue(ticket_of(tickets))
@@ -128,13 +128,13 @@ def test_the_earliest_close_is_what_freshness_counts_from(tickets):
 
 def test_a_lease_tells_when_the_earliest_drop_that_it_serves_was_requested(tickets):
     began = tickets.now()
-    job = tickets.request("spend", "a came", closed_at=300).job
+    job = requested(tickets, "spend", "a came", closed_at=300).job
     between = tickets.now()
-    tickets.request("spend", "b came", closed_at=500)
-    tickets.request("spend", "reminded")
+    requested(tickets, "spend", "b came", closed_at=500)
+    requested(tickets, "spend", "reminded")
     lease = tickets.start("spend", job)
     assert began <= lease.requested_at <= between <= lease.taken_at <= tickets.now()
-    tickets.request("spend", "c came", closed_at=900)
+    requested(tickets, "spend", "c came", closed_at=900)
     another = tickets.failed(lease, "as always")
     again = tickets.start("spend", another)
     assert (again.closed_at, again.requested_at) == (300, lease.requested_at)
@@ -142,15 +142,15 @@ def test_a_lease_tells_when_the_earliest_drop_that_it_serves_was_requested(ticke
 
 
 def test_a_refresh_that_serves_no_drop_tells_no_time_of_a_request(tickets):
-    done = tickets.start("spend", tickets.request("spend", "a came", closed_at=300).job)
+    done = tickets.start("spend", requested(tickets, "spend", "a came", closed_at=300).job)
     tickets.done(done)
-    reminded = tickets.start("spend", tickets.request("spend", "reminded").job)
+    reminded = tickets.start("spend", requested(tickets, "spend", "reminded").job)
     assert (reminded.closed_at, reminded.requested_at) == (None, None)
 
 
 def test_a_lease_that_is_not_renewed_is_taken_over(tickets, monkeypatch):
     monkeypatch.setattr(module, "LEASE_MS", 50)
-    lease = tickets.start("spend", tickets.request("spend", "a came").job)
+    lease = tickets.start("spend", requested(tickets, "spend", "a came").job)
     left = eventually(lambda: found if orphaned(found := ticket_of(tickets)) else None)
     tickets.died("spend", left.working, "killed")
     left = ticket_of(tickets)
@@ -165,7 +165,7 @@ def test_a_lease_that_is_not_renewed_is_taken_over(tickets, monkeypatch):
 
 
 def test_failures_pause_longer_and_are_parked_until_something_changes(tickets):
-    job = tickets.request("spend", "a came").job
+    job = requested(tickets, "spend", "a came").job
     for pause in RETRY_AFTER_S:
         assert tickets.failed(tickets.start("spend", job), "boom") is None
         failed = ticket_of(tickets)
@@ -178,14 +178,14 @@ def test_failures_pause_longer_and_are_parked_until_something_changes(tickets):
     parked = ticket_of(tickets)
     assert parked.parked
     assert not overdue(parked, parked.failed_at + 10**12, lost=False)
-    assert tickets.request("spend", "time passed", afresh=False).job is None
-    again = tickets.request("spend", "the file changed").job
+    assert requested(tickets, "spend", "time passed", afresh=False).job is None
+    again = requested(tickets, "spend", "the file changed").job
     assert again is not None
     assert not ticket_of(tickets).parked
 
 
 def test_processes_that_die_one_after_the_other_are_parked_in_the_end(tickets):
-    job = tickets.request("spend", "a came").job
+    job = requested(tickets, "spend", "a came").job
     for _ in range(DEATHS):
         assert not ticket_of(tickets).parked
         tickets.start("spend", job)
@@ -194,12 +194,12 @@ def test_processes_that_die_one_after_the_other_are_parked_in_the_end(tickets):
     parked = ticket_of(tickets)
     assert (parked.parked, parked.error) == (True, "killed")
     assert not overdue(replace(parked, queued=None), parked.failed_at + 10**12, lost=False)
-    tickets.request("spend", "the file changed")
+    requested(tickets, "spend", "the file changed")
     assert not ticket_of(tickets).parked
 
 
 def test_deaths_are_forgotten_once_a_refresh_gets_through(tickets):
-    job = tickets.request("spend", "a came").job
+    job = requested(tickets, "spend", "a came").job
     tickets.start("spend", job)
     tickets.died("spend", job, "killed")
     assert ticket_of(tickets).troubled
@@ -208,13 +208,13 @@ def test_deaths_are_forgotten_once_a_refresh_gets_through(tickets):
 
 
 def test_a_change_during_a_failing_refresh_is_tried_at_once(tickets):
-    lease = tickets.start("spend", tickets.request("spend", "a came").job)
-    tickets.request("spend", "a changed")
+    lease = tickets.start("spend", requested(tickets, "spend", "a came").job)
+    requested(tickets, "spend", "a changed")
     assert tickets.failed(lease, "boom") is not None
 
 
 def test_faults_of_the_surroundings_are_never_parked(tickets):
-    job = tickets.request("spend", "a came").job
+    job = requested(tickets, "spend", "a came").job
     for _ in range(10):
         tickets.failed(tickets.start("spend", job), "no server", transient=True)
         failed = ticket_of(tickets)
@@ -223,7 +223,7 @@ def test_faults_of_the_surroundings_are_never_parked(tickets):
 
 
 def test_a_job_that_was_lost_is_made_again_once(tickets):
-    tickets.request("spend", "a came")
+    requested(tickets, "spend", "a came")
     seen = ticket_of(tickets)
     assert not overdue(seen, tickets.now(), lost=False)
     assert overdue(seen, tickets.now(), lost=True)
@@ -244,21 +244,21 @@ def test_a_call_whose_answer_was_lost_is_answered_alike_when_it_is_repeated(tick
 
     for name in ("_request", "_requeue", "_start", "_done", "_failed"):
         setattr(tickets, name, Twice(getattr(tickets, name)))
-    job = tickets.request("spend", "a came").job
+    job = requested(tickets, "spend", "a came").job
     assert job is not None
     again = tickets.requeue(ticket_of(tickets))
     lease = tickets.start("spend", again)
     assert lease is not None
-    tickets.request("spend", "b came")
+    requested(tickets, "spend", "b came")
     another = tickets.done(lease)
     assert another == ticket_of(tickets).queued
     lease = tickets.start("spend", another)
-    tickets.request("spend", "c came")
+    requested(tickets, "spend", "c came")
     assert tickets.failed(lease, "boom") == ticket_of(tickets).queued
 
 
 def test_a_job_that_came_twice_is_begun_once(tickets):
-    job = tickets.request("spend", "a came").job
+    job = requested(tickets, "spend", "a came").job
     assert tickets.start("spend", job) is not None
     assert tickets.start("spend", job) is None
 
@@ -268,10 +268,10 @@ def test_what_was_served_before_the_server_forgot_does_not_pass_for_what_is_want
     redis,
 ):
     for number in range(5):
-        tickets.request("spend", f"{number} came")
+        requested(tickets, "spend", f"{number} came")
     lease = tickets.start("spend", ticket_of(tickets).queued)
     redis.flushall()
-    again = tickets.request("spend", "5 came").job
+    again = requested(tickets, "spend", "5 came").job
     assert tickets.done(lease) is None
     assert ticket_of(tickets).behind
     assert tickets.start("spend", again) is not None
@@ -305,14 +305,14 @@ def test_freshness_is_a_distribution(redis):
 
 def looked_at_all(tickets: WorkQueue) -> None:
     """A refresh that has looked at all of the source."""
-    job = tickets.request("spend", "start").job or tickets.requeue(ticket_of(tickets))
+    job = requested(tickets, "spend", "start").job or tickets.requeue(ticket_of(tickets))
     lease = tickets.start("spend", job)
     assert lease.paths is None
     tickets.done(lease, "all")
 
 
 def named(tickets: WorkQueue, *paths: str) -> str | None:
-    return tickets.request("spend", "came", paths=paths).job
+    return requested(tickets, "spend", "came", paths=paths).job
 
 
 def started(tickets: WorkQueue) -> Lease:
@@ -353,7 +353,7 @@ def test_a_request_that_names_nothing_is_about_all(tickets, first):
     looked_at_all(tickets)
     if first:
         named(tickets, "a.parquet")
-    tickets.request("spend", "its rows must be renewed")
+    requested(tickets, "spend", "its rows must be renewed")
     if not first:
         named(tickets, "a.parquet")
     assert started(tickets).paths is None

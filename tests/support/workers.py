@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -25,7 +25,8 @@ from mlforge.store import LocalStore
 from tests.support import contents
 from worker.project import Project, Settings
 from worker.service.embedded_redis import EmbeddedServer
-from worker.state.work_queue import Ticket
+from worker.state.pending import PendingRequest
+from worker.state.work_queue import Request, Ticket, WorkQueue
 
 RQ_WORKER = [
     str(Path(sys.executable).with_name("rq")),
@@ -52,6 +53,22 @@ def write(path: Path, content: bytes) -> Path:
     part.write_bytes(content)
     part.rename(path)
     return path
+
+
+def requested(
+    work_queue: WorkQueue,
+    feature: str,
+    reason: str,
+    closed_at: int | None = None,
+    afresh: bool = True,
+    paths: Collection[str] | None = None,
+) -> Request:
+    """The answer to a request of one feature's refresh, as `PendingRequest` has it."""
+    named = None if paths is None else frozenset(paths)
+    pending = PendingRequest(reason, closed_at, afresh, named)
+    answer = work_queue.request_each({feature: pending})[feature]
+    assert isinstance(answer, Request)
+    return answer
 
 
 DEFINITIONS = """

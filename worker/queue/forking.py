@@ -39,7 +39,7 @@ _LATE = "MLFORGE_LOAD_LATE"
 _PREFORKED = 1
 JOBS_A_PROCESS = 1_000
 """After so many jobs a process is replaced, whatever it may have gathered."""
-_SOUND = ("refreshed", "unchanged", "held", "nothing to do", "task done")
+_SOUND = ("refreshed", "unchanged", "resting", "held", "nothing to do", "task done")
 """Outcomes of a job after which its process may serve another."""
 
 log = get_logger(__name__)

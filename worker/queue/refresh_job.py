@@ -127,6 +127,10 @@ def _served(at_work: Project, lease: Lease, before: Ticket, reading: SourceReadi
                     _serve_on(at_work, feature)
                     enqueue(at_work, feature, work_queue.rested(lease, before))
                     return "parked"
+                if before.rests_until and before.rests(now := work_queue.now()):
+                    _serve_on(at_work, feature)
+                    work_queue.rested_on(lease, before, now)
+                    return "resting"
                 began = clock.now()
                 built = _refreshed(at_work, lease, before, reading)
                 outcome = _brought_online(at_work, lease, before, built, began)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from redis.exceptions import RedisError
 
 from mlforge.build.companions import Companion
+from mlforge.core import clock
 from mlforge.core.logs import get_logger
 from mlforge.definitions.building import companions_of
 from mlforge.definitions.together import of_one_source
@@ -80,7 +81,8 @@ def _from_own_place(names: list[str]) -> list[str]:
 
 
 def _can_be_taken(ticket: Ticket) -> bool:
-    return ticket.queued is not None and not (ticket.leased or ticket.troubled)
+    is_at_rest = ticket.rests(clock.now())  # its job only pushes
+    return ticket.queued is not None and not (ticket.leased or ticket.troubled or is_at_rest)
 
 
 class _Limits:

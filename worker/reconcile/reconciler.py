@@ -171,14 +171,16 @@ class Reconciler:
         online = SeenAtOnce(self.project.online, [ticket.feature for ticket in resting])
         for ticket in resting:
             with survived("compare a feature with its rows online", feature=ticket.feature):
-                self._compare_one(ticket, online, now_s)
+                self._compare_one(ticket, online, now_s, rests=ticket.rests(now_us))
 
-    def _compare_one(self, ticket: Ticket, online: OnlineView, now_s: float) -> None:
+    def _compare_one(
+        self, ticket: Ticket, online: OnlineView, now_s: float, *, rests: bool
+    ) -> None:
         store = self.project.definitions.store
         held = store.books(ticket.feature).hold is not None
         released = self._released(ticket.feature, held)
         let_go = self._is_let_go(ticket.feature)
-        moved = not held and self._has_moved(ticket.feature)
+        moved = not (held or rests) and self._has_moved(ticket.feature)
         reason = (
             released
             or (LET_GO if let_go else MOVED if moved else None)
@@ -192,8 +194,8 @@ class Reconciler:
             return
         if moved or let_go:
             self.requests(ticket.feature, reason, None)
-        elif ticket.parked:
-            # Its refresh will fail again, but what it serves is pushed all the same.
+        elif ticket.parked or (rests and ticket.behind):
+            # Its refresh would fail again, or is not due yet, but what it serves is pushed all the same.
             enqueue(self.project, ticket.feature, self.project.work_queue.requeue(ticket))
         else:
             self.requests.remind(ticket.feature, reason)

@@ -11,8 +11,8 @@ Every change is one script (`worker.state.scripts`).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -129,13 +129,13 @@ class Request:
 
 def overdue(ticket: Ticket, now: int, lost: bool) -> bool:
     """Whether a ticket needs a new job; `lost`: its queued job will never start."""
-    if not ticket.behind or ticket.leased or ticket.rests(now):
+    if not ticket.behind or ticket.leased:
         return False
     if ticket.queued is not None:
         return lost
-    return not ticket.parked and (
-        ticket.retry_at is None or _has_come(ticket, ticket.retry_at, now)
-    )
+    if ticket.parked or ticket.rests(now):
+        return False
+    return ticket.retry_at is None or _has_come(ticket, ticket.retry_at, now)
 
 
 def idle(ticket: Ticket, now: int) -> bool:
@@ -147,7 +147,7 @@ def idle(ticket: Ticket, now: int) -> bool:
         return False
     if ticket.behind and ticket.parked and ticket.queued is None and ticket.failed_at is not None:
         return _has_come(ticket, ticket.failed_at + RESUME_AFTER_S[-1] * SECOND_US, now)
-    return not ticket.behind
+    return not ticket.behind or (ticket.queued is None and ticket.rests(now))
 
 
 def _has_come(ticket: Ticket, pause_ends: int, now: int) -> bool:
@@ -180,22 +180,6 @@ class WorkQueue:
         self._renew = redis.register_script(scripts.RENEW)
         self._done = redis.register_script(scripts.DONE)
         self._failed = redis.register_script(scripts.FAILED)
-
-    def request(
-        self,
-        feature: str,
-        reason: str,
-        closed_at: int | None = None,
-        afresh: bool = True,
-        paths: Collection[str] | None = None,
-    ) -> Request:
-        """Want a refresh; as `PendingRequest`. Raises ResponseError for a ticket that is none of ours."""
-        named = None if paths is None else frozenset(paths)
-        pending = PendingRequest(reason, closed_at, afresh, named)
-        answer = self.request_each({feature: pending})[feature]
-        if isinstance(answer, ResponseError):
-            raise answer
-        return answer
 
     def request_each(
         self, pending: Mapping[str, PendingRequest]
@@ -273,6 +257,10 @@ class WorkQueue:
         arguments: list[str | int] = [lease.job, lease.serves, job, looked, rest_us]
         answer = self._done(self._keys(lease.feature), arguments)
         return job if answer else None
+
+    def rested_on(self, lease: Lease, resting: Ticket, now: int) -> None:
+        """Give back the lease of a feature that is left alone, after a push without a refresh: it still is, until the same instant."""
+        self.done(replace(lease, serves=resting.served), "named", resting.rests_until - now)
 
     def failed(self, lease: Lease, error: str, transient: bool = False) -> str | None:
         """Give the lease back after a failure; returns a job to enqueue if anything changed meanwhile.
