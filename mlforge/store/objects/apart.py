@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from mlforge import errors
+from mlforge.core import child
 from mlforge.errors import StoreError
 
 _CHILD = "mlforge.store.objects.apart_child"
@@ -24,7 +24,7 @@ def ask(deed: str, url: str, options: Mapping[str, str] | None, cache: Path) -> 
     order = json.dumps({"deed": deed, "bucket": bucket, "cache": str(cache)})
     try:
         ended = subprocess.run(
-            [sys.executable, "-m", _CHILD],
+            child.command(_CHILD),
             input=order,
             capture_output=True,
             text=True,

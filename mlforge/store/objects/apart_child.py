@@ -1,4 +1,4 @@
-"""The process that `apart` starts: `python -m mlforge.store.objects.apart_child`, the order on its standard input."""
+"""The process that `apart` starts, with the order on its standard input."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from mlforge.store.objects.bucket import Bucket
 from mlforge.store.objects.identity import Identity
 
 
-def main() -> None:
-    """Read the order, do it, and print null, or the error."""
+def main() -> int:
+    """Read the order, do it, and print null, or the error; returns the exit code."""
     order = json.loads(sys.stdin.read())
     answer = None
     try:
@@ -20,7 +20,4 @@ def main() -> None:
     except MlforgeError as error:
         answer = {"kind": type(error).__name__, "message": str(error)}
     sys.stdout.write(f"{json.dumps(answer)}\n")
-
-
-if __name__ == "__main__":
-    main()
+    return 0

@@ -13,6 +13,7 @@ from mlforge.core import clock
 from mlforge.errors import IntegrityError, StoreError, UnsupportedStore
 from mlforge.store import LocalStore, StoreIdentity
 from mlforge.store.local import io
+from mlforge.store.objects import apart
 from mlforge.testing.store_values import FIRST, publish
 
 
@@ -141,3 +142,12 @@ def test_an_address_with_a_scheme_is_refused_by_name(place, scheme, tmp_path, mo
 @pytest.mark.parametrize("place", ["store", "./a:b/store", "/srv/s3:/store", "c:/store", "a:b"])
 def test_a_folder_is_no_address(place):
     assert str(LocalStore(place).path).endswith(place.removeprefix("./"))
+
+
+def test_a_process_that_asks_a_bucket_imports_nothing_of_the_folder_that_it_is_started_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('a file of the project')")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreError, match="s3://: cannot open it"):
+        apart.ask("identity", "s3://", None, tmp_path)
