@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from mlforge.core import clock, time_model
 from mlforge.core.logs import get_logger
 from mlforge.core.manifest import Manifest, Part
 from mlforge.core.schema import Schema
@@ -97,24 +98,46 @@ def judged(
     Rows whose windows reach before the first event count on neither side. A served version that cannot be read is not
     held against anything, as its successor mends it.
     """
-    if not rules or latest is None:
+    if not rules or latest is None or latest.spec.timestamp != candidate.spec.timestamp:
         return Judgement(rules)
-    last = _last(latest.parts)
-    if last is None:
+    times = _compared(latest, candidate, clock.now())
+    if times is None:
         return Judgement(rules)
-    if latest.spec.timestamp != candidate.spec.timestamp or _later_rows(candidate, last) < FEWEST:
-        return Judgement(rules)
+    served, later = times
     shared = rules.keys() & {column.name for column in latest.columns}
     columns = [column for column in rules if column in shared]
     try:
-        before = profile_rows(store, latest, _spans(latest, columns, TimeRange(BEGINNING, last)))
-        after = _profiles(tx, candidate, _spans(candidate, columns, TimeRange(last + 1, END)))
+        before = profile_rows(store, latest, _spans(latest, columns, served))
+        after = _profiles(tx, candidate, _spans(candidate, columns, later))
     except (IntegrityError, *DAMAGE) as error:
         log.warning("drift cannot be judged", feature=candidate.name, error=str(error))
         return Judgement(rules)
     drifts = [drift_of(column, before[column], after[column]) for column in columns]
     indexes = {drift.column: drift.index for drift in drifts if drift.index is not None}
-    return Judgement(rules, indexes, f"the rows of {latest.version}, until {to_iso(last)}")
+    return Judgement(rules, indexes, f"the rows of {latest.version}, until {to_iso(served.end)}")
+
+
+def _compared(
+    latest: Manifest, candidate: Manifest, now: int
+) -> tuple[TimeRange, TimeRange] | None:
+    """The times of the served rows and of the later ones; None where too few rows are later.
+
+    Where nothing comes behind the last served row, and that is ahead of the clock, as one dated 2099 is for ever, the rows
+    up to the clock are compared: those behind the last served one of these.
+    """
+    last = _last(latest.parts)
+    if last is None:
+        return None
+    if _later_rows(candidate, last) >= FEWEST:
+        return TimeRange(BEGINNING, last), TimeRange(last + 1, END)
+    if not latest.frontier:
+        return None
+    reached, interval = latest.reached(now), candidate.spec.interval
+    assert reached is not None, "a version with events ahead has events"
+    last, limit = (time_model.row_point(instant, interval) for instant in (reached, now))
+    if last >= limit or _later_rows(candidate, last) < FEWEST:
+        return None
+    return TimeRange(BEGINNING, last), TimeRange(last + 1, limit)
 
 
 def _last(parts: Iterable[Part]) -> int | None:

@@ -14,6 +14,7 @@ from mlforge import Definitions, feature
 from mlforge.build import drifting
 from mlforge.build.drifting import FOR_DRIFT
 from mlforge.build.result import BuildResult
+from mlforge.core import clock
 from mlforge.core.validators import Rule
 from mlforge.errors import BuildError, DefinitionError
 from mlforge.maintenance.operations import rollback
@@ -21,7 +22,7 @@ from mlforge.metrics import Rolling
 from mlforge.profiles import table
 from mlforge.store import Books, DriftNote, LocalStore, ObjectStore
 from tests.support.objects import MemoryObjects
-from tests.support.projects import Project, rows
+from tests.support.projects import Project, at, rows
 
 SUM = "amount__sum__1d"
 USERS = 60
@@ -117,6 +118,22 @@ def test_a_hold_for_drift_ends_by_itself_once_the_rows_are_mended(project: Proje
     project.drop("b", days(6, 2))
     assert refreshed(definitions).version == "1.0.1"
     assert project.store.books("spend").hold is None
+
+
+@pytest.mark.parametrize("interval", [None, "1d"])
+def test_rows_ahead_of_the_clock_keep_none_from_being_judged(
+    project: Project, interval: str | None
+) -> None:
+    definitions = ruled(project, v.no_drift(), interval=interval)
+    for name, first, count, today in (("a", 0, 6, 6), ("b", 6, 3, 9)):
+        project.drop(name, pl.concat([days(first, count), days(9_000, 3, scale=100, users=50)]))
+        with clock.fixed(at(today)):
+            refreshed(definitions)
+    steady = project.store.books("spend").drift[SUM]
+    assert (steady.version, steady.is_drift) == ("1.0.1", False)
+    project.drop("c", days(9, 3, scale=10))
+    with clock.fixed(at(12)):
+        assert str(refreshed(definitions).held).startswith(f"{FOR_DRIFT} from the rows of 1.0.1")
 
 
 def test_a_rule_that_warns_publishes_and_notes_the_index_in_the_books(project: Project) -> None:
