@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-from mlforge.core.values import PRECISION, from_us
+from mlforge.core.values import LAST_INSTANT, PRECISION, from_us
 from mlforge.profiles.buckets import WEEK_US, lower_edge, upper_edge
 from mlforge.profiles.codec import shown
 from mlforge.profiles.column_profile import ColumnProfile
@@ -115,11 +115,12 @@ def _bucketed(a: ColumnProfile, b: ColumnProfile | None) -> Distribution:
         )
     outline = "".join(_outline(others[0], step, tallest)) if others else ""
     peak = grid.low + of_a.index(max(of_a)) * grid.width
-    last = grid.high - 1 if _is_whole(a) else grid.high
+    end = min(grid.high, max(map(_greatest, sides)))  # a bar alone is wider than its value
+    last = grid.high - 1 if _is_whole(a) else end
     before = "≤ " if any(_least(side) < grid.low for side in sides) else ""
     beyond = "≥ " if any(_greatest(side) > grid.high for side in sides) else ""
     return Distribution(
-        f"Most values lie from {_label(peak, a)} to {_label(peak + grid.width, a)}",
+        f"Most values lie from {_label(peak, a)} to {_label(min(peak + grid.width, max(peak, end)), a)}",
         tuple(bars),
         outline,
         f"{before}{_label(grid.low, a)}",
@@ -194,7 +195,7 @@ def _greatest(side: ColumnProfile) -> float:
 
 def _label(value: float, side: ColumnProfile) -> str:
     if side.kind == "time":
-        return str(from_us(int(value)).date())
+        return str(from_us(min(int(value), LAST_INSTANT)).date())  # floats are rounded beyond it
     return number(round(value) if _is_whole(side) else value)
 
 

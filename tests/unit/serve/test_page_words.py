@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, date, datetime
 from typing import Any
 
 import polars as pl
@@ -123,6 +124,25 @@ COLUMNS = {
     "few integers": [1, 2, 2, 3],
     "great integers": [2**62, 2**62 + 1],
 }
+
+
+@pytest.mark.parametrize(
+    ("values", "least", "greatest"),
+    [
+        ([5.0, 5.0], "5", "5"),
+        ([date(9999, 12, 31)], "9999-12-31", "9999-12-31"),
+        (
+            [datetime(2026, 1, 1, tzinfo=UTC), datetime.max.replace(tzinfo=UTC)],
+            "2026-01-01",
+            "9999-12-31",
+        ),
+    ],
+)
+def test_no_label_lies_beyond_the_values(values: list[Any], least: str, greatest: str) -> None:
+    drawn = distribution(profile_column(pl.Series(values)))
+    assert drawn is not None
+    assert (drawn.least, drawn.greatest) == (least, greatest)
+    assert drawn.words.startswith(f"Most values lie from {least} to ")
 
 
 @pytest.mark.parametrize("name", COLUMNS)
