@@ -15,7 +15,7 @@ from mlforge.definitions.registry import Definitions
 from mlforge.definitions.services import service_named
 from mlforge.definitions.source_check import as_json, check_source
 from mlforge.errors import MissingExtra
-from mlforge.integrations.project import Fresh, Project, build, holds, outcome
+from mlforge.integrations.project import Attempt, Fresh, Project, outcome
 from mlforge.store.addresses import is_bucket
 from mlforge.store.opening import store_at
 from mlforge.training_sets.making import training_set
@@ -82,7 +82,7 @@ class BuildOperator(_ProjectOperator):
 
     Named features are outlets: each asset's event has `version`, `rows` and `changed`. A version that would be held for
     a person fails the task, as does a feature that cannot be built; the others are built all the same.
-    push: then bring the online store up to date, too. full: evaluate everything anew.
+    push: then bring the online store up to date, too, whatever failed or is held. full: evaluate everything anew.
     """
 
     def __init__(
@@ -100,16 +100,16 @@ class BuildOperator(_ProjectOperator):
         self.push, self.full = push, full
 
     def execute(self, context: Context) -> dict[str, dict[str, Any]]:
-        """Build, push where asked to, and tell each asset its version."""
+        """Build, push where asked to, whatever failed or is held, and tell each asset its version."""
         definitions = self._definitions()
-        results = build(definitions, self.features, full=self.full)
-        if held := holds(results):
-            raise AirflowException("\n".join(held))
+        attempt = Attempt.of(definitions, self.features, full=self.full)
         if self.push:
-            for name, result in results.items():
+            for name, result in attempt.served.items():
                 definitions.push(name, diff=result.diff)
         definitions.close()
-        outcomes = {name: outcome(result) for name, result in results.items()}
+        if problems := (*attempt.failures, *attempt.holds):
+            raise AirflowException("\n".join(problems))
+        outcomes = {name: outcome(result) for name, result in attempt.results.items()}
         for name in self.features or ():
             told = {key: outcomes[name][key] for key in ("version", "rows", "changed")}
             context["outlet_events"][asset_of(name, self.conn_id)].extra = told

@@ -16,9 +16,9 @@ from typing import Any
 from mlforge.core.validators import REQUIRED, Rule
 from mlforge.definitions import registry
 from mlforge.definitions.chains import in_order
-from mlforge.errors import BuildError, MissingExtra
+from mlforge.errors import MissingExtra
 from mlforge.features.feature import Feature
-from mlforge.integrations.project import Project, build, holds, outcome
+from mlforge.integrations.project import Attempt, Project, outcome
 
 try:
     import dagster as dg
@@ -73,25 +73,20 @@ def _built(
     push: bool,
 ) -> Iterator[Any]:
     """A materialisation and check results for each feature that was built; fails afterwards for those that were not."""
-    failures: list[str] = []
-    try:
-        results = build(loaded, names)
-    except BuildError as error:
-        results, failures = error.results, [str(each) for each in error.failures.values()]
-    held = holds(results)
-    for name, result in results.items():
-        if result.held or result.version is None:
-            continue  # nothing that an asset could be
+    attempt = Attempt.of(loaded, names)
+    for name, result in attempt.served.items():
         told = outcome(result)
         if push:
             told["keys_pushed"] = loaded.push(name, diff=result.diff).written
+        if result.held:
+            continue  # nothing new that an asset could be
         yield _materialised(loaded.name, name, told)
         for spec, column, rule in _checks(loaded, loaded.features[name]):
             if spec.key in context.selected_asset_check_keys:
                 yield _checked(spec, column, rule, told)
     loaded.close()
-    if failures or held:
-        raise dg.Failure("\n".join([*failures, *held]), allow_retries=not held)
+    if problems := (*attempt.failures, *attempt.holds):
+        raise dg.Failure("\n".join(problems), allow_retries=not attempt.holds)
 
 
 def _spec(loaded: registry.Definitions, feature: Feature) -> dg.AssetSpec:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from mlforge.core.values import Duration, to_iso
 from mlforge.definitions.building import build_each
 from mlforge.definitions.loader import load
 from mlforge.definitions.registry import Definitions
-from mlforge.errors import DefinitionError
+from mlforge.errors import BuildError, DefinitionError
 from mlforge.sources.source_reading import SourceReading
 from mlforge.store import Store
 
@@ -62,6 +62,38 @@ def build(
     return build_each(definitions, definitions.selected(names), built, options)
 
 
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """The outcome of a build. results: by feature, of those that could be built. failures: a sentence for each of the others."""
+
+    results: Mapping[str, BuildResult]
+    failures: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, definitions: Definitions, names: Sequence[str] | None = None, *, full: bool = False
+    ) -> Attempt:
+        """Build as `build`, and go on with what could be built where something could not."""
+        try:
+            return cls(build(definitions, names, full=full))
+        except BuildError as error:
+            return cls(error.results, tuple(map(str, error.failures.values())))
+
+    @property
+    def served(self) -> dict[str, BuildResult]:
+        """The results of features that have a version; of one that is held it is the version before."""
+        return {name: result for name, result in self.results.items() if result.version is not None}
+
+    @property
+    def holds(self) -> list[str]:
+        """A sentence for each feature whose version is held back until a person has looked."""
+        return [
+            f"{name} is held: {result.held}; 'mlforge approve {name}' publishes it"
+            for name, result in self.results.items()
+            if result.held
+        ]
+
+
 def outcome(result: BuildResult) -> dict[str, Any]:
     """A build's outcome for one feature as JSON."""
     return {
@@ -75,15 +107,6 @@ def outcome(result: BuildResult) -> dict[str, Any]:
         "rows_dropped": dict(result.rows_dropped),
         "warnings": list(result.warnings),
     }
-
-
-def holds(results: dict[str, BuildResult]) -> list[str]:
-    """A sentence for each feature whose version is held back until a person has looked."""
-    return [
-        f"{name} is held: {result.held}; 'mlforge approve {name}' publishes it"
-        for name, result in results.items()
-        if result.held
-    ]
 
 
 @dataclass(frozen=True, slots=True)
