@@ -17,6 +17,8 @@ from mlforge.errors import MissingExtra
 from mlforge.registry.entries import ColumnEntry, FeatureEntry, ServiceEntry
 from mlforge.registry.graph import FEATURE, MODEL, SERVICE, SET, SOURCE, TABLE, Graph, Node
 from mlforge.store.addresses import scheme_of
+from mlforge.store.lakehouse.iceberg import NAMED
+from mlforge.store.lakehouse.source import names_a_table
 
 if TYPE_CHECKING:
     from openlineage.client.event_v2 import InputDataset, JobEvent, OutputDataset
@@ -117,12 +119,10 @@ class _Events:
         return OutputDataset(*self._names(node), outputFacets=measured, facets=facets)
 
     def _names(self, node: Node) -> tuple[str, str]:
-        """The namespace and name of a node's dataset: a path for files, a bucket's for tables in it, the node's own name for all else."""
-        if node.kind == TABLE:
-            return _named_table(node.name)
-        if node.kind not in (SOURCE, SET):
+        """The namespace and name of a node's dataset: those of its place for files and tables, the node's own name for all else."""
+        if node.kind not in (SOURCE, SET, TABLE):
             return self.namespace, str(node)
-        return _FILES, str(self.root / node.name)
+        return named_place(node.name, self.root)
 
     def _dataset_facets(self, node: Node) -> dict[str, DatasetFacet]:
         from openlineage.client.facet_v2 import (
@@ -168,14 +168,21 @@ class _Events:
         return {"columnLineage": lineage.ColumnLineageDatasetFacet(fields)} if fields else {}
 
 
-def _named_table(table: str) -> tuple[str, str]:
-    """The namespace and name of an exported table, by its format and place."""
-    place = table.partition(":")[2]
-    if scheme_of(place) is None:
-        return _FILES, place
-    scheme, _, rest = place.partition("://")
-    bucket, _, path = rest.partition("/")
-    return f"{scheme}://{bucket}", path or "/"
+def named_place(place: str, root: Path) -> tuple[str, str]:
+    """The namespace and name of files or of a table: of a bucket, of an Iceberg catalog, or a path, which starts from `root`.
+
+    place: as sources, training sets and exports are named. A table has one name, whether it is read or written.
+    """
+    format_, _, lies_at = place.partition(":")
+    is_table = names_a_table(place)
+    where = lies_at if is_table else place
+    if scheme_of(where) is not None:
+        scheme, _, rest = where.partition("://")
+        bucket, _, path = rest.partition("/")
+        return f"{scheme}://{bucket}", path.rstrip("/") or "/"
+    if is_table and (named := NAMED.fullmatch(where)):
+        return f"{format_}://{named[1]}", named[2]
+    return _FILES, str(root / where)
 
 
 def _fields(columns: Iterable[ColumnEntry]) -> list[Any]:

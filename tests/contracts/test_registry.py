@@ -21,7 +21,7 @@ from redis import Redis
 
 from mlforge.cli import main
 from mlforge.definitions.loader import load
-from mlforge.registry.openlineage import _named_table
+from mlforge.registry.openlineage import named_place
 from mlforge.training_sets.making import training_set
 from tests.support.commands import as_json, printed
 from worker.project import scope_of
@@ -392,7 +392,24 @@ def test_openlineage_events_are_what_its_client_says_they_are(
     assert exported["inputs"][0]["name"] == "feature:user_spend"
     assert exported["outputs"][0]["namespace"] == "file"
     assert exported["outputs"][0]["name"] == str(tmp_path / "lake/spend")
-    assert _named_table("iceberg:s3://lake/tables/spend") == ("s3://lake", "tables/spend")
+
+
+@pytest.mark.parametrize(
+    ("place", "namespace", "name"),
+    [
+        ("events/", "file", "/srv/shop/events"),
+        ("/mnt/drops/*.parquet", "file", "/mnt/drops/*.parquet"),
+        ("s3://lake/drops/", "s3://lake", "drops"),
+        ("gs://lake", "gs://lake", "/"),
+        ("delta:lake/spend", "file", "/srv/shop/lake/spend"),
+        ("iceberg:s3://lake/tables/spend", "s3://lake", "tables/spend"),
+        ("iceberg:prod:shop.spend", "iceberg://prod", "shop.spend"),
+    ],
+)
+def test_a_place_has_one_name_in_openlineage_whoever_reads_or_writes_it(
+    place: str, namespace: str, name: str
+) -> None:
+    assert named_place(place, Path("/srv/shop")) == (namespace, name)
 
 
 def test_events_without_the_client_say_which_extra_brings_it(
