@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,6 +17,8 @@ from mlforge.online.addresses import single_urls, told_cluster
 _READ_ONLY = ("MISCONF", "NOREPLICAS", "OOM", "READONLY")
 """Answers of a server that can be read all the same: `mlforge status` shows what it holds, and warns."""
 
+_IN_QUERY = re.compile(r"(?<=[?&]password=)[^&#]*")
+
 
 def connect(url: str) -> Redis:
     """A client of a server that has answered once; a server that refuses only writes is accepted.
@@ -25,7 +28,7 @@ def connect(url: str) -> Redis:
     if told_cluster(url)[1] or len(single_urls(url)) > 1:
         raise OnlineRefused(_no_cluster(url))
     try:
-        client = Redis.from_url(url, socket_connect_timeout=5, retry=patience())
+        client = _client(url)
         client.ping()
         if _is_in_cluster(client):
             raise OnlineRefused(_no_cluster(url))
@@ -35,11 +38,30 @@ def connect(url: str) -> Redis:
         raise OnlineRefused(
             f"the Redis at {hide_password(url)} answers, and refuses: {error}"
         ) from error
-    except (RedisError, ValueError) as error:
+    except (
+        RedisError,
+        ValueError,
+        TypeError,
+    ) as error:  # a TypeError for an option that redis-py does not know
         raise OnlineUnavailable(
             f"no Redis answers at {hide_password(url)} ({error}); start one there, correct "
             "REDIS_URL, or unset it and run `mlforge up`"
         ) from error
+    return client
+
+
+def _client(url: str) -> Redis:
+    """A client that has not connected yet; ValueError, which quotes nothing of it, for what is no URL."""
+    try:
+        client = Redis.from_url(url, socket_connect_timeout=5, retry=patience())
+        parts = urlsplit(url)
+        is_cut = not parts.scheme.startswith("unix") and "@" in parts.path + parts.fragment
+    except (ValueError, TypeError):
+        is_cut = True
+    if is_cut:  # at a slash or such in a password, whose start then passes for a host and a port
+        raise ValueError(
+            "this is no Redis URL; write redis://[[user]:password@]host:port/db with the password percent-encoded"
+        ) from None
     return client
 
 
@@ -65,8 +87,9 @@ def patience() -> Retry:
 
 
 def hide_password(url: str) -> str:
-    """The URL as it may be shown."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    return url.replace(f":{parts.password}@", ":***@", 1)
+    """The URL as it may be shown, also one whose password is not encoded as it should be."""
+    scheme, separator, rest = url.partition("://")
+    login, at, place = rest.rpartition("@")
+    user, colon, _ = login.partition(":")
+    hidden = f"{user}:***" if colon else login
+    return f"{scheme}{separator}{hidden}{at}{_IN_QUERY.sub('***', place)}"

@@ -1,0 +1,33 @@
+"""The server at REDIS_URL, told by its address: never by a password, however that is written."""
+
+from __future__ import annotations
+
+import pytest
+
+from mlforge.errors import OnlineUnavailable
+from worker.connection import connect, hide_password
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("redis://:secret@127.0.0.1:1/0", "redis://:***@127.0.0.1:1/0"),
+        ("redis://:se/cret@127.0.0.1:1/0", "redis://:***@127.0.0.1:1/0"),
+        ("redis://app:se#cret@127.0.0.1:1", "redis://app:***@127.0.0.1:1"),
+        ("redis://app:12/cret@127.0.0.1:1", "redis://app:***@127.0.0.1:1"),
+        ("redis://127.0.0.1:1/0?password=secret&db=1", "redis://127.0.0.1:1/0?password=***&db=1"),
+        ("redis://app@127.0.0.1:1/0", "redis://app@127.0.0.1:1/0"),
+        ("unix:///run/redis@1.sock", "unix:///run/redis@1.sock"),
+    ],
+)
+def test_a_server_that_does_not_answer_is_told_without_its_password(url: str, told: str) -> None:
+    assert hide_password(url) == told
+    with pytest.raises(OnlineUnavailable) as refused:
+        connect(url)
+    assert f"no Redis answers at {told} (" in str(refused.value)
+    assert not any(part in str(refused.value) for part in ("cret", "'se'", "app:12"))
+
+
+def test_a_password_that_cuts_its_url_short_is_to_be_encoded() -> None:
+    with pytest.raises(OnlineUnavailable, match="with the password percent-encoded"):
+        connect("redis://app:12/cret@127.0.0.1:1")
