@@ -94,6 +94,17 @@ def test_systemd_finds_little_that_a_service_may_do(name: str, units: list[Path]
     assert done.returncode == 0, done.stdout[-600:] + done.stderr
 
 
+def test_a_service_is_started_again_however_often_it_has_ended() -> None:
+    for unit in UNITS:
+        if unit.suffix == ".service":
+            text = unit.read_text()
+            assert "\nRestart=always\n" in text
+            assert "\nOOMPolicy=continue\n" in text, "systemd ends a unit for the memory of one job"
+            assert "\nStartLimitIntervalSec=0\n" in text, (
+                "systemd gives up after five starts in 10 s"
+            )
+
+
 def test_no_unit_carries_a_password() -> None:
     for unit in UNITS:
         assert "://" not in unit.read_text()
@@ -159,6 +170,8 @@ def test_the_image_is_built_in_two_stages_and_runs_as_nobody() -> None:
     last = text[text.rindex("FROM ") :]
     assert re.search(r"^USER [1-9]\d*:[1-9]\d*$", last, re.MULTILINE)
     assert "RUN" not in last, "nothing is installed in the image that runs"
+    [user] = re.findall(r"^USER (\S+)$", last, re.MULTILINE)
+    assert f"COPY --from=build --chown={user} /project /project\n" in last, "the store's volume"
     for copied in re.findall(r"^COPY (?!--from)(.*) \S+$", text, re.MULTILINE):
         for path in copied.split():
             assert (ROOT / path).exists()

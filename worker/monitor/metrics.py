@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
 HOST = "127.0.0.1"
-_STATES = ("held", "parked", "failing", "quarantined", "unreadable", "wrong")
+_STATES = ("held", "parked", "failing", "incomplete", "quarantined", "unreadable", "wrong")
 _COUNTERS = {
     "drops": "Changes of a feature's source that asked for a refresh; files that come together are one",
     "rows_changed": "Events that differed from those of the version before",
