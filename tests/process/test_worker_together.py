@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mlforge.core import failpoints
+from mlforge.core.values import SECOND_US
 from mlforge.sources.source_reading import SourceReading
 from tests.support.workers import (
     Shop,
@@ -213,7 +214,7 @@ def test_one_lease_is_held_at_a_time_and_the_jobs_taken_over_leave_the_queue(idl
     assert [t.feature for t in project.work_queue.read(NAMES) if t.behind] == ["f0"]
 
 
-def test_features_in_trouble_or_at_work_elsewhere_are_left_alone(idle, project):
+def test_features_in_trouble_at_rest_or_at_work_elsewhere_are_left_alone(idle, project):
     dropped(idle)
     tickets = {ticket.feature: ticket for ticket in project.work_queue.read(NAMES)}
     lease = project.work_queue.start("f1", tickets["f1"].queued)
@@ -221,11 +222,13 @@ def test_features_in_trouble_or_at_work_elsewhere_are_left_alone(idle, project):
     failing = project.work_queue.start("f2", tickets["f2"].queued)
     project.work_queue.failed(failing, "as always")
     enqueue(project, "f2", project.work_queue.requeue(idle.ticket("f2")))
+    until = project.work_queue.now() + 60 * SECOND_US
+    project.redis.hset(f"mlforge-work:{project.scope}:ticket:f3", "rests_until", until)
     taken = []
     for each in leases(project):
         taken.append(each.feature)
         project.work_queue.done(each)
-    assert sorted(taken) == [name for name in NAMES if name not in ("f0", "f1", "f2")]
+    assert sorted(taken) == [name for name in NAMES if name not in ("f0", "f1", "f2", "f3")]
 
 
 def test_a_feature_is_served_once_a_job_so_that_other_sources_get_their_turn(idle, project):

@@ -18,6 +18,7 @@ from worker.state.work_queue import (
     Lease,
     Ticket,
     WorkQueue,
+    idle,
     orphaned,
     overdue,
 )
@@ -86,6 +87,10 @@ def test_a_feature_that_was_just_published_rests_until_what_came_meanwhile_is_du
     ticket = ticket_of(tickets)
     assert not overdue(ticket, ticket.rests_until - 1, lost=False)
     assert overdue(ticket, ticket.rests_until, lost=False)
+    assert idle(ticket, ticket.rests_until - 1), "it may be pushed meanwhile"
+    of_a_push = replace(ticket, queued="job")
+    assert not idle(of_a_push, ticket.rests_until - 1)
+    assert overdue(of_a_push, ticket.rests_until - 1, lost=True)
     lease = tickets.start("spend", tickets.requeue(ticket))
     assert lease.serves == 3
     tickets.done(lease, "all")
