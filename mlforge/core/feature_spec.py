@@ -170,6 +170,11 @@ class FeatureSpec:
         """The distinct windows, in the order of the columns."""
         return tuple(dict.fromkeys(column.window for column in self.columns))
 
+    @cached_property
+    def has_endless(self) -> bool:
+        """Whether some window is over all time."""
+        return any(window.is_endless for window in self.windows)
+
     @property
     def output_names(self) -> tuple[str, ...]:
         """The columns of metrics and the derived ones, as far as they do not follow from data."""

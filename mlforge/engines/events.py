@@ -181,7 +181,7 @@ def cache_tiles(
     ahead: some that are built already. Call with the feature's lock held. Raises StoreError where they cannot be written.
     """
     spec, times = manifest.spec, None
-    if any(window.is_endless for window in spec.windows):
+    if spec.has_endless:
         events = events_of(store, manifest)
         write_totals(events, store, manifest.reached(clock.now()), overdue=True)
         write_index(events, store, overdue=True)
@@ -201,7 +201,7 @@ def keep_all_time(store: Store, latest: Manifest) -> None:
 
     Raises StoreError where it cannot be written.
     """
-    if not any(window.is_endless for window in latest.spec.windows):
+    if not latest.spec.has_endless:
         return
     events, newest = events_of(store, latest), latest.reached(clock.now())
     if not are_totals_due(events, store, newest) and not is_index_due(events, store):

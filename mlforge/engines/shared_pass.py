@@ -34,7 +34,7 @@ class Request:
     def is_plain(self) -> bool:
         """Whether its values come of events alone: stored tiles and totals are a feature's own."""
         spec = self.events.spec
-        has_tiles = spec.interval is not None or any(w.is_endless for w in spec.windows)
+        has_tiles = spec.interval is not None or spec.has_endless
         return bool(spec.columns) and not has_tiles
 
     @cached_property

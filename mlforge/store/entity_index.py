@@ -254,8 +254,7 @@ def _rows(partials: Sequence[Partial], times: TimeRange | None) -> int:
 
 def may_have(spec: FeatureSpec) -> bool:
     """Whether a feature may have an index: windows over all time look at all that an entity ever had."""
-    endless = any(metric.window.is_endless for metric in spec.columns)
-    return endless and bool(spec.keys) and spec.timestamp is not None
+    return spec.has_endless and bool(spec.keys) and spec.timestamp is not None
 
 
 def index_notes(partials: Sequence[Partial]) -> dict[str, Any]:

@@ -312,7 +312,7 @@ def merged(spec: FeatureSpec) -> FeatureSpec | None:
 
 def served(spec: FeatureSpec, schema: Schema) -> FeatureSpec | None:
     """The feature with the metrics alone that totals can serve, its values at any instant; None without such metrics."""
-    if not any(m.window.is_endless for m in spec.columns):
+    if not spec.has_endless:
         return None
     dtypes = spec.value_dtypes(schema)
     parts = held_parts(m for m in spec.columns if m.window.is_endless)
