@@ -94,8 +94,12 @@ def test_a_feature_that_was_just_published_rests_until_what_came_meanwhile_is_du
     lease = tickets.start("spend", tickets.requeue(ticket))
     assert lease.serves == 3
     tickets.done(lease, "all")
-    for rests_until in (1, 2**53):  # over by now; longer than anybody of us leaves a feature alone
-        redis.hset("mlforge-work:shop:ticket:spend", "rests_until", rests_until)
+    later = tickets.now() + 60 * SECOND_US
+    # Over by now; longer than anybody of us leaves a feature alone; since the server's clock was set back.
+    for rests_until, served_at in ((1, 1), (2**53, 1), (later, later - 1)):
+        mapping = {"rests_until": rests_until, "served_at": served_at}
+        redis.hset("mlforge-work:shop:ticket:spend", mapping=mapping)
+        assert not ticket_of(tickets).rests(tickets.now())
         job = requested(tickets, "spend", "d came").job
         tickets.done(tickets.start("spend", job), "all")
 

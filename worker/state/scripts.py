@@ -51,9 +51,11 @@ local function now()
   end
   return stamp
 end
-local function rests(rests_until)
-  local left = (tonumber(rests_until or '') or 0) - tonumber(now())
-  return left > 0 and left <= {REST_AT_MOST_US}
+local function rests(ticket, rests_until)
+  local time = tonumber(now())
+  local left = (tonumber(rests_until) or 0) - time
+  local began = tonumber(redis.call('HGET', ticket, 'served_at') or '') or 0
+  return began <= time and left > 0 and left <= {REST_AT_MOST_US}
 end
 local faults = {{'failures', 'interruptions', 'deaths', 'error', 'failed_at'}}
 local function named(ticket, wanted, paths)
@@ -83,7 +85,7 @@ local function request(ticket, lease, job, reason, closed_at, afresh, paths)
     redis.call('HDEL', ticket, unpack(faults))
     failed_at = false
   end
-  local is_new = not (failed_at or queued or holder_of(lease) or rests_until and rests(rests_until))
+  local is_new = not (failed_at or queued or holder_of(lease) or rests_until and rests(ticket, rests_until))
   if is_new then
     set('queued', job)
     set('queued_at', now())

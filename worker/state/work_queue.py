@@ -76,8 +76,8 @@ class Ticket:
         return self.behind and (self.failures > len(RETRY_AFTER_S) or self.deaths >= DEATHS)
 
     def rests(self, now: int) -> bool:
-        """Whether it is left alone, since a version of it has just been published."""
-        return 0 < self.rests_until - now <= REST_AT_MOST_US
+        """Whether it is left alone, since a version of it has just been published; not where the server's clock was set back since."""
+        return (self.served_at or 0) <= now and 0 < self.rests_until - now <= REST_AT_MOST_US
 
     @property
     def troubled(self) -> bool:
