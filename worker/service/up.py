@@ -143,8 +143,8 @@ class Up:
         """Run until `stop` is set; nothing that it started outlives it. `hurry` waits for no job."""
         with ExitStack() as stack:
             folder = project_folder(self.plan.target, self.plan.here) / FOLDER
-            note = stack.enter_context(_only_one(folder, self.plan.profile))
             url = self.plan.redis_url
+            note = stack.enter_context(_only_one(folder, self.plan.profile, url is not None))
             where = (
                 f"your own, {hide_password(url)}"
                 if url
@@ -295,8 +295,11 @@ def run(plan: Plan) -> int:
 
 
 @contextmanager
-def _only_one(folder: Path, profile: str | None) -> Iterator[Callable[[str], None]]:
-    """Hold the project's lock; yields a function that writes the REDIS_URL where other processes find it."""
+def _only_one(folder: Path, profile: str | None, is_own: bool) -> Iterator[Callable[[str], None]]:
+    """Hold the project's lock; yields a function that writes the REDIS_URL where other processes find it.
+
+    is_own: whether the server is the user's own, whose password is not told to whoever starts a second one.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
     ignore = folder / ".gitignore"
@@ -308,16 +311,19 @@ def _only_one(folder: Path, profile: str | None) -> Iterator[Callable[[str], Non
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             running = _note_of_another(path)
+            url = str(running.get("url") or "...")
+            told = hide_password(url) if running.get("own") else url
             raise MlforgeError(
                 f"mlforge up runs here already (process {running.get('pid', 'unknown')}); "
-                f"use it: {REDIS_URL}={running.get('url') or '...'}, or stop it with Ctrl-C in its terminal"
+                f"use it: {REDIS_URL}={told}, or stop it with Ctrl-C in its terminal"
             ) from error
 
         def note(url: str | None) -> None:
             file.seek(0)
             file.truncate()
             named = {} if profile is None else {"profile": profile}
-            json.dump({"pid": os.getpid(), "url": url, **named}, file)
+            own = {"own": True} if is_own else {}
+            json.dump({"pid": os.getpid(), "url": url, **named, **own}, file)
             file.flush()
 
         note(None)

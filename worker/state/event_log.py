@@ -49,7 +49,7 @@ class Distribution:
         ranked = sorted(values)
 
         def at(share: float) -> float:
-            return ranked[min(len(ranked) - 1, int(share * len(ranked)))]
+            return ranked[math.ceil(share * len(ranked)) - 1]
 
         return cls(len(ranked), at(0.50), at(0.95), at(0.99))
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from mlforge.errors import OnlineUnavailable
+from mlforge.errors import MlforgeError, OnlineUnavailable
 from worker.connection import connect, hide_password
+from worker.service.up import _only_one
 
 
 @pytest.mark.parametrize(
@@ -31,3 +34,13 @@ def test_a_server_that_does_not_answer_is_told_without_its_password(url: str, to
 def test_a_password_that_cuts_its_url_short_is_to_be_encoded() -> None:
     with pytest.raises(OnlineUnavailable, match="with the password percent-encoded"):
         connect("redis://app:12/cret@127.0.0.1:1")
+
+
+def test_a_second_up_is_told_of_the_first_without_the_password_of_a_server_of_ones_own(
+    tmp_path: Path,
+) -> None:
+    with _only_one(tmp_path, None, is_own=True) as note:
+        note("redis://:secret@127.0.0.1:1/0")
+        second = _only_one(tmp_path, None, is_own=True)
+        with pytest.raises(MlforgeError, match=r"use it: REDIS_URL=redis://:\*\*\*@127"), second:
+            pass

@@ -9,7 +9,7 @@ import pytest
 from mlforge.core.steps import Steps
 from worker.monitor import slow
 from worker.state.drop_steps import STEPS, drop_steps, slowest, trigger_of
-from worker.state.event_log import Entry
+from worker.state.event_log import Distribution, Entry
 from worker.state.work_queue import Lease
 
 WORK = {"read": 0.010, "build": 0.020, "publish": 0.005, "push": 0.015}
@@ -101,3 +101,14 @@ def test_a_drop_tells_of_the_files_that_its_version_took_in():
     assert trigger_of("definitions", files(files_added=45)) == "definitions"
     assert trigger_of("user_spend 1.0.3", {}) == "user_spend 1.0.3"
     assert trigger_of("27 files came", {}) == "27 files came"
+
+
+@pytest.mark.parametrize(
+    ("count", "percentiles"), [(1, (1, 1, 1)), (2, (1, 2, 2)), (100, (50, 95, 99))]
+)
+def test_of_so_many_drops_a_percentile_is_the_least_that_so_many_reach(
+    count: int, percentiles: tuple[float, ...]
+) -> None:
+    times = Distribution.of([float(place) for place in range(count, 0, -1)])
+    assert times is not None
+    assert (times.p50, times.p95, times.p99) == percentiles
