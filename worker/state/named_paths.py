@@ -15,6 +15,13 @@ ALL = ""
 _END, _TAB = "\0", "\t"
 
 
+def together(some: frozenset[str] | None, more: frozenset[str] | None) -> frozenset[str] | None:
+    """The paths of both; None, for any, where they are too many to name."""
+    if some is None or more is None or len(some) + len(more) > MOST_NAMED:
+        return None
+    return some | more
+
+
 def text_of(paths: Collection[str] | None) -> str:
     """Paths as the script that requests takes them; `ALL` for None, for too many, and where one is no text that can be stored."""
     if not paths or len(paths) > MOST_NAMED:

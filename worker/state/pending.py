@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from worker.state.named_paths import together
+
 
 @dataclass(frozen=True, slots=True)
 class PendingRequest:
@@ -23,9 +25,7 @@ class PendingRequest:
     def merged(self, later: PendingRequest) -> PendingRequest:
         """The two requests merged into one."""
         times = [time for time in (self.closed_at, later.closed_at) if time is not None]
-        of_all = self.paths is None or later.paths is None
-        paths = None if of_all else frozenset((*(self.paths or ()), *(later.paths or ())))
-        afresh = self.afresh or later.afresh
+        afresh, paths = self.afresh or later.afresh, together(self.paths, later.paths)
         return PendingRequest(later.reason, min(times, default=None), afresh, paths)
 
 

@@ -16,7 +16,7 @@ from mlforge.sources.row_source import RowSource
 from mlforge.sources.source import FileStat, completeness, is_being_written
 from mlforge.sources.source_file import Stat
 from mlforge.sources.walk import FolderState, folder_state
-from worker.state.named_paths import MOST_NAMED
+from worker.state.named_paths import together
 
 _COARSE_US = 50_000
 """How much a file system's clock may be behind the clock that is asked for now."""
@@ -50,7 +50,7 @@ class Change:
             Counter(self.counts) + Counter(other.counts),
             self.example,
             min(times) if times else None,
-            _together(self.paths, other.paths),
+            together(self.paths, other.paths),
         )
 
     def __str__(self) -> str:
@@ -59,13 +59,6 @@ class Change:
         if sum(self.counts.values()) == 1:
             return f"{self.example} {next(iter(self.counts))}"
         return ", ".join(f"{plural(count, 'file')} {what}" for what, count in self.counts.items())
-
-
-def _together(some: frozenset[str] | None, more: frozenset[str] | None) -> frozenset[str] | None:
-    """The paths of both; None where they are too many to name."""
-    if some is None or more is None or len(some) + len(more) > MOST_NAMED:
-        return None
-    return some | more
 
 
 @dataclass(slots=True)
