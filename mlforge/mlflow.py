@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shlex
 from collections.abc import Iterator
@@ -131,10 +130,9 @@ def _input(training_set: TrainingSet, lock: Lock) -> DatasetInput:
     from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
     document = training_set.document
-    hashes = "".join(part.hash for part in document.parts)
     dataset = Dataset(
         name=lock.service or training_set.address.rpartition("/")[2],
-        digest=hashlib.sha256(hashes.encode()).hexdigest()[:_DIGEST],
+        digest=document.rows_hash[:_DIGEST],
         source_type="local",
         source=json.dumps({"uri": training_set.address}),
         schema=_schema((*document.spine, *document.columns)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -59,6 +60,11 @@ class SetDocument:
     def rows(self) -> int:
         """The number of rows."""
         return sum(part.rows for part in self.parts)
+
+    @property
+    def rows_hash(self) -> str:
+        """Over the bytes of the set's files in their order, in hexadecimal: sets of one hash have the same rows."""
+        return hashlib.sha256("".join(part.hash for part in self.parts).encode()).hexdigest()
 
     def defaults_of(self, used: UsedFeature) -> dict[str, Any]:
         """The described defaults of a feature's columns in the set, by column: the service's win over the feature's."""

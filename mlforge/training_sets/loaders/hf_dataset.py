@@ -32,7 +32,9 @@ def hf_dataset(
         return datasets.Dataset.from_dict({name: [] for name in columns}, features=features)
     kind = datasets.IterableDataset if streaming else datasets.Dataset
     files = [escape(str(file)) for file in training_set.files]
-    return kind.from_parquet(files, columns=list(columns), features=features, **options)
+    # Its cache knows files by paths and times, which a set that was made anew in another's place may share.
+    known_by = {"description": f"training set {training_set.document.rows_hash}", **options}
+    return kind.from_parquet(files, columns=list(columns), features=features, **known_by)
 
 
 def _plain(field: pa.Field) -> pa.Field:
