@@ -38,11 +38,8 @@ def connect(url: str) -> Redis:
         raise OnlineRefused(
             f"the Redis at {hide_password(url)} answers, and refuses: {error}"
         ) from error
-    except (
-        RedisError,
-        ValueError,
-        TypeError,
-    ) as error:  # a TypeError for an option that redis-py does not know
+    # A TypeError is for an option in the query that redis-py does not know.
+    except (RedisError, ValueError, TypeError) as error:
         raise OnlineUnavailable(
             f"no Redis answers at {hide_password(url)} ({error}); start one there, correct "
             "REDIS_URL, or unset it and run `mlforge up`"
@@ -55,10 +52,10 @@ def _client(url: str) -> Redis:
     try:
         client = Redis.from_url(url, socket_connect_timeout=5, retry=patience())
         parts = urlsplit(url)
-        is_cut = not parts.scheme.startswith("unix") and "@" in parts.path + parts.fragment
+        # A slash or a # in a password cuts the URL short: its start passes for a host and a port.
+        if parts.scheme != "unix" and "@" in parts.path + parts.fragment:
+            raise ValueError("a password that is not encoded")
     except (ValueError, TypeError):
-        is_cut = True
-    if is_cut:  # at a slash or such in a password, whose start then passes for a host and a port
         raise ValueError(
             "this is no Redis URL; write redis://[[user]:password@]host:port/db with the password percent-encoded"
         ) from None
