@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from mlforge.errors import RetrievalError
 from tests.support.faults import ASKED, Plant, running
 from tests.support.invariant import Witness, assert_invariant
 from tests.support.workers import eventually
@@ -149,7 +150,8 @@ def test_a_feature_whose_keys_change_leaves_no_row_of_the_old_ones(plant) -> Non
         return bool(books and books.target and books.target.version[0] == "2" and not books.pending)
 
     eventually(pushed)
-    assert online.read_batch("newest", ASKED["newest"]) == [None] * len(ASKED["newest"])
+    with pytest.raises(RetrievalError, match="'at' is missing; the keys are user_id, at"):
+        online.read_batch("newest", ASKED["newest"])
     assert online.books("newest").rows == len(keys(plant, "newest:"))
 
 
