@@ -200,6 +200,7 @@ def test_up_answers_over_http_also_while_edited_definitions_are_taken_up(termina
 
     eventually(lambda: any("8d" in column for column in columns()))
     up.sees(r"definitions taken up")
+    eventually(lambda: up.text.count("server: serving") > 1)  # its line may come behind its answers
     assert up.text.count("server: serving") == 2, "at the start, and with the edited definitions"
     first = next(pid for pid in up.family() if b"\0serve" in command_of(pid))
     os.kill(first, signal.SIGKILL)
