@@ -309,7 +309,7 @@ def test_freshness_is_a_distribution(redis):
     assert journal.freshness("spend") is None
     for milliseconds in range(1, 101):
         journal.record_freshness("spend", milliseconds)
-    assert journal.freshness("spend") == Distribution(100, 51.0, 96.0, 100.0)
+    assert journal.freshness("spend") == Distribution(100, 50.0, 95.0, 99.0)
 
 
 def looked_at_all(tickets: WorkQueue) -> None:
