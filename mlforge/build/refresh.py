@@ -142,10 +142,13 @@ class _Refresh:
     steps: Steps = field(default_factory=Steps)
 
     def run(self) -> BuildResult:
-        with (
-            self.store.open(self.feature.name) as snapshot,
-            still_there(self.store, snapshot),
-        ):
+        end_forgetting = self.options.end_forgetting if self.options.publish else None
+        name, store = self.feature.name, self.store
+        with store.open(name) as snapshot, still_there(store, snapshot):
+            if end_forgetting is None or name not in store.forgotten().unfinished:
+                return self._follow(snapshot)
+        end_forgetting()
+        with store.open(name) as snapshot, still_there(store, snapshot):
             return self._follow(snapshot)
 
     def _follow(self, snapshot: Snapshot) -> BuildResult:

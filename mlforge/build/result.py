@@ -41,7 +41,8 @@ class Options:
     events that it needs, and mostly its rows, before the version is written.
     group_bytes: the most bytes of new files that a task of an intake reads. run: the id of a run that is full: its tasks take up no
     result of another run's. companions: called where many files are new, gives the features of the same source whose turn comes later. paths: the files of the
-    source, as its listings name them, that alone can have changed since the last refresh; None for any.
+    source, as its listings name them, that alone can have changed since the last refresh; None for any. end_forgetting: ends what
+    a killed forgetting has left of the feature.
     """
 
     attended: bool = True
@@ -62,6 +63,7 @@ class Options:
     run: str = ""
     companions: Callable[[], Sequence[Companion]] = tuple
     paths: frozenset[str] | None = None
+    end_forgetting: Callable[[], object] | None = None
 
     @property
     def in_a_run(self) -> Options:

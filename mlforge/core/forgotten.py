@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 REASON = "forgotten"
@@ -31,10 +31,14 @@ class Entity:
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """The hashes of forgotten entities by key; `salt` is the store's own, in hex."""
+    """The hashes of forgotten entities by key; `salt` is the store's own, in hex.
+
+    unfinished: features that may hold rows of them still, as their forgetting has not ended.
+    """
 
     salt: str = ""
     hashes: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    unfinished: frozenset[str] = frozenset()
 
     def __bool__(self) -> bool:
         """Whether anything was forgotten."""
@@ -45,18 +49,28 @@ class Forgotten:
         return self._hash(key, text) in self.hashes.get(key, ())
 
     def with_entities(self, entities: Iterable[Entity]) -> Forgotten:
-        """Together with further entities."""
+        """Together with further entities, whose rows no feature is said to hold."""
         hashes = {key: set(known) for key, known in self.hashes.items()}
         for entity in entities:
             hashes.setdefault(entity.key, set()).add(self._hash(entity.key, entity.text))
-        return Forgotten(self.salt, {key: frozenset(known) for key, known in hashes.items()})
+        return replace(self, hashes={key: frozenset(known) for key, known in hashes.items()})
+
+    def begun(self, features: Iterable[str]) -> Forgotten:
+        """The same entities, whose rows further features may hold."""
+        return replace(self, unfinished=self.unfinished.union(features))
+
+    def ended(self, features: Collection[str], of: Forgotten) -> Forgotten:
+        """The same, after the rows of entities have left features; all features are as they were where more was forgotten since."""
+        if of.hashes != self.hashes:
+            return self
+        return replace(self, unfinished=self.unfinished.difference(features))
 
     def together(self, other: Forgotten) -> Forgotten:
-        """The entities that either has forgotten, hashed with the salt of this one."""
+        """The entities that either has forgotten, hashed with the salt of this one, and the features that either has not ended."""
         keys = {**other.hashes, **self.hashes}
         none: frozenset[str] = frozenset()
         hashes = {k: self.hashes.get(k, none) | other.hashes.get(k, none) for k in keys}
-        return Forgotten(self.salt, hashes)
+        return Forgotten(self.salt, hashes, self.unfinished | other.unfinished)
 
     def rewritten(self, partial: str) -> str:
         """The hash under which a partial is kept without the rows of these entities."""
@@ -76,6 +90,7 @@ class Forgotten:
         return {
             "salt": self.salt,
             "entities": {key: sorted(known) for key, known in sorted(self.hashes.items())},
+            "unfinished": sorted(self.unfinished),
         }
 
     @classmethod
@@ -83,7 +98,8 @@ class Forgotten:
         """Read the document; KeyError, TypeError, ValueError or AttributeError for one of another shape."""
         bytes.fromhex(document["salt"])
         entities = document["entities"].items()
-        return cls(document["salt"], {str(key): frozenset(known) for key, known in entities})
+        hashes = {str(key): frozenset(known) for key, known in entities}
+        return cls(document["salt"], hashes, frozenset(document.get("unfinished", ())))
 
     def _hash(self, key: str, text: str) -> str:
         hashed = hashlib.blake2b(key=bytes.fromhex(self.salt), digest_size=20)

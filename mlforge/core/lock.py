@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlforge.core.arguments import shown
+from mlforge.core.json_text import decoded
 from mlforge.core.manifest import Manifest
 from mlforge.core.meaning import FeatureMeaning, Parts, differences, meaning_hash
 from mlforge.core.schema import INTEGERS, Schema, dtypes
@@ -216,7 +217,7 @@ class Lock:
         where: the words for it in an error.
         """
         try:
-            document = json.loads(text)
+            document = decoded(text)
             if isinstance(document, dict) and document.get("format", FORMAT) != FORMAT:
                 raise RetrievalError(
                     f"{where} is a lock of format {document['format']!r}, this mlforge knows {FORMAT}: "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mlforge.build.companions import Companion
@@ -11,9 +12,14 @@ from mlforge.build.result import BuildResult, Options
 from mlforge.core.scratch import sweep_scratch
 from mlforge.definitions.chains import in_order
 from mlforge.definitions.keeping import keep_all, note_names
+from mlforge.definitions.runners import distribution_of
 from mlforge.definitions.together import Readings, compacted, each_in_turn
 from mlforge.engines import Engine, engine_named
+from mlforge.engines.views import Gathered
+from mlforge.ingest.function_process import command
+from mlforge.maintenance.forgetting import end_begun
 from mlforge.sources.source_reading import SourceReading
+from mlforge.store import Store
 
 if TYPE_CHECKING:
     from mlforge.definitions.registry import Definitions
@@ -65,6 +71,28 @@ def companions_of(
         )
         for name in names
     ]
+
+
+def options_of(
+    definitions: Definitions,
+    name: str,
+    store: Store,
+    engine: Engine,
+    options: Options,
+    gathered: Callable[[Gathered], object] | None,
+) -> Options:
+    """The options of a feature's refresh, with all that its definitions give it. gathered: as in `Options`."""
+    loaded_from = definitions.loaded_from
+    distribution = options.distribution
+    return replace(
+        options,
+        keeper=definitions.keeper,
+        others=tuple(other.spec for other in definitions.features.values()),
+        gathered=gathered,
+        apart=command(*loaded_from, name) if loaded_from else options.apart,
+        distribution=distribution or (distribution_of(definitions) if options.publish else None),
+        end_forgetting=partial(end_begun, store, name, engine),
+    )
 
 
 def engine_of(definitions: Definitions, name: str, override: str | None = None) -> Engine:

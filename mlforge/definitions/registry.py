@@ -18,7 +18,7 @@ from mlforge.core.arguments import text
 from mlforge.core.keeper import Keeper
 from mlforge.core.signatures import named_methods
 from mlforge.core.values import Duration
-from mlforge.definitions.building import build_each, engine_of
+from mlforge.definitions.building import build_each, engine_of, options_of
 from mlforge.definitions.calls import check_arguments, check_optional
 from mlforge.definitions.chains import check_chains, in_order
 from mlforge.definitions.collection import (
@@ -39,7 +39,7 @@ from mlforge.definitions.places import (
 )
 from mlforge.definitions.planned_keys import with_keys
 from mlforge.definitions.pushing import PushAhead
-from mlforge.definitions.runners import check_runner, distribution_of, push_distribution_of
+from mlforge.definitions.runners import check_runner, push_distribution_of
 from mlforge.definitions.services import services_by_name
 from mlforge.definitions.settings import DISTRIBUTE_ABOVE, GONE_AFTER, LOCAL, RESIDENT, Settings
 from mlforge.definitions.sources import check_place, check_places, source_of
@@ -49,7 +49,6 @@ from mlforge.engines import MEMORY_LIMIT
 from mlforge.engines.versions_diff import VersionsDiff
 from mlforge.errors import OnlineError
 from mlforge.features.feature import Feature
-from mlforge.ingest.function_process import command
 from mlforge.maintenance.audit import audit
 from mlforge.maintenance.operations import rollback
 from mlforge.maintenance.sampling import SOME, Share
@@ -331,15 +330,7 @@ class Definitions:
         check_place(self, name, source)
         engine_ = engine_of(self, name, engine)
         ahead = PushAhead(self.online_store if is_pushed else None, engine_)
-        options = replace(
-            options,
-            keeper=self.keeper,
-            others=tuple(other.spec for other in self.features.values()),
-            gathered=ahead.taker,
-            apart=command(*self.loaded_from, name) if self.loaded_from else options.apart,
-            distribution=options.distribution
-            or (distribution_of(self) if options.publish else None),
-        )
+        options = options_of(self, name, store, engine_, options, ahead.taker)
         with feature.code.looked_at() if options.attended else nullcontext():
             result = refresh(feature, source, store, engine_, options, reading)
         warnings = feature.code.warnings() if options.attended else ()

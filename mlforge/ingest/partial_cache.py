@@ -105,6 +105,13 @@ class PartialCache:
         """Whether a partial holds the events that its content has for this feature's needs."""
         return not self._otherwise(partial)
 
+    def holds_what_is_needed(self, partial: Partial) -> bool:
+        """Whether a partial, whose content may be gone, has each column that this feature needs, in a dtype that the feature takes."""
+        needs, spec = self._needs, self._feature.spec
+        present = {column.name for column in partial.schema}
+        absent = (needs.columns or frozenset()) - present - {*spec.identity}
+        return not absent and not any(map(needs.refuse, partial.schema))
+
     def add(self, partial: Partial, events: pl.DataFrame) -> Partial:
         """Queue a partial for writing; small partials are written together."""
         self.add_each([partial], events)
@@ -166,9 +173,7 @@ class PartialCache:
         lacking = set[str]()
         if extra or not self._needed_before or self._in_latest(partial.hash) is None:
             untyped = {column.name for column in partial.schema if column.dtype == "Null"}
-            has_rows = partial.rows or partial.dropped  # else its file is never bad
-            absent = needed - present if has_rows else set[str]()
-            lacking = ((untyped & needed) | absent) - {*spec.identity}
+            lacking = ((untyped & needed) | (needed - present)) - {*spec.identity}
         refused = {column.name for column in partial.schema if needs.refuse(column)}
         marked = [f"-{name}" for name in sorted(extra)] + [f"<{name}" for name in sorted(refused)]
         return [*sorted(lacking), *marked]

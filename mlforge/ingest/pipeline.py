@@ -245,7 +245,9 @@ def _last_good(session: Session, fitted: Fit | None) -> list[FilePartial]:
         if content in known and latest and _is_of_this_function(session, latest):
             key = known[content].partial
         partial = session.cache.find(key) if key else None
-        if partial is None or (fitted and misfit(partial.schema, fitted.schema, strict)):
+        if partial is None or not session.cache.holds_what_is_needed(partial):
+            continue
+        if fitted and misfit(partial.schema, fitted.schema, strict):
             continue
         record = known.get(content)
         size, mtime = (record.size, record.mtime) if record else (0, 0)

@@ -113,6 +113,8 @@ def _last_good(session: Session) -> list[FilePartial] | None:
         return None
     if not any(_stands_in(session, record) for record in latest.sources):
         return None
+    if not session.cache.holds_what_is_needed(latest.partials[0]):
+        return None
     return [(record, latest.partials[0]) for record in latest.sources]
 
 

@@ -67,6 +67,7 @@ def copy(
     if forgotten != target.forgotten():
         target.write_forgotten(forgotten)
     copied = [_copied(source, target, name, told) for name in chosen]
+    target.end_forgetting({*chosen} - forgotten.unfinished, forgotten)
     services = {*source.services()} if names is None else set()
     for model, lock in source.locks().items():
         if set(lock.features) <= set(target.features()):

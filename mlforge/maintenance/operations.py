@@ -17,8 +17,10 @@ from mlforge.maintenance.manifests import manifests_of, remove
 from mlforge.maintenance.retention import UNATTENDED, Retention, removable
 from mlforge.sources.damage import DAMAGE
 from mlforge.store import Pointer, Store
+from mlforge.store.base import NOT_SERVED
 from mlforge.store.file_tasks import PartialLocation, read_file
 
+_UNFINISHED = "rows of forgotten entities may be left: a 'mlforge forget' did not end; run the same command again, or 'mlforge build'"
 _WORTH_IT = 10
 _STILL_READ_US = 600_000_000
 _MOSTLY = 0.5  # a pack with fewer partials that are named by no version stays as it is
@@ -130,13 +132,17 @@ def compact(store: Store, manifest: Manifest) -> None:
 def verify(store: Store, names: Iterable[str], version: str | None = None) -> list[Problem]:
     """Compare every byte of versions and partials with their manifests' hashes; nothing is changed.
 
-    Of all versions also whether the one that is to be served is there, and whether the books can be read.
+    Of all versions also whether the one that is to be served is there, whether the books can be read, and whether rows of forgotten
+    entities may be left.
     """
     problems: list[Problem] = []
+    unfinished = store.forgotten().unfinished if version is None else frozenset()
     for name in names:
         checked: dict[str, str | None] = {}
         versions = store.versions(name) if version is None else [Version.parse(version)]
         pointer = store.pointer(name) if version is None else None
+        if versions and version is None and pointer is None:
+            problems.append(Problem(name, str(versions[-1]), f"is not served: {NOT_SERVED}"))
         if pointer is not None and pointer.version not in versions:
             problems.append(Problem(name, str(pointer.version), "is to be served, but is missing"))
         if pointer is not None:
@@ -144,6 +150,8 @@ def verify(store: Store, names: Iterable[str], version: str | None = None) -> li
                 store.books(name)
             except MlforgeError as error:
                 problems.append(Problem(name, str(pointer.version), str(error)))
+            if name in unfinished:
+                problems.append(Problem(name, str(pointer.version), _UNFINISHED))
         for each in versions:
             try:
                 manifest = store.manifest(name, each)

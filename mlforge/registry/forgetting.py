@@ -80,7 +80,7 @@ def forget(definitions: Definitions, entities: Sequence[Entity], url: str | None
     store = definitions.store
     store.establish()
     before = store.forgotten() or Forgotten(salt=secrets.token_hex(_SALT_BYTES))
-    now = before.with_entities(entities)
+    now = before.with_entities(entities).begun(store.features())
     store.write_forgotten(now)  # of none, too: a killed process may not have told every feature
     outcome, names = Outcome(), _in_order(definitions)
     published: dict[str, tuple[str | None, int, int]] = {}
@@ -103,6 +103,7 @@ def forget(definitions: Definitions, entities: Sequence[Entity], url: str | None
             )
         except MlforgeError as error:
             outcome.failures.setdefault(name, error)
+    store.end_forgetting(_without_rows(store, now, outcome), now)
     _end_former_names(definitions, outcome)
     if url is not None:
         _forget_elsewhere(definitions, url, entities, outcome)
@@ -113,6 +114,17 @@ def forget(definitions: Definitions, entities: Sequence[Entity], url: str | None
             except MlforgeError as error:
                 outcome.failures[str(server)] = error
     return outcome
+
+
+def _without_rows(store: Store, forgotten: Forgotten, outcome: Outcome) -> set[str]:
+    """The features that hold no row of entities any more, and names that no feature has by now."""
+    holding = {name for name, each in outcome.features.items() if each.scrubbed.in_use}
+    there = {*store.features()}
+    return {
+        name
+        for name in forgotten.unfinished
+        if name not in there or not (name in holding or name in outcome.failures)
+    }
 
 
 def _end_former_names(definitions: Definitions, outcome: Outcome) -> None:

@@ -56,6 +56,11 @@ def check_renameable(definitions: Definitions, before: str, after: str) -> None:
         raise StoreError(
             f"{after} is taken: {sentence}, and what was made of it then may still say {after}"
         )
+    if before in store.forgotten().unfinished:
+        raise StoreError(
+            f"{before}: a forgetting has not ended, so it keeps its name until then: run 'mlforge build', or the same "
+            "'mlforge forget' again"
+        )
     if (hold := store.books(before).hold) is not None:
         raise StoreError(f"{before} is held, so it keeps its name until that has ended: {hold}")
 

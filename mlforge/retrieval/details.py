@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 from mlforge.core.values import from_us
 from mlforge.online import OnlineBooks
-from mlforge.retrieval.online_rows import since, too_old
+from mlforge.retrieval.max_age import MaxAge, since
 from mlforge.services.completion import Completion
 
 Status: TypeAlias = Literal["present", "empty", "missing", "stale"]
@@ -53,15 +53,15 @@ class FeatureDetails:
     empty_values: Mapping[str, Any]
 
     @classmethod
-    def of(cls, books: OnlineBooks, now: int, oldest: int | None) -> FeatureDetails:
-        """Of a feature with these books, read at `now`; oldest: the least acceptable `as_of`."""
+    def of(cls, books: OnlineBooks, now: int, limit: MaxAge | None) -> FeatureDetails:
+        """Of a feature with these books, read at `now`; limit: how old values may be."""
         assert books.target is not None
         as_of, age = books.target.as_of, timedelta(microseconds=now - since(books))
         instant = None if as_of is None else from_us(as_of)
         present = ValueDetails("present", books.target.version, instant, age)
         aggregated = frozenset(column.name for column in books.columns if column.aggregation)
-        if oldest is not None and since(books) < oldest:
-            stale = replace(present, status="stale", why=f"the feature {too_old(books, oldest)}")
+        if limit is not None and (fault := limit.fault(books)):
+            stale = replace(present, status="stale", why=f"the feature {fault}")
             return cls(stale, stale, stale, stale, aggregated, books.empty)
         no_row: tuple[Status, str] = ("empty", _NO_EVENTS) if aggregated else ("missing", _NO_ROW)
         return cls(

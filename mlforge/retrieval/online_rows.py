@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mlforge.core.schema import Schema
-from mlforge.core.values import Version, to_iso
+from mlforge.core.values import Version
 from mlforge.errors import NotServed, OnlineError, RetrievalError, near_hint
 from mlforge.online import Evidence, OnlineBooks, OnlineStore, Row, RowRequest
 from mlforge.online.steps import Question, Steps
+from mlforge.retrieval.max_age import MaxAge
 from mlforge.retrieval.references import Reference
 from mlforge.retrieval.spine import Entities, feature_entities
 
@@ -28,23 +29,23 @@ def fetched_rows(
     references: Sequence[Reference],
     entities: Sequence[Mapping[str, object]],
     store: OnlineStore,
-    oldest: int | None,
+    limit: MaxAge | None,
 ) -> Steps[list[FetchedRows]]:
     """The steps to the books and rows of each reference, all of one instant.
 
-    oldest: the least acceptable `as_of`, in UTC microseconds. The books name the keys that entities must have.
+    limit: how old values may be. The books name the keys that entities must have.
     The books last seen are used, so that one round trip is enough, as long as the books fetched with the
     rows have the same keys. Raises NotServed and RetrievalError as `get_online_features`.
     """
     names = list(dict.fromkeys(reference.name for reference in references))
     known = store.last_seen(names)
     if len(known) < len(names):
-        known = yield from _look(names, store, oldest)
+        known = yield from _look(names, store, limit)
     while True:
         try:
             uses = feature_entities(entities, references, known)
         except RetrievalError:
-            current = yield from _look(names, store, oldest)
+            current = yield from _look(names, store, limit)
             if _keys(current) == _keys(known):
                 raise
             known = current
@@ -57,7 +58,7 @@ def fetched_rows(
         asked = [reference.name for reference in references]
         served = yield from _served(asked, [books for books, _ in answers], store)
         fetched = [
-            FetchedRows(_fresh(reference.name, books, oldest), rows, own)
+            FetchedRows(_fresh(reference.name, books, limit), rows, own)
             for reference, (own, _), books, (_, rows) in zip(
                 references, uses, served, answers, strict=True
             )
@@ -108,21 +109,15 @@ def _check_columns(name: str, books: OnlineBooks) -> None:
 
 
 def _look(
-    names: Sequence[str], store: OnlineStore, oldest: int | None
+    names: Sequence[str], store: OnlineStore, limit: MaxAge | None
 ) -> Steps[dict[str, OnlineBooks]]:
     fetched = yield from store.reading([RowRequest(name) for name in names])
     served = yield from _served(names, [books for books, _ in fetched], store)
-    return {name: _fresh(name, books, oldest) for name, books in zip(names, served, strict=True)}
+    return {name: _fresh(name, books, limit) for name, books in zip(names, served, strict=True)}
 
 
 def _keys(books: Mapping[str, OnlineBooks]) -> list[Schema]:
     return [held.keys for held in books.values()]
-
-
-def since(books: OnlineBooks) -> int:
-    """The instant that the age of values counts from: their `as_of`, or the last push of an untimed feature."""
-    assert books.target is not None
-    return books.pushed_at if books.target.as_of is None else books.target.as_of
 
 
 def _served(
@@ -154,15 +149,9 @@ async def _listed_async(store: OnlineStore) -> list[str]:
     return await asyncio.to_thread(_listed, store)
 
 
-def _fresh(name: str, books: OnlineBooks, oldest: int | None) -> OnlineBooks:
+def _fresh(name: str, books: OnlineBooks, limit: MaxAge | None) -> OnlineBooks:
     """The books, unless their values are too old."""
-    if oldest is not None and since(books) < oldest:
-        raise NotServed(f"{name} {too_old(books, oldest)}")
+    fault = limit and limit.fault(books)
+    if fault:
+        raise NotServed(f"{name} {fault}")
     return books
-
-
-def too_old(books: OnlineBooks, oldest: int) -> str:
-    """How old the feature's values are, and how old they may be, as the end of a sentence about it."""
-    assert books.target is not None
-    standing = "was pushed at" if books.target.as_of is None else "is served as of"
-    return f"{standing} {to_iso(since(books))}, older than max_age allows ({to_iso(oldest)})"

@@ -14,7 +14,6 @@ from mlforge.core.arguments import flag
 from mlforge.core.lock import Lock, lock_named
 from mlforge.core.schema import Column, Schema
 from mlforge.core.signatures import named_arguments
-from mlforge.core.values import Duration
 from mlforge.errors import NotServed, RetrievalError
 from mlforge.online import OnlineBooks, OnlineStore
 from mlforge.online.finishing import answer_columns
@@ -27,6 +26,7 @@ from mlforge.retrieval.details import (
 )
 from mlforge.retrieval.feature_part import FeaturePart, key_rows_of, keys_of, outputs_of
 from mlforge.retrieval.locked import check_settled
+from mlforge.retrieval.max_age import MaxAge
 from mlforge.retrieval.online_rows import FetchedRows, check_missing, fetched_rows
 from mlforge.retrieval.references import (
     AnswerNames,
@@ -177,14 +177,14 @@ def online_answer(
     now = clock.now()
     t = now if at is None else parse_instant(at)
     age = service.max_age if service is not None and max_age is None else max_age
-    oldest = None if age is None else now - Duration.parse(age, "max_age").us
+    limit = None if age is None else MaxAge.at(now, age)
     keys = [dict(entity) for entity in checked_entities(entities)]
     if service is None and request is not None:
         raise RetrievalError("request= goes with a Service, which says what its columns are")
     brought = request_rows(service, request, len(keys)) if service is not None else []
     flag(details, "details")
     locked = None if lock is None else lock_named(lock)
-    fetched = yield from fetched_rows(references, entities, store, None if details else oldest)
+    fetched = yield from fetched_rows(references, entities, store, None if details else limit)
     _check_versions(named, {r.name: f.books for r, f in zip(references, fetched, strict=True)})
     uses = _locked_uses(references, fetched, service, locked, details)
     yield from check_missing(
@@ -195,7 +195,7 @@ def online_answer(
         labels, columns = use.labels, use.columns
         for answer, row in zip(answers, use.rows(t), strict=True):
             answer.update(zip(labels, map(row.__getitem__, columns), strict=True))
-    of_values = _details(uses, answers, now, oldest) if details else []
+    of_values = _details(uses, answers, now, limit) if details else []
     if service is not None:
         complete = completion(service, outputs_of(uses), keys_of(uses) if service.derived else ())
         own = [
@@ -273,12 +273,12 @@ def _uses(
 
 
 def _details(
-    uses: Sequence[FeaturePart], answers: Answers, now: int, oldest: int | None
+    uses: Sequence[FeaturePart], answers: Answers, now: int, limit: MaxAge | None
 ) -> list[dict[str, ValueDetails]]:
     """The details of each answer's values, by column."""
     details: list[dict[str, ValueDetails]] = [{} for _ in answers]
     for use in uses:
-        of_feature = FeatureDetails.of(use.fetched.books, now, oldest)
+        of_feature = FeatureDetails.of(use.fetched.books, now, limit)
         for answer, row, of_answer in zip(answers, use.fetched.rows, details, strict=True):
             for label, column in zip(use.labels, use.columns, strict=True):
                 of_answer[label] = of_feature.of_value(row is not None, column, answer[label])

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 from mlforge.core.arguments import shown
+from mlforge.core.json_text import decoded_bytes
 from mlforge.serve.problems import Refused
 
 
@@ -47,20 +47,13 @@ def _parsed(body: bytes) -> Any:
     if not body:
         raise Refused(400, "not_json", "the body is empty; send a JSON object")
     try:
-        return _DECODER.decode(body.decode(json.detect_encoding(body), "surrogatepass"))
+        return decoded_bytes(body)
     except RecursionError:
         raise Refused(400, "too_deep", "the body's JSON is nested too deeply") from None
     except (
         ValueError
     ) as error:  # also of bytes that are no text, and of numbers with too many digits
         raise Refused(400, "not_json", f"the body is not JSON: {error}") from None
-
-
-def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number of JSON")
-
-
-_DECODER = json.JSONDecoder(parse_constant=_no_number)
 
 
 def _told(fields: Mapping[str, str]) -> str:

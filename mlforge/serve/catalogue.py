@@ -33,7 +33,7 @@ from mlforge.serve import counters, openapi
 from mlforge.serve.counters import Counters
 from mlforge.serve.limits import Limits
 from mlforge.serve.problems import Refused
-from mlforge.serve.queries import pairs_of, query_of
+from mlforge.serve.queries import pairs_of, parted, query_of
 from mlforge.serve.read_request import unknown_feature
 from mlforge.serve.threads import LOOKS, in_thread
 from mlforge.training_sets.drift import drift
@@ -107,9 +107,9 @@ class Catalogue:
         return versions_document(store, name, store.summaries(name))
 
     def _explanation(self, request: Request) -> Document:
-        name, keys = self._named(request), pairs_of(request)
-        at, version = keys.pop("at", None), keys.pop("version", None)
-        _check_version(version)
+        name = self._named(request)
+        told, keys = parted(pairs_of(request), ("at", "version"))
+        at, version = told.get("at"), _check_version(told.get("version"))
         return explain(name, keys, self.definitions.store, at, version, self.online).to_json()
 
     def _profile(self, request: Request) -> Document:

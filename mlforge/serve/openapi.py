@@ -25,6 +25,8 @@ from mlforge.serve.openapi_paths import (
     object_of,
     parameter,
 )
+from mlforge.serve.queries import column_in_query
+from mlforge.serve.read_request import IN_QUERY
 from mlforge.serve.reads import SERVICES
 
 # Without a format, clients in Java, Go or C# take 32 bits for enough.
@@ -102,7 +104,7 @@ def _service(entry: ServiceEntry, keys: Schema, limits: Limits) -> Document:
     about = {"tags": ["services"], "description": entry.description or f"Values of {entry.name}."}
     in_query = {column.name: _schema(column.dtype) for column in entry.request}  # which has no null
     one = [
-        parameter(name, schema, required=True)
+        parameter(column_in_query(name, IN_QUERY), schema, required=True)
         for name, schema in {**key_schemas, **in_query}.items()
     ]
     return {

@@ -19,7 +19,8 @@ from mlforge.errors import RetrievalError
 from mlforge.online import OnlineBooks, OnlineStore, RowRequest
 from mlforge.online.requests import Fetched
 from mlforge.online.steps import answered_async
-from mlforge.retrieval.online_rows import check_missing, since
+from mlforge.retrieval.max_age import MaxAge, since
+from mlforge.retrieval.online_rows import check_missing
 from mlforge.retrieval.references import Reference, parse_references
 from mlforge.retrieval.serving import OnlineAnswer
 from mlforge.retrieval.spine import EntityKeys
@@ -46,7 +47,7 @@ _Rows: TypeAlias = Sequence[Mapping[str, Any]]
 class Plan:
     """All that answers with the same books have in common.
 
-    features: their names, for each part. since: the instant that the age of the oldest values counts from. names: of each part, in JSON. completion: of
+    features: their names, for each part. since: the first and the last instant that ages count from. names: of each part, in JSON. completion: of
     a service with derived columns. is_held: whether more than the shape of the books is held against the request: a version that it names, or a lock.
     """
 
@@ -55,7 +56,7 @@ class Plan:
     keys: EntityKeys
     names: tuple[bytes, ...]
     parts: tuple[SplicedRows, ...]
-    since: int
+    since: tuple[int, int]
     served: bytes
     completion: Completion | None
     is_held: bool
@@ -81,7 +82,7 @@ class Plan:
             EntityKeys.of(references, books),
             tuple(encoded(name) for name in names),
             spliced,
-            min(map(since, books)),
+            _since(books),
             _served([reference.name for reference in references], books),
             completion if completion is not None and completion.derived else None,
             is_held,
@@ -95,9 +96,7 @@ class Plan:
         known = tuple(held for held in books if held is not None and held.target is not None)
         if self.is_held or len(known) < len(books) or not all(map(_alike, self.books, known)):
             return None
-        return replace(
-            self, books=known, since=min(map(since, known)), served=_served(self.features, known)
-        )
+        return replace(self, books=known, since=_since(known), served=_served(self.features, known))
 
     def missing(
         self, fetched: Sequence[Fetched]
@@ -205,8 +204,8 @@ class PassThrough:
         age: str | Duration | None = request.max_age
         if service is not None and age is None:
             age = service.max_age
-        oldest = None if age is None else now - Duration.parse(age, "max_age").us
-        if oldest is not None and plan.since < oldest:
+        limit = None if age is None else MaxAge.at(now, age)
+        if limit is not None and not limit.allows(*plan.since):
             return None
         try:
             keys = plan.keys.typed(request.entities)
@@ -224,7 +223,7 @@ class PassThrough:
         books = [held for held, _ in fetched]
         if not _are_same(plan.books, books):
             plan = plan.with_books(books)
-            if plan is None or (oldest is not None and plan.since < oldest):
+            if plan is None or (limit is not None and not limit.allows(*plan.since)):
                 return None
             self._learned[key] = _Learned(plan.books, plan)
         try:
@@ -240,6 +239,11 @@ class PassThrough:
         if any(None in rows for _, rows in fetched):
             await answered_async(check_missing(plan.missing(fetched), self.store))
         return body
+
+
+def _since(books: Sequence[OnlineBooks]) -> tuple[int, int]:
+    counts_from = [*map(since, books)]
+    return min(counts_from), max(counts_from)
 
 
 def _key(request: ReadRequest) -> _Key:

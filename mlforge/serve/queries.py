@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from starlette.requests import Request
 
 from mlforge.serve.problems import Refused
+
+_COLUMN = "key."
 
 
 def each_once(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -17,6 +19,21 @@ def each_once(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
             raise Refused(400, "unfit_query", f"the query says {name!r} twice")
         values[name] = value
     return values
+
+
+def column_in_query(name: str, options: Collection[str]) -> str:
+    """The name of a key or a request's column in a query: `key.at` where an option of the query is called `at`."""
+    return f"{_COLUMN}{name}" if name in options else name
+
+
+def parted(
+    query: Mapping[str, str], options: Collection[str]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """The options of a query, and the keys and request's columns that it names, as `column_in_query` has them."""
+    columns = {column_in_query(name, options): name for name in options}
+    told = {name: value for name, value in query.items() if name in options}
+    others = {columns.get(name, name): query[name] for name in query if name not in options}
+    return told, others
 
 
 def pairs_of(request: Request) -> dict[str, str]:

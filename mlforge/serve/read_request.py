@@ -21,7 +21,7 @@ from mlforge.retrieval.references import FeatureRef
 from mlforge.serve.bodies import list_of_objects, parsed_object
 from mlforge.serve.limits import Limits
 from mlforge.serve.problems import Refused
-from mlforge.serve.queries import each_once
+from mlforge.serve.queries import column_in_query, each_once, parted
 from mlforge.services.service import Service
 
 ARROW = "application/vnd.apache.arrow.stream"
@@ -31,6 +31,8 @@ _OPTIONS = {
     "at": "the instant of derived columns, in ISO 8601",
     "details": "true for what stands behind each value",
 }
+IN_QUERY = ("layout", *_OPTIONS)
+"""The options that a query may say beside keys and a request's columns."""
 _SERVICE_FIELDS = {
     "entities": "a list of objects with the keys",
     "request": "a list of objects with the request's columns",
@@ -78,22 +80,22 @@ def service_request(
 
 def entity_request(service: Service, query: bytes, accept: str) -> ReadRequest:
     """The request of a GET of a service: one entity, its keys and request columns in the query."""
-    pairs = _pairs(query)
-    layout = _layout({name: pairs.pop(name) for name in ("layout",) if name in pairs})
-    options: dict[str, Any] = {name: pairs.pop(name) for name in _OPTIONS if name in pairs}
+    told, columns = parted(_pairs(query), IN_QUERY)
+    layout = _layout({name: told.pop(name) for name in ("layout",) if name in told})
+    options: dict[str, Any] = {**told}
     if "details" in options:
         options["details"] = _boolean(options["details"], "details")
     names = [column.name for column in service.request]
-    row = {name: pairs.pop(name) for name in names if name in pairs}
+    row = {name: columns.pop(name) for name in names if name in columns}
     rows = [_request_row(service, row, _OF_TEXT)] if names else None
-    missing = [name for name in names if name not in row]
+    missing = [column_in_query(name, IN_QUERY) for name in names if name not in row]
     if missing:
         raise Refused(
             422,
             "unfit_request",
             f"{service.name}: the query lacks {', '.join(missing)}; it has the keys, and of the request {', '.join(names)}",
         )
-    return _read_request(service, [pairs], rows, options, layout, accept)
+    return _read_request(service, [columns], rows, options, layout, accept)
 
 
 def features_request(

@@ -10,9 +10,29 @@ from typing import Literal, NamedTuple
 Unit = Literal["year", "month", "day", "hour"]
 _WHOLE = re.compile(r"(\d{4})(?:-(\d\d)(?:-(\d\d)(?:[T-](\d\d))?)?)?|(\d{4})(\d\d)(\d\d)(\d\d)?")
 _NEXT = re.compile(r"\d\d?")
-_BETWEEN_WORDS = re.compile(r"[^a-z]+")
-_OF_DATES = {"day", "d", "ds", "dt", "hour", "hr", "h", "ts"}
-"""Words of columns that hold dates, beside all that have `date` or `time` in them."""
+_WORDS = re.compile(r"[A-Z]*[a-z]+|[A-Z]+")
+_OF_DATES = {
+    "date",
+    "datetime",
+    "time",
+    "timestamp",
+    "day",
+    "d",
+    "ds",
+    "dt",
+    "hour",
+    "hr",
+    "h",
+    "ts",
+}
+"""Words of columns that hold dates, alone or behind the word for what happened then."""
+_HAPPENED = (
+    "event", "trade", "order", "load", "ingest", "partition", "snapshot", "run", "file", "report", "business", "log",
+    "start", "end", "create", "created", "update", "updated", "process", "processing", "arrival", "transaction", "utc", "local",
+)  # fmt: skip
+_COMPOUNDS = {
+    first + last for first in _HAPPENED for last in ("date", "datetime", "time", "day", "ts", "dt")
+}
 _UNITS: tuple[Unit, ...] = ("year", "month", "day", "hour")
 _NAMES: tuple[set[str], ...] = (
     {"year", "yyyy", "y"},
@@ -39,7 +59,7 @@ def period_of(folders: Sequence[str]) -> Period | None:
     is_bare = False
     for folder in folders:
         column, equals, value = folder.partition("=")
-        name, text = (column.lower(), value) if equals else ("", folder)
+        name, text = (column, value) if equals else ("", folder)
         if not numbers:
             numbers = _begun(name, text)
             is_bare = not name and len(numbers) == 1
@@ -51,7 +71,7 @@ def period_of(folders: Sequence[str]) -> Period | None:
 def _goes_on(name: str, text: str, numbers: Sequence[int], *, is_bare: bool) -> bool:
     if len(numbers) == len(_UNITS) or not _NEXT.fullmatch(text):
         return False
-    return (is_bare and not name) or name in _NAMES[len(numbers)]
+    return (is_bare and not name) or name.lower() in _NAMES[len(numbers)]
 
 
 def _begun(name: str, text: str) -> list[int]:
@@ -67,9 +87,9 @@ def _begun(name: str, text: str) -> list[int]:
 def _tells_time(column: str, numbers: Sequence[int]) -> bool:
     """Whether bare digits of a column are a year, or a date, as its name says."""
     if len(numbers) == 1:
-        return column in _NAMES[0]
-    words = _BETWEEN_WORDS.split(column)
-    return "date" in column or "time" in column or not _OF_DATES.isdisjoint(words)
+        return column.lower() in _NAMES[0]
+    words = {word.lower() for word in _WORDS.findall(column)}
+    return not words.isdisjoint(_OF_DATES | _COMPOUNDS)
 
 
 def _period(numbers: Sequence[int]) -> Period | None:

@@ -37,6 +37,8 @@ from mlforge.store.records import Audit, Books, FileStateMap, StoreIdentity
 from mlforge.store.task_files import TaskFiles
 from mlforge.store.transaction import Pointer, Snapshot, Transaction
 
+NOT_SERVED = "what says which is served is gone; the next refresh, as by 'mlforge build', serves it"
+
 
 @named_methods
 class Store(PartialStorage, Erasure, Promises):
@@ -374,6 +376,10 @@ class Store(PartialStorage, Erasure, Promises):
         if sentence is not None:
             return FeatureNotFound(f"{sentence}; ask for {self.renames().now(name)}")
         features = self.features()
+        if name in features and (versions := self.versions(name)):
+            return FeatureNotFound(
+                f"{name} has versions up to {versions[-1]}, and none is served: {NOT_SERVED}"
+            )
         known = ", ".join(features) or "none yet; run 'mlforge build'"
         return FeatureNotFound(
             f"the store has no feature {name!r}; there are: {known}{near_hint(name, features)}"

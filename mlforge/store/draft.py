@@ -164,6 +164,10 @@ class Draft(Store):
         """Refused."""
         raise _no_draft("forget an entity")
 
+    def end_forgetting(self, names: Collection[str], forgotten: Forgotten) -> None:
+        """Refused."""
+        raise _no_draft("forget an entity")
+
     def rename(self, before: str, after: str) -> None:
         """Refused."""
         raise _no_draft(f"rename {before}")

@@ -38,3 +38,7 @@ class Erasure(ABC):
 
         Raises StoreBusy where another process has chosen another salt meanwhile.
         """
+
+    @abstractmethod
+    def end_forgetting(self, names: Collection[str], forgotten: Forgotten) -> None:
+        """Note that features hold no row of entities any more, unless further entities were forgotten meanwhile."""

@@ -82,7 +82,8 @@ class ObjectSource(RowSource):
 
     def scan(self, known: Mapping[str, Stat] | None = None) -> Listing:
         """List the objects. A prefix without any does not exist. Raises SourceError where no answer comes."""
-        seal, began = self.seal or Seal(self.sealed_after or 0), clock.now()
+        began = clock.now()
+        seal = (self.seal or Seal(self.sealed_after or 0)).by(began)
         stats: dict[str, Stat] = {}
         ignored: list[Ignored] = []
         hive: set[str] = set()

@@ -7,7 +7,7 @@ time, and none of its objects younger than a day: until then, and where nothing 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from mlforge.sources.source_file import Stat
@@ -34,6 +34,10 @@ class Seal:
     until: int = 0
     known: Mapping[str, Stat] = field(default_factory=dict)
     is_believed: bool = True
+
+    def by(self, now: int) -> Seal:
+        """The same; without a partition where `until` has yet to come: a clock that was ahead sealed what may be being filled."""
+        return replace(self, until=0) if self.until > now else self
 
     @cached_property
     def _folders(self) -> set[str]:

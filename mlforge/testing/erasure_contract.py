@@ -63,4 +63,11 @@ class ErasureContract(StoreFixtures):
             assert known.holds("user", "8")
             assert known.holds("card", "7")
             assert not known.holds("card", "8")
+        begun = more.begun(["spend", "users"])
+        store.write_forgotten(begun)
+        store.end_forgetting(["spend"], FORGOTTEN)  # which is less than was forgotten by now
+        assert self.again(store).forgotten() == begun
+        store.end_forgetting(["spend", "gone"], more)
+        for opened in (store, self.again(store)):
+            assert opened.forgotten().unfinished == {"users"}
         assert store.features() == []

@@ -283,6 +283,24 @@ def test_a_good_file_replaced_by_a_bad_one_keeps_its_last_good_content(project: 
     assert quarantined(project) == {}
 
 
+def test_a_last_good_content_that_later_metrics_cannot_take_counts_no_more(
+    project: Project,
+) -> None:
+    project.drop("a", rows((1, 0, 1.0)).with_columns(tip=1.0))
+    bad = [
+        project.drop("b", rows((2, 0, 2.0))),
+        project.drop("c", rows((3, 0, 3.0)).with_columns(tip=pl.lit("none"))),
+    ]
+    project.build(project.define(as_they_are))
+    for path in bad:
+        truncated(path)
+    project.build(project.define(as_they_are))
+    assert users(project) == [1, 2, 3]
+    project.build(project.define(as_they_are, metrics=[Rolling("2d", {"tip": "sum"})]))
+    assert quarantined(project).keys() == {"b.parquet", "c.parquet"}
+    assert users(project) == [1]
+
+
 @pytest.mark.parametrize("incremental", [None, False])
 def test_a_file_that_cannot_be_read_now_keeps_its_last_good_content_however_often_it_is_tried(
     incremental: bool | None, project: Project
@@ -723,6 +741,17 @@ def test_a_file_that_lacks_what_later_metrics_need_is_set_aside_as_by_a_rebuild(
         project.build(feature, full=full)
         assert users(project) == [1]
         assert quarantined(project).keys() == {"b.parquet", "c.parquet"}
+
+
+def test_an_empty_file_is_judged_by_later_metrics_as_by_a_rebuild(project: Project) -> None:
+    project.drop("a", rows((1, 0, 1.0)))
+    project.drop("b", rows().drop("amount").with_columns(note=pl.lit("x")))
+    project.build(project.define(as_they_are))
+    feature = project.define(as_they_are, metrics=[Rolling("2d", {"note": "count"})])
+    for full in (False, True):
+        project.build(feature, full=full)
+        assert users(project) == []
+        assert quarantined(project).keys() == {"a.parquet"}
 
 
 @pytest.mark.parametrize("files", [1, 3])

@@ -680,6 +680,12 @@ def test_the_age_of_an_untimed_feature_is_that_of_its_last_push(
             NotServed, match=r"profile was pushed at 2026-01-06.*older than max_age"
         ):
             get_online_features(["profile"], [{"user_id": 1}], online, max_age="23h")
+    with clock.fixed(at(3)):  # or the pusher's clock was two days ahead
+        with pytest.raises(NotServed, match=r"2026-01-06.*clock that was ahead"):
+            get_online_features(["profile"], [{"user_id": 1}], online, max_age="1d")
+        asked = [{"user_id": 1}]
+        [row] = get_online_features(["profile"], asked, online, max_age="1d", details=True)
+        assert {each.status for each in row["details"].values()} == {"stale"}
 
 
 @pytest.mark.parametrize(

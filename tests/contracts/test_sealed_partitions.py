@@ -127,6 +127,14 @@ def test_what_comes_into_a_sealed_folder_waits_for_a_full_build_which_tells(buck
     assert not days.build(20.4, full=True)[0].warnings
 
 
+def test_what_a_clock_that_was_ahead_has_sealed_is_listed_again(bucket, tmp_path):
+    days = Days(bucket, tmp_path)
+    days.seal(*range(4))
+    days.put(3, "late", written=4.2)
+    assert days.build(4.5)[0].changed
+    assert days.counted == [1, 2, 3, 4, 5]
+
+
 def test_a_folder_of_which_nothing_is_known_is_listed_however_old_its_time_is(bucket, tmp_path):
     days = Days(bucket, tmp_path)
     days.seal(5)
@@ -312,7 +320,11 @@ def test_what_cannot_be_sealed_is_refused(tmp_path, changes, says):
         ("id=2026", None),
         ("event_date=20261101", "2026-11-02T00"),
         ("hour=2026110105", "2026-11-01T06"),
+        ("EventDate=20261101", "2026-11-02T00"),
         ("customer_id=20231105", None),
+        ("candidate=20240101", None),
+        ("sentiment=20240101", None),
+        ("update=20240101", None),
         ("customer_id=10231105/date=2026-11-01", "2026-11-02T00"),
         ("10231105", None),
         ("0042", None),

@@ -266,6 +266,7 @@ def test_without_keys_this_machine_alone_sends_rows_to_a_server_at_loopback(
         (b'{"user_id": true, "at": "2026-01-02", "amount": 1}', NDJSON, 422, "row 1: user_id is True"),
         (b'{"user_id": 99999999999999999999, "at": "2026-01-02"}', NDJSON, 422, "row 1: user_id is"),
         (b'{"user_id": 1, "at": "2026-01-02", "amount": NaN}', NDJSON, 400, "line 1 is not JSON"),
+        (b'[{"user_id": 1, "at": "2026-01-02", "at": null}]', "application/json", 400, "an object says 'at' twice"),
         (b'{"user_id": 1, "at": "2026-01-02", "amount": 1, "tag": [1, "x"]}', NDJSON, 422, "tag"),
         (LINE + b'\n[1]', NDJSON, 422, "line 2 is [1]"),
         (b'\n\n', NDJSON, 422, "no row"),

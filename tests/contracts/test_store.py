@@ -12,6 +12,7 @@ import pytest
 
 from mlforge.errors import (
     BuildError,
+    FeatureNotFound,
     IntegrityError,
     StoreError,
     UnsupportedStore,
@@ -90,10 +91,15 @@ def test_a_version_that_was_made_but_not_pointed_to_is_served_by_the_next_writer
 def test_a_feature_without_a_pointer_gets_one(store):
     publish(store, FIRST, 1)
     (store.path / "spend" / "_latest.json").unlink()
-    assert store.features() == []
+    assert store.features() == ["spend"]
     assert store.versions("spend") == [FIRST]
+    with pytest.raises(FeatureNotFound, match=r"versions up to 1\.0\.0, and none is served"):
+        store.read("spend")
+    [problem] = verify(store, store.features())
+    assert (problem.version, "is not served" in problem.what) == ("1.0.0", True)
     with store.lock("spend"):
         assert store.pointer("spend") == Pointer(FIRST, 1)
+    assert verify(store, store.features()) == []
 
 
 def test_the_pointer_of_a_held_feature_is_not_moved(store):

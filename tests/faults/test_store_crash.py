@@ -581,9 +581,11 @@ def test_a_forgetting_killed_at_any_step_is_ended_by_the_next(
     push(root, redis_url, prefix)
     was_killed = killed(root, "forget", place, 1, redis_url, prefix)
     assert was_killed or place == "books.written"  # there is nothing to take out of the books
-    build(root)  # a worker goes on meanwhile
-    forget_user(root, redis_url, prefix)
+    build(root)  # a worker goes on meanwhile, and ends what it can
     store = LocalStore(root / "store")
+    assert not store.forgotten() or 1 not in rows(root)["user_id"].to_list()
+    assert store.forgotten().unfinished == frozenset()
+    forget_user(root, redis_url, prefix)
     assert verify(store, ["spend"]) == []
     assert litter(store) == []
     for path in store.path.rglob("*.parquet"):

@@ -14,9 +14,11 @@ from redis import Redis
 
 from mlforge import get_online_features
 from mlforge.core import clock
+from mlforge.core.forgotten import Entity, Forgotten
 from mlforge.core.keeper import DefinedNames
 from mlforge.errors import DataError, MlforgeError, NotServed, OnlineError
 from mlforge.frames.encoding import key_hash
+from mlforge.maintenance.operations import verify
 from mlforge.online.books import INCOMPLETE, RECOUNT_AFTER_US
 from mlforge.online.staleness import behind
 from mlforge.sources.source_reading import SourceReading
@@ -28,7 +30,12 @@ from worker.project import Project, Settings
 from worker.queue import JobQueue, enqueue, queue_of, refresh_job
 from worker.queue.cascade import request_readers
 from worker.queue.requests import Requests
-from worker.reconcile.reconciler import COMPARE_EVERY_S, LOST_AFTER_S, Reconciler
+from worker.reconcile.reconciler import (
+    COMPARE_EVERY_S,
+    LOST_AFTER_S,
+    UNFORGOTTEN_AFTER_S,
+    Reconciler,
+)
 from worker.service.wait import wait_for
 from worker.state import work_queue as protocol
 
@@ -103,6 +110,24 @@ def test_a_job_lost_from_the_queue_is_made_again(project):
     assert len(waiting(project)) == 1
     at_work.tick(LOST_AFTER_S * 2)
     assert len(waiting(project)) == 1
+
+
+def test_what_a_killed_forgetting_has_left_is_ended_once_nobody_is_at_it_any_more(shop, project):
+    write(shop.folder / "drops" / "a.parquet", purchases((1, 0, 2.0), (2, 0, 3.0)))
+    store = project.definitions.store
+    project.definitions.build()
+    forgotten = Forgotten("5a17").with_entities([Entity("user_id", "1")])
+    store.write_forgotten(forgotten.begun(["spend"]))
+    assert "rows of forgotten entities may be left" in verify(store, ["spend"])[0].what
+    at_work = reconciler(project)
+    at_work.tick(0.0)
+    assert waiting(project) == set(), "whoever forgets may be at it"
+    at_work.tick(UNFORGOTTEN_AFTER_S)
+    work(project, "spend")
+    assert 1 not in store.read("spend")["user_id"].to_list()
+    assert len(store.versions("spend")) == 1
+    assert store.forgotten() == forgotten
+    assert verify(store, ["spend"]) == []
 
 
 def test_the_work_of_a_dead_worker_is_queued_again(project, monkeypatch):

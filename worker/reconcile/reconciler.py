@@ -35,10 +35,13 @@ COUNT_EVERY_S = 10.0
 """How often the rows of all features are counted."""
 _COUNT_SHARE = 100
 """The pause after a count, in times of its length: a count looks at every key of the server."""
+UNFORGOTTEN_AFTER_S = 60.0
+"""The time that a `mlforge forget` has before what is left of it is taken up here."""
 LOST_AFTER_S = 4.0
 """A queued job that has been out of the queue so long, and has not begun, is lost."""
 
 MOVED = "its source serves another version"
+UNFORGOTTEN = "rows of forgotten entities may be left"
 LET_GO = "other definitions keep it no longer"
 
 log = get_logger(__name__)
@@ -78,6 +81,7 @@ class Reconciler:
     _counts: dict[str, int] = field(default_factory=dict)
     _resting: bool = False
     _reminded: dict[str, _Reminder] = field(default_factory=dict)
+    _unforgotten: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._services = ServiceKeeper(self.project)
@@ -169,6 +173,9 @@ class Reconciler:
         now_us = self.project.work_queue.now()
         resting = [ticket for ticket in tickets if idle(ticket, now_us)]
         online = SeenAtOnce(self.project.online, [ticket.feature for ticket in resting])
+        with survived("look for what forgetting has left"):
+            unfinished = self.project.definitions.store.forgotten().unfinished
+            self._unforgotten = {name: self._unforgotten.get(name, now_s) for name in unfinished}
         for ticket in resting:
             with survived("compare a feature with its rows online", feature=ticket.feature):
                 self._compare_one(ticket, online, now_s, rests=ticket.rests(now_us))
@@ -183,6 +190,7 @@ class Reconciler:
         moved = not (held or rests) and self._has_moved(ticket.feature)
         reason = (
             released
+            or self._left_of_forgetting(ticket.feature, now_s)
             or (LET_GO if let_go else MOVED if moved else None)
             or self.behind(store, online, ticket.feature)
         )
@@ -199,6 +207,11 @@ class Reconciler:
             enqueue(self.project, ticket.feature, self.project.work_queue.requeue(ticket))
         else:
             self.requests.remind(ticket.feature, reason)
+
+    def _left_of_forgetting(self, feature: str, now_s: float) -> str | None:
+        """That a feature may hold rows of forgotten entities, and has for so long that whoever forgot them is no longer at work."""
+        since = self._unforgotten.get(feature, now_s)
+        return UNFORGOTTEN if now_s - since >= UNFORGOTTEN_AFTER_S else None
 
     def _is_let_go(self, feature: str) -> bool:
         """Whether other definitions, which kept the feature at the last look, keep it no longer: a refresh may do by now."""

@@ -47,7 +47,8 @@ def list_features(args: argparse.Namespace) -> int:
 
     JSON: `{"features": [{"name", "state", "hold", "quarantined", "version", "rows", "updated_at",
     "keys", "timestamp", "interval", "source", "tags", "description", "owner", "engine"}, ...]}`; state is
-    ready, held (`hold` says why), quarantined (so many files are), "not built" or "not defined";
+    ready, held (`hold` says why), quarantined (so many files are), "not built", "not served" (what says which
+    version is served was lost: the next build serves the highest) or "not defined";
     what is not known is null.
     """
     definitions = definitions_of(args)
@@ -88,9 +89,10 @@ def _entry(definitions: Definitions, name: str) -> dict[str, Any]:
     feature, latest = definitions.features.get(name), definitions.store.latest(name)
     document = to_json(latest) if latest else None
     books = definitions.store.books(name)
+    is_made = latest is None and bool(definitions.store.versions(name))
     return {
         "name": name,
-        "state": _state(feature, latest, books),
+        "state": _state(feature, latest, books, is_made=is_made),
         "hold": books.hold,
         "quarantined": len(books.quarantine),
         "version": document["version"] if document else None,
@@ -107,14 +109,16 @@ def _entry(definitions: Definitions, name: str) -> dict[str, Any]:
     }
 
 
-def _state(feature: Feature | None, latest: Manifest | None, books: Books) -> str:
+def _state(feature: Feature | None, latest: Manifest | None, books: Books, *, is_made: bool) -> str:
     if feature is None:
         return "not defined"
     if books.hold:
         return "held"
     if books.quarantine:
         return "quarantined"
-    return "ready" if latest else "not built"
+    if latest is None:
+        return "not served" if is_made else "not built"
+    return "ready"
 
 
 def _state_text(entry: dict[str, Any]) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Collection, Mapping, Sequence
 from decimal import InvalidOperation
-from typing import Any, NoReturn
+from typing import Any
 
 import polars as pl
 
 from mlforge.core.arguments import shown
+from mlforge.core.json_text import decoded_bytes
 from mlforge.serve.incoming.values import (
     NO_JSON,
     Row,
@@ -56,15 +56,11 @@ def _object(text: bytes, what: str) -> Row:
 
 def _parsed(text: bytes, what: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_no_number)
+        return decoded_bytes(text)
     except RecursionError:
         raise Refused(400, "too_deep", f"{what} is nested too deeply") from None
     except ValueError as error:
         raise Refused(400, "not_json", f"{what} is not JSON: {error}") from None
-
-
-def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number of JSON")
 
 
 def frame_of(

@@ -125,6 +125,10 @@ class LocalErasure(Erasure):
         self.establish()
         self._forgotten.write(forgotten)
 
+    def end_forgetting(self, names: Collection[str], forgotten: Forgotten) -> None:
+        """Strike features out of `_metadata/forgotten.json`."""
+        self._forgotten.end(names, forgotten)
+
     @abstractmethod
     def establish(self) -> StoreIdentity:
         """The store's identity, made now if there is none."""

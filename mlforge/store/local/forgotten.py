@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from mlforge.core.failpoints import reach
@@ -50,5 +51,16 @@ class ForgottenFile:
                 raise StoreBusy(
                     f"{self.path}: another process has begun it at the same time; run the same command again"
                 )
-            io.write_json(self.path, {"format": FORMAT, **forgotten.together(now).to_json()})
+            self._replace(forgotten.together(now))
         reach("forgotten.written")
+
+    def end(self, features: Collection[str], forgotten: Forgotten) -> None:
+        """Strike features out of those that may hold rows of entities, unless more was forgotten meanwhile."""
+        with exclusive(self._store / ".forgetting"):
+            now = self.read()
+            ended = now.ended(features, forgotten)
+            if ended != now:
+                self._replace(ended)
+
+    def _replace(self, forgotten: Forgotten) -> None:
+        io.write_json(self.path, {"format": FORMAT, **forgotten.to_json()})

@@ -54,7 +54,7 @@ from mlforge.store.local import (
     staging,
     state_files,
 )
-from mlforge.store.local.erasing import LocalErasure, finish
+from mlforge.store.local.erasing import LET_GO, LocalErasure, finish
 from mlforge.store.local.feature_folder import FeatureFolder
 from mlforge.store.local.forgotten import ForgottenFile
 from mlforge.store.local.identity import IdentityFile, check_identity
@@ -129,12 +129,14 @@ class LocalStore(LocalPartials, LocalErasure, LocalPromises, Store):
         return identity
 
     def features(self) -> list[str]:
-        """Names of the features that have a published version, sorted."""
+        """Names of the features that have a version, sorted: also of one that is not served, as its pointer was lost."""
         names = []
         with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.path) as entries:
             for entry in entries:
                 with suppress(StoreError):
-                    if (self._folder(entry.name) / state_files.LATEST).is_file():
+                    folder = self._folder(entry.name)
+                    is_served = (folder / state_files.LATEST).is_file()
+                    if is_served or (self.versions(entry.name) and not (folder / LET_GO).exists()):
                         names.append(entry.name)
         return sorted(names)
 

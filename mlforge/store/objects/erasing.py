@@ -92,6 +92,10 @@ class ErasingStore(RenamingStore):
 
         each(note, [name for name in self._objects.folders("") if is_name(name)])
 
+    def end_forgetting(self, names: Collection[str], forgotten: Forgotten) -> None:
+        """Strike features out of `_metadata/forgotten.json`."""
+        self._forgotten.end(names, forgotten)
+
     def kept_partials(self, name: str) -> set[str]:
         """Hashes of the partials in the bucket and in the cache."""
         entries = self._objects.entries(f"{self._documents.folder(name)}/{keys.PARTIALS}")

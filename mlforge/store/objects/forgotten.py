@@ -7,6 +7,7 @@ object only where that is more than this process knows.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from mlforge.core.failpoints import reach
@@ -61,17 +62,33 @@ class ForgottenObject:
 
         Raises StoreBusy where another process has begun with another salt, or others are faster again and again.
         """
-        for _ in range(_ATTEMPTS):
-            now = self.read()
+
+        def united(now: Known) -> Known:
             if now.forgotten and now.forgotten.salt != forgotten.salt:
                 raise StoreBusy(
                     f"{self._objects.url}/{keys.FORGOTTEN}: another process has begun it at the same time; run the same "
                     "command again"
                 )
-            united = forgotten.together(now.forgotten)
-            if united == now.forgotten:
+            both = forgotten.together(now.forgotten)
+            return now if both == now.forgotten else Known(now.changes + 1, both, now.tag)
+
+        return self._changed(united)
+
+    def end(self, features: Collection[str], forgotten: Forgotten) -> None:
+        """Strike features out of those that may hold rows of entities, unless more was forgotten meanwhile: no change that is counted.
+
+        Raises StoreBusy where others are faster again and again.
+        """
+        self._changed(lambda now: now._replace(forgotten=now.forgotten.ended(features, forgotten)))
+
+    def _changed(self, change: Callable[[Known], Known]) -> int:
+        """Replace the document by what a change makes of it, again where others were faster; returns the number of changes."""
+        for _ in range(_ATTEMPTS):
+            now = self.read()
+            then = change(now)
+            if then == now:
                 return now.changes
-            document = {"format": _FORMAT, "changes": now.changes + 1, **united.to_json()}
+            document = {"format": _FORMAT, "changes": then.changes, **then.forgotten.to_json()}
             if self._is_written(json_text(document).encode(), now.tag):
                 reach("forgotten.written")
         raise StoreBusy(
