@@ -97,6 +97,8 @@ def _cast(values: pl.Series, dtype: pl.DataType) -> pl.Series:
         if bool((rounded.is_infinite() & values.is_finite()).any()):
             raise TypeError(own)
         return rounded
+    if numbers and dtype == pl.Float32:  # rounded twice, as an integer of Python is online
+        return values.cast(pl.Float64).cast(dtype)
     if numbers or floats or texts:
         return values.cast(dtype)
     if days:

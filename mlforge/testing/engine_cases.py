@@ -27,16 +27,19 @@ NOON = 20_454 * 24 * HOUR + 12 * HOUR
 
 VALUES: Mapping[str, tuple[pl.DataType, Sequence[Any]]] = {
     "Int8": (pl.Int8(), (-128, -1, 0, 127)),
-    "Int64": (pl.Int64(), (-(2**40), 3, 0, 2**40)),
+    "Int64": (pl.Int64(), (-(2**54) - 1, 3, 0, 2**54 + 1)),
     "UInt64": (pl.UInt64(), (0, 1, 2**53 + 1)),
     "Float32": (pl.Float32(), (0.5, -1.25, 1e10)),
     "Float64": (pl.Float64(), (0.1, -2.5, 1e15, 1e-3)),
     "Decimal": (pl.Decimal(12, 2), (Decimal("0.01"), Decimal("-19.99"), Decimal("1000000.00"))),
     "Boolean": (pl.Boolean(), (True, False, True)),
-    "String": (pl.String(), ("", "a", "B", "é", "日本")),
+    "String": (pl.String(), ("", "a", "B", "é", "日本", "a text of many letters")),
     "Date": (pl.Date(), (date(1969, 12, 31), date(2026, 1, 5))),
     "Time": (pl.Time(), (time(0), time(23, 59, 59, 999_999))),
-    "Datetime": (UTC_INSTANT, (datetime(2026, 1, 5, tzinfo=UTC), datetime(1, 1, 1, tzinfo=UTC))),
+    "Datetime": (
+        UTC_INSTANT,
+        (datetime(2026, 1, 5, 1, 2, 3, 456_789, tzinfo=UTC), datetime(1, 1, 1, tzinfo=UTC)),
+    ),
     "List": (pl.List(pl.Int64), ([2], [], [None, 3], [1, 2], [1])),
     "Array": (pl.Array(pl.Float32, 2), ([0.5, 1.0], [0.5, -1.0], [0.25, 8.0])),
     "Struct": (

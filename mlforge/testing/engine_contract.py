@@ -231,7 +231,7 @@ class EngineContract:
         keys = pl.DataFrame(
             {
                 "text": ["a", "A", "", "a"],
-                "number": [1, 1, 1, 2],
+                "number": [2**53, 2**53, 2**53, 2**53 + 1],
                 "flag": [True, True, False, True],
                 "day": [date(2026, 1, 1)] * 3 + [date(1, 1, 1)],
             }
@@ -249,6 +249,7 @@ class EngineContract:
         scan = stored_events(spec, [frame, frame.head(1)], tmp_path)
         values = engine.values(scan, keys.with_columns(at.alias(POINT)))
         assert values.rows() == [(2.0, 2), (2.0, 1), (4.0, 1), (8.0, 1)]
+        assert engine.rows(scan).select(keys.columns).rows() == sorted(keys.rows())
 
     @pytest.mark.parametrize("interval", [None, "1h"])
     def test_without_keys_all_events_are_one_entitys(

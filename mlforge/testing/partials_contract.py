@@ -19,6 +19,7 @@ from mlforge.testing.store_values import (
     described,
     events,
     partial_of,
+    version_of,
 )
 
 
@@ -53,6 +54,21 @@ class PartialsContract(StoreFixtures):
             store.remove_partials("spend", ["a1"])
         assert store.partials("spend") == {"b2"}
         assert store.find_partial("spend", "a1") is None
+        [left] = store.locate("spend", ["b2"])
+        assert read_file(left)[left.number or 0].equals(events(2))
+        assert (store.partials("spend2"), store.find_partial("spend2", "b2")) == (set(), None)
+
+    def test_partials_that_lost_bytes_are_told(self, store: Store) -> None:
+        frames = {name: events(user) for user, name in enumerate(("a1", "b2"))}
+        partials = [partial_of(frame, name) for name, frame in frames.items()]
+        with store.open("spend") as snapshot, store.transaction(snapshot) as tx:
+            for partial in partials:
+                store.write_partials("spend", [PartialWrite(partial, frames[partial.hash])])
+            tx.commit(version_of(tx, FIRST, events(0, 1), partials=tuple(partials)))
+        assert store.check_partials("spend", ["a1", "b2"]) == {}
+        [place] = store.locate("spend", ["a1"])
+        self.damage(place.file, "a1")
+        assert list(self.beside(store).check_partials("spend", ["a1", "b2"])) == ["a1"]
 
     def test_tiles_are_those_of_a_file_and_go_with_it(self, store: Store) -> None:
         with store.lock("spend"):

@@ -115,6 +115,8 @@ class PublishingContract(StoreFixtures):
             assert [part.rows for part in parts] == [1, 2, 1]
             assert tx.scan_table().collect().equals(pl.concat([events(1), events(2, 3), events(4)]))
             tx.commit(replace(described(FIRST), parts=parts))
+        files = store.files("spend", FIRST)
+        assert store.files("spend", FIRST, parts[1:]) == files[1:]
         with store.open("spend") as snapshot, store.transaction(snapshot) as tx:
             assert tx.scan_served(parts[1:]).collect().equals(pl.concat([events(2, 3), events(4)]))
             shared = tx.write_table([piece(9)], parts[:1], parts[2:])
@@ -132,6 +134,17 @@ class PublishingContract(StoreFixtures):
         assert store.books("spend") == Books(pins=("1.0.0",))
         publish(store, SECOND, 2)
         assert store.books("spend") == Books(pins=("1.0.0",))
+
+    def test_a_table_that_lost_bytes_is_told(self, store: Store) -> None:
+        for version, users in ((FIRST, (1,)), (SECOND, (1, 2))):
+            publish(store, version, *users)
+        for version, wrong in ((FIRST, False), (SECOND, True)):
+            manifest = store.manifest("spend", version)
+            assert store.check_manifest(manifest) == []
+            if wrong:
+                [file], [part] = store.files("spend", version), manifest.parts
+                self.damage(file, part.hash)
+                assert self.beside(store).check_manifest(manifest) != []
 
     def test_any_reader_of_parquet_reads_a_versions_files(self, store: Store) -> None:
         publish(store, FIRST, 1, 2)

@@ -1,10 +1,10 @@
-"""The contract of pushes to an online store: fences, books, and what becomes of rows."""
+"""The contract of pushes to an online store: fences, and what becomes of rows."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -17,6 +17,8 @@ from mlforge.errors import (
 )
 from mlforge.frames.encoding import key_hashes
 from mlforge.online import OnlineBooks, OnlineStore, Target
+from mlforge.online.requests import RowRequest
+from mlforge.online.steps import answered_async
 from mlforge.testing.online_values import (
     COLUMNS,
     KEYS,
@@ -59,39 +61,6 @@ class PushContract(OnlineFixtures):
                 look("spend", {"user": 2})
         assert store.features() == ["spend"]
 
-    def test_books_say_what_the_columns_of_their_version_mean(self, store: OnlineStore) -> None:
-        store.begin("spend", OLD)
-        store.finish("spend", OLD, replace(books(0), meaning='{"code": "ä"}'))
-        stored = store.books("spend")
-        assert stored is not None
-        assert stored.meaning == '{"code": "ä"}'
-        push(store, NEW, 1)  # as a release does that knows of no meanings
-        stored = store.books("spend")
-        assert stored is not None
-        assert stored.meaning == ""
-
-    def test_books_have_defaults_and_former_names_until_a_push_has_none(
-        self, store: OnlineStore
-    ) -> None:
-        defaults = {"amount__sum__7d": 0, "seen": {"date": "2026-01-31"}}
-        store.begin("spend", OLD)
-        store.finish("spend", OLD, replace(books(0), defaults=defaults, formerly=("cost",)))
-
-        def kept() -> tuple[object, object]:
-            stored = store.books("spend")
-            assert stored is not None
-            return stored.defaults, stored.formerly
-
-        assert kept() == (defaults, ("cost",))
-        store.renew("spend", OLD)
-        assert kept() == (defaults, ("cost",))
-        stored = store.books("spend")
-        assert stored is not None
-        store.mark_incomplete("spend", stored)
-        assert kept() == (defaults, ("cost",))
-        push(store, NEW, 1)
-        assert kept() == ({}, ())
-
     def test_put_counts_its_rows_and_streams_more_than_a_chunk(self, store: OnlineStore) -> None:
         store.begin("spend", OLD)
         rows = min(9_001, self.streamed)
@@ -101,17 +70,6 @@ class PushContract(OnlineFixtures):
         users = (0, 249, 250, rows // 2, rows - 2, rows - 1, rows)
         answers = store.read_batch("spend", entities(*users))
         assert [row is not None for row in answers] == [True] * 6 + [False]
-
-    def test_an_untimed_target_goes_there_and_back(self, store: OnlineStore) -> None:
-        target = Target("1.0.0", 3, None)
-        push(store, target, 1)
-        stored = store.books("spend")
-        assert stored is not None
-        assert stored.target == target
-
-    def test_books_are_none_before_the_first_push(self, store: OnlineStore) -> None:
-        assert store.books("spend") is None
-        assert store.features() == []
 
     def test_a_target_is_pending_from_begin_to_finish(self, store: OnlineStore) -> None:
         begun = store.begin("spend", OLD)
@@ -167,6 +125,27 @@ class PushContract(OnlineFixtures):
         rows = store.read_batch("spend", entities(1, 2))
         assert [row and row["amount__sum__7d"] for row in rows] == [2.0, 1.0]
         assert store.books("spend") == OnlineBooks(target=None, pending=(older, newer))
+
+    def test_a_stale_pusher_changes_nothing_after_the_newer_push_has_finished(
+        self, store: OnlineStore
+    ) -> None:
+        store.begin("spend", OLD)
+        push(store, NEW, 1)
+        before = store.books("spend")
+        stale: list[Callable[[], object]] = [
+            lambda: store.begin("spend", OLD),
+            lambda: store.put("spend", OLD, frame(1, 2, amount=9.0), ["user_id"]),
+            lambda: store.remove("spend", OLD, frame(1), ["user_id"]),
+            lambda: store.remove_rows("spend", OLD, store.list_digests("spend")),
+            lambda: store.renew("spend", OLD),
+            lambda: store.finish("spend", OLD, books(9)),
+        ]
+        for step in stale:
+            with pytest.raises(StalePush):
+                step()
+        rows = store.read_batch("spend", entities(1, 2))
+        assert [row and row["amount__sum__7d"] for row in rows] == [1.5, None]
+        assert store.books("spend") == before
 
     def test_a_pusher_is_stopped_in_the_middle_of_a_put(self, store: OnlineStore) -> None:
         """Chunks that were not sent before the newer target began are never written."""
@@ -246,6 +225,28 @@ class PushContract(OnlineFixtures):
         push(store, OLD, 1, 2, 3)
         assert store.count_other_rows("spend", key_hashes(frame(2, 9), ["user_id"])) == 2
         assert store.count_other_rows("spend", ()) == 3
+
+    def test_those_of_some_hashes_that_have_rows_are_counted(self, store: OnlineStore) -> None:
+        push(store, OLD, 1, 2, 3)
+        assert store.count_rows("spend", key_hashes(frame(2, 9, 3), ["user_id"]).to_list()) == 2
+        assert store.count_rows("spend", []) == 0
+
+    def test_an_event_loop_is_answered_as_a_thread_is(self, store: OnlineStore) -> None:
+        push(store, OLD, 1, 2)
+        requests = [
+            RowRequest.of("spend", entities(2, 1, 9)),
+            RowRequest.of("none", entities(1)),
+            RowRequest.of("spend", []),
+        ]
+
+        async def asked() -> object:
+            try:
+                return await answered_async(store.reading(requests)), await store.evidence_async()
+            finally:
+                await store.aclose()
+
+        answers = store.fetch([(each.feature, each.entities) for each in requests])
+        assert asyncio.run(asked()) == (answers, store.evidence())
 
     def test_rows_of_several_features_are_counted_together(self, store: OnlineStore) -> None:
         push(store, OLD, *range(2_000))

@@ -13,9 +13,10 @@ from mlforge.core.lock import Lock, LockedColumn
 from mlforge.core.manifest import Manifest
 from mlforge.core.meaning import FeatureMeaning
 from mlforge.core.values import Version
-from mlforge.errors import FeatureNotFound, LockMismatch, StoreError
+from mlforge.errors import FeatureNotFound, LockMismatch, StoreBusy, StoreError
 from mlforge.store import Books, ExportNote, FileState, FileStateMap, Quarantined, SetPin, Store
-from mlforge.store.records import FeatureKeeper
+from mlforge.store.records import Audit, DriftNote, FeatureKeeper, Proven, Sealed
+from mlforge.testing.every_field import differ_in_every_field
 from mlforge.testing.store_values import (
     FIRST,
     SECOND,
@@ -56,6 +57,7 @@ class RecordsContract(StoreFixtures):
             quarantine={"ä/b.parquet": Quarantined("ä/b.parquet", "bad\nthing", "memo", 17)},
             ignored={"c.csv": "not parquet"},
             hold="3 of 4 files are gone",
+            by_person=True,
             pins=("1.0.0", "1.2.0"),
             description="what they spent “lately”",
             tags=("users", "money"),
@@ -64,9 +66,13 @@ class RecordsContract(StoreFixtures):
                 "6f1": SetPin(("1.3.0",), "/train/2026-12", 18, until=23),
             },
             defaults={"amount__sum__7d": 0, "seen": {"date": "2026-01-31"}},
+            drift={"amount": DriftNote(0.25, 0.2, "1.2.0")},
+            sealed=Sealed(17, "transactions/"),
+            copied="c0de",
             keeper=FeatureKeeper("a shop/ü", "5e7" * 21),
             exports={"iceberg:s3://lake/ä": ExportNote("1.2.0", 17)},
         )
+        assert differ_in_every_field(books, Books())
         with store.lock("spend"):
             store.write_books("spend", books)
         assert self.again(store).books("spend") == books
@@ -80,7 +86,7 @@ class RecordsContract(StoreFixtures):
         states = FileStateMap(
             {
                 "a.parquet": FileState(10, 1_700_000_000_123_456_789, 5, 2**63, "aa", 7),
-                "b.parquet": FileState(0, -1, 0, 0, "bb"),
+                "ä b/#%.parquet": FileState(0, -1, 0, 0, "bb", 1, "b0", "[['x', 'Int64']]"),
             }
         )
         with store.lock("spend"):
@@ -89,6 +95,23 @@ class RecordsContract(StoreFixtures):
         with store.lock("spend"):
             store.write_file_states("spend", FileStateMap())
         assert store.file_states("spend") == {}
+
+    # Audits
+
+    def test_the_last_audit_comes_back(self, store: Store) -> None:
+        assert store.audit("spend") is None
+        publish(store, FIRST, 1)
+        proof = Audit("1.0.0", 17, 3, 12).following(None)
+        alarm = Audit(
+            *("1.0.1", 18, 4, 9, 1, ("ab",), ("a file is gone",), 2, ("ä: 1, not 2",), ("user=7",)),
+            all=True,
+            seconds=0.25,
+            proven=Proven("1.0.0", 17, 12),
+        )
+        for audit in (proof, alarm):
+            store.write_audit("spend", audit)
+            assert self.again(store).audit("spend") == audit
+        assert store.audit("spend2") is None
 
     # Profiles
 
@@ -270,6 +293,18 @@ class RecordsContract(StoreFixtures):
             order.append("first")
         thread.join(10)
         assert order == ["other", "first", "second"]
+
+    def test_a_lock_that_is_not_waited_for_is_refused_while_another_holds_it(
+        self, store: Store
+    ) -> None:
+        def tried() -> None:
+            with self.beside(store).lock("spend", wait=False):
+                pass
+
+        with ThreadPoolExecutor(1) as thread:
+            with store.lock("spend"), pytest.raises(StoreBusy):
+                thread.submit(tried).result(60)
+            thread.submit(tried).result(60)
 
     def test_a_lock_is_free_again_after_an_error(self, store: Store) -> None:
         with pytest.raises(ZeroDivisionError), store.lock("spend"):

@@ -43,6 +43,8 @@ class RowsContract(OnlineFixtures):
         assert store.read("spend", {"user_id": 1}) == values
         assert store.read("spend", {"user_id": 2}) is None
         assert store.read("other", {"user_id": 1}) is None
+        store.write("spend", {"user_id": 1}, {"other": 1})
+        assert store.read("spend", {"user_id": 1}) == {"other": 1}
 
     def test_an_entity_is_the_same_as_text(self, store: OnlineStore) -> None:
         store.write("spend", {"user_id": 1, "day": date(2024, 1, 2)}, {"n": 1})

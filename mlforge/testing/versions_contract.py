@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from mlforge.core.values import Version
@@ -15,11 +17,13 @@ from mlforge.errors import (
 from mlforge.store import Books, Pointer, Store
 from mlforge.store.file_tasks import PartialWrite
 from mlforge.testing.store_values import (
+    EVENTS,
     FIRST,
     SECOND,
     THIRD,
     StoreFixtures,
     events,
+    in_full,
     partial_of,
     publish,
     version_of,
@@ -58,8 +62,9 @@ class VersionsContract(StoreFixtures):
     def test_a_manifest_comes_back_as_it_was_published(self, store: Store) -> None:
         rows = events(1, 2)
         with store.open("spend") as snapshot, store.transaction(snapshot) as tx:
-            store.write_partials("spend", [PartialWrite(partial_of(rows), rows)])
-            manifest = version_of(tx, FIRST, rows, partials=(partial_of(rows),))
+            partials = partial_of(rows), replace(partial_of(events(), "b2"), schema=EVENTS[:2])
+            store.write_partials("spend", [*map(PartialWrite, partials, (rows, events()))])
+            manifest = in_full(version_of(tx, FIRST, rows, partials=partials))
             tx.commit(manifest)
         for opened in (
             store.manifest("spend", FIRST),
@@ -168,6 +173,17 @@ class VersionsContract(StoreFixtures):
             store.read("spend", "1.0.0")
         with store.lock("spend"), pytest.raises(VersionNotFound):
             store.remove("spend", FIRST)
+
+    def test_a_version_that_is_being_read_is_not_removed(self, store: Store) -> None:
+        publish(store, FIRST, 1)
+        publish(store, SECOND, 1, 2)
+        with store.lease("spend", FIRST), store.lock("spend"), pytest.raises(VersionInUse):
+            store.remove("spend", FIRST)
+        assert store.read("spend", "1.0.0").equals(events(1))
+        with store.lock("spend"):
+            store.remove("spend", FIRST)
+        with pytest.raises(VersionNotFound), store.lease("spend", FIRST):
+            pass
 
     def test_an_erased_feature_leaves_nothing_and_its_name_is_free(self, store: Store) -> None:
         publish(store, FIRST, 1)

@@ -62,6 +62,11 @@ class TestObjectStore(StoreContract):
     def read_location(self, location: str) -> pl.DataFrame:
         return pl.read_parquet(self.objects.stored[location.removeprefix(f"{URL}/")][0])
 
+    def damage(self, file: str, hash_: str) -> None:
+        [key] = [key for key in self.objects.stored if f"/{hash_}." in key]
+        content, *rest = self.objects.stored[key]
+        self.objects.stored[key] = (content[: len(content) // 2], *rest)
+
 
 class Killed(BaseException):
     """The end of a process in the midst of its work."""
