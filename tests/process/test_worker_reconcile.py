@@ -36,7 +36,7 @@ from worker.reconcile.reconciler import (
     UNFORGOTTEN_AFTER_S,
     Reconciler,
 )
-from worker.service.wait import wait_for
+from worker.service.wait import ask_at_once, wait_for
 from worker.state import work_queue as protocol
 
 COUNTED_S = 3_600.0
@@ -192,6 +192,23 @@ def test_drops_within_an_interval_of_publishing_become_one_version_when_it_is_ov
     at_work.tick(1.0)
     assert work(project, "spend") == "refreshed"
     assert shop.store.list_versions("spend") == ["1.0.0", "1.0.1"]
+    write(shop.folder / "drops" / "d.parquet", purchases((1, 0, 2.0)))
+    Requests(project)("spend", "d came", clock.now())
+    assert waiting(project) == set()
+    ask_at_once(project, ["spend"], "retry")
+    assert work(project, "spend") == "refreshed"
+    assert shop.store.list_versions("spend")[2:] == ["1.0.2"]
+    assert shop.ticket("spend").rests(project.work_queue.now())
+
+
+def test_a_feature_does_not_rest_behind_a_job_during_which_somebody_asks_for_it_at_once(shop):
+    work_queue = shop.project.work_queue
+    Requests(shop.project)("spend", "a came", None)
+    lease = work_queue.start("spend", work_queue.read(["spend"])[0].queued or "")
+    ask_at_once(shop.project, ["spend"], "retry")
+    assert lease is not None
+    assert work_queue.done(lease, rest_us=10**9) is not None
+    assert shop.ticket("spend").rests_until == 0
 
 
 def test_a_reader_is_requested_by_the_job_that_publishes_and_else_by_the_reconciler(chain):

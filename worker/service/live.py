@@ -16,7 +16,7 @@ from worker.connection import connect
 from worker.monitor.ignored_files import with_ignored_files
 from worker.monitor.status import gather
 from worker.project import Project, Settings, fingerprint, scope_of
-from worker.service.wait import ask, leave_quarantine
+from worker.service.wait import ask_at_once, leave_quarantine
 from worker.state.event_log import Entry
 
 
@@ -68,7 +68,7 @@ class _Live(Live):
     def retry(self, feature: str, path: str | None = None) -> None:
         with _in_words():
             leave_quarantine(self._definitions.store, feature, path)
-            ask(self._open, [feature], "retry")
+            ask_at_once(self._open, [feature], "retry")
 
 
 def _happening(entry: Entry) -> Happening:

@@ -119,14 +119,14 @@ def wait(args: argparse.Namespace) -> int:
 
 def retry(args: argparse.Namespace) -> int:
     """Try a parked feature, or a quarantined file, again."""
-    from worker.service.wait import ask, features_of, forgive, place_of
+    from worker.service.wait import ask_at_once, features_of, forgive, place_of
 
     project = open_project(args)
     features = features_of(project, args.what)
     for feature in features:
         named = args.what == feature
         forgive(project, feature, None if named else place_of(args.what))
-    ask(project, features, "retry")
+    ask_at_once(project, features, "retry")
     print(
         printable(f"requested: {', '.join(features)}; `mlforge wait {args.what}` shows how it ends")
     )

@@ -81,6 +81,12 @@ def ask(project: Project, features: Iterable[str], reason: str) -> dict[str, int
     return {feature: request.wanted for feature, request in requests.items()}
 
 
+def ask_at_once(project: Project, features: Sequence[str], reason: str) -> None:
+    """Request a refresh of each feature that waits for nothing, not for the end of `publish_every` either."""
+    project.work_queue.hurry(dict.fromkeys(features, 0))
+    project.work_queue.hurry(ask(project, features, reason))
+
+
 def forgive(project: Project, feature: str, path: Path | None = None) -> None:
     """Let a quarantined file be tried again although it has not changed; by default all quarantined files."""
     place = project.definitions.source(feature).path_of(path) if path else None
@@ -180,7 +186,16 @@ def _arrival(project: Project, feature: str, path: Path | None, error: str | Non
 
 
 def _too_late(project: Project, features: list[str]) -> str:
-    return "; ".join([f"not refreshed in time: {', '.join(features)}", *_suspects(project)])
+    late = f"not refreshed in time: {', '.join(features)}"
+    return "; ".join([late, *_resting(project, features), *_suspects(project)])
+
+
+def _resting(project: Project, features: list[str]) -> Iterator[str]:
+    now = project.work_queue.now()
+    for ticket in project.work_queue.read(features):
+        if ticket.rests(now):
+            until = to_iso(ticket.rests_until)
+            yield f"{ticket.feature} rests until {until}, as publish_every says; `mlforge retry {ticket.feature}` does not wait for that"
 
 
 def _suspects(project: Project) -> Iterator[str]:

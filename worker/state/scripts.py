@@ -153,6 +153,7 @@ return redis.call('PEXPIRE', KEYS[2], ARGV[2])
 # count from 0, and then an old count would pass for requests that nobody has seen.
 DONE = f"""{_HOLDER}{_FORGET_NAMED}
 local held, serves, job, looked, rest = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], tonumber(ARGV[5])
+if (tonumber(redis.call('HGET', KEYS[1], 'at_once') or '') or 0) > serves then rest = 0 end
 if redis.call('HGET', KEYS[1], 'queued') == job then return 1 end
 if holder_of(KEYS[2]) ~= held then return 0 end
 {_NOW}

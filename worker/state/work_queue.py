@@ -195,6 +195,15 @@ class WorkQueue:
         told = zip(pending, jobs, answers, strict=True)
         return {feature: _request(job, answer) for feature, job, answer in told}
 
+    def hurry(self, wanted: Mapping[str, int]) -> None:
+        """End the rest of features, and have none begin before so many of their requests are served."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for feature, requests in wanted.items():
+            ticket, _ = self._keys(feature)
+            pipeline.hset(ticket, "at_once", requests)
+            pipeline.hdel(ticket, "rests_until")
+        pipeline.execute()
+
     def requeue(self, ticket: Ticket) -> str | None:
         """A new job for an overdue ticket, unless it changed since it was read."""
         job = new_job_id(ticket.feature)
