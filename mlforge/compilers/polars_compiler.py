@@ -28,7 +28,8 @@ def expression(aggregate: Aggregate, wide: Collection[int] = ()) -> pl.Expr:
     aggregation, values = aggregate.aggregation, pl.col(value_name(aggregate.value))
     compiled, parameter = AGGREGATES[aggregation.kind.name], aggregation.parameter
     if aggregation.kind.name in BETWEEN_RANKS and aggregate.value in wide:
-        return compiled(values / 2, parameter) * 2
+        whole = compiled(values, parameter)  # halves lose the last bit of the least floats
+        return pl.when(whole.is_finite()).then(whole).otherwise(compiled(values / 2, parameter) * 2)
     return compiled(values, parameter)
 
 

@@ -72,7 +72,6 @@ def percentiles(
     for once.
     """
     numbers = values.cast(pl.Float64)
-    numbers = numbers / 2 if wide else numbers
     at = (segments.lengths > 0).arg_true()
     filled = segments.gathered(at)
     many, kth, rows = filled.lengths, kth_least, filled.lengths.sum()
@@ -86,10 +85,18 @@ def percentiles(
     answers = []
     for place, least, greatest in zip(places, ranked[::2], ranked[1::2], strict=True):
         rest = place - place.floor()
-        between = (least + (greatest - least) * rest).zip_with(rest > 0, least)
+        between = _between(least, greatest, rest)
+        if wide:  # halves lose the last bit of the least floats
+            halves = _between(least / 2, greatest / 2, rest) * 2
+            between = between.zip_with(between.is_finite(), halves)
+        between = between.zip_with(rest > 0, least)
         none = nothing.new_from_index(0, len(segments.starts))
-        answers.append(none.scatter(at, between * 2 if wide else between))
+        answers.append(none.scatter(at, between))
     return answers
+
+
+def _between(least: pl.Series, greatest: pl.Series, rest: pl.Series) -> pl.Series:
+    return least + (greatest - least) * rest
 
 
 def kth_gathered(

@@ -8,7 +8,9 @@ from collections.abc import Callable
 import polars as pl
 import pytest
 
-from mlforge.compilers.base import ENTITY, ROW, TIME, ComputeContext, value_name
+from mlforge.compilers.base import ENTITY, ROW, TIME, Aggregate, ComputeContext, value_name
+from mlforge.compilers.polars_compiler import expression
+from mlforge.core.aggregations import aggregation
 from mlforge.core.calendar_units import PERIODS
 from mlforge.core.metrics import MetricColumn
 from mlforge.core.time_model import Window
@@ -47,8 +49,14 @@ def test_a_percentile_of_a_slice_is_that_of_its_values_alone(number: int) -> Non
 
 
 def test_a_percentile_between_values_whose_difference_is_no_float_is_taken_by_halves() -> None:
-    one = Segments(pl.Series([0]), pl.Series([2]))
-    assert between_ranks(pl.Series([-1.7e308, 1.7e308]), one, 0.5, wide=True).to_list() == [0.0]
+    """Not the others: a half of the least float is 0."""
+    values, least = pl.Series([-1.7e308, 1.7e308, 5e-324, 5e-324]), 5e-324
+    segments = Segments(pl.Series([0, 2]), pl.Series([2, 2]))
+    assert between_ranks(values, segments, 0.5, wide=True).to_list() == [0.0, least]
+    by_polars = expression(Aggregate(aggregation("median"), 0, Window(PERIODS["1mo"])), wide={0})
+    for start, median in ((0, 0.0), (2, least)):
+        window = values[start : start + 2].alias(value_name(0)).to_frame()
+        assert window.select(by_polars).item() == median
 
 
 @pytest.mark.parametrize(
