@@ -184,7 +184,11 @@ def _pandas_array(column: pl.Series) -> Any:
     """A pandas array of a series; integers with nulls become floats, as in pandas, where floats hold them exactly."""
     import pandas as pd
 
-    small = not column.dtype.is_integer() or column.is_between(-_EXACT, _EXACT).all()
-    if column.null_count() == 0 or small:
+    if column.null_count() == 0 or not column.dtype.is_integer() or _are_exact(column):
         return column.to_pandas().array
     return pd.array(column.to_list(), dtype=str(column.dtype))
+
+
+def _are_exact(integers: pl.Series) -> bool:
+    """Whether floats hold all of some integers. A column of few bits is not compared with numbers that it cannot hold."""
+    return integers.cast(pl.Int128).is_between(-_EXACT, _EXACT).all()

@@ -33,6 +33,7 @@ from mlforge.errors import (
     RetrievalError,
     VersionNotFound,
 )
+from mlforge.frames.interop import taken
 from mlforge.maintenance.operations import prune
 from mlforge.maintenance.retention import Retention
 from mlforge.metrics import Rolling
@@ -441,6 +442,15 @@ def test_integers_with_nulls_stay_exact_in_pandas(tmp_path: Path) -> None:
     answer = training(project, pd.DataFrame({"user_id": [1, 2], "at": [at(0)] * 2}))
     assert answer[SUM].tolist()[0] == large
     assert answer[SUM].isna().tolist() == [False, True]
+
+
+@pytest.mark.parametrize("dtype", [pl.Int8, pl.Int32, pl.UInt8, pl.UInt32, pl.UInt64])
+def test_integers_of_any_size_come_back_in_pandas(dtype: pl.DataType) -> None:
+    pandas = taken(pd.DataFrame({"user_id": [1, 2]}))
+    for values in ([7, 0], [7, None], [None, None]):
+        answer = pandas.with_values(pl.DataFrame({"x": pl.Series(values, dtype=dtype)}))["x"]
+        assert answer.dropna().tolist() == [value for value in values if value is not None]
+        assert answer.isna().tolist() == [value is None for value in values]
 
 
 def test_a_spine_that_is_no_table_is_refused(project: Project) -> None:
