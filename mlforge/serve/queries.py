@@ -11,12 +11,12 @@ from mlforge.serve.problems import Refused
 _COLUMN = "key."
 
 
-def each_once(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """A query's values by their names; Refused where it says one name twice."""
+def each_once(pairs: Iterable[tuple[str, str]], what: str = "query") -> dict[str, str]:
+    """The values of a query, or of a form, by their names; Refused where it says one name twice."""
     values: dict[str, str] = {}
     for name, value in pairs:
         if name in values:
-            raise Refused(400, "unfit_query", f"the query says {name!r} twice")
+            raise Refused(400, f"unfit_{what}", f"the {what} says {name!r} twice")
         values[name] = value
     return values
 

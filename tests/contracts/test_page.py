@@ -390,6 +390,7 @@ def test_a_hold_is_approved_by_a_key_that_operates_and_by_no_other(
     page = ask.page("/")
     assert "Refreshes it from its source" in page.text
     assert approve in {a.get("hx-post") for _, a in page.tags}
+    assert "hold&#39; twice" in ask("POST", approve, data={"hold": ["a", seen]}).text
     said = ask("POST", approve, data={"hold": seen}, headers={"hx-request": "true"})
     assert "spend:" in said.text
     assert "written online" in said.text

@@ -65,6 +65,7 @@ def _stale(
         status = features[name]
         since = status.as_of or status.pushed_at
         instant = from_iso(since)
-        if instant is not None and now - instant > service.max_age.us:
+        if instant is not None and abs(now - instant) > service.max_age.us:
             standing = "is as of" if status.as_of else "was pushed at"
-            yield STALE, f"{name} {standing} {since}, max_age is {service.max_age}"
+            ahead = ", by a clock that was ahead" if instant > now else ""
+            yield STALE, f"{name} {standing} {since}{ahead}, max_age is {service.max_age}"

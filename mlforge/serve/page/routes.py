@@ -29,6 +29,7 @@ from mlforge.serve.page.project import ProjectView
 from mlforge.serve.page.rendering import HEADERS, HERE, render
 from mlforge.serve.page.service import service_page
 from mlforge.serve.problems import Problem, Refused, problem_of
+from mlforge.serve.queries import each_once
 from mlforge.serve.read_request import unknown, unknown_feature
 from mlforge.serve.threads import DEEDS, LOOKS, in_thread
 
@@ -238,9 +239,10 @@ async def _form(request: Request) -> dict[str, str]:
     """The fields of a form that a browser sends."""
     body = await body_of(request.scope, request.receive, _FORM)
     try:
-        return dict(parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict"))
+        fields = parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict")
     except ValueError as error:
         raise Refused(400, "unfit_form", f"the form is not text in UTF-8: {error}") from None
+    return each_once(fields, "form")
 
 
 def _check_origin(scope: Scope) -> None:

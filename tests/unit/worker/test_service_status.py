@@ -55,6 +55,8 @@ def test_a_service_is_stale_once_a_feature_is_older_than_its_max_age() -> None:
     assert status(service, replace(spend, as_of=None), pushed, hours=6).state == "ready"
     stale = status(service, replace(spend, as_of=None), pushed, hours=6.01)
     assert (stale.state, stale.why) == ("stale", f"profile was pushed at {AS_OF}, max_age is 6h")
+    ahead = status(service, spend, untimed, hours=-6.01)
+    assert (ahead.state, "clock that was ahead" in str(ahead.why)) == ("stale", True)
 
 
 @pytest.mark.parametrize("width", [80, 60])
