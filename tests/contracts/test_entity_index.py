@@ -335,7 +335,7 @@ def test_a_compaction_leaves_the_index_and_what_goes_takes_it_along(tmp_path: Pa
     check(project)
 
 
-@pytest.mark.parametrize("place", ["folder", "bucket"])
+@pytest.mark.parametrize("place", [pytest.param("folder", marks=pytest.mark.slow), "bucket"])
 def test_rows_of_a_forgotten_entity_are_in_no_index(tmp_path: Path, place: str) -> None:
     project = Project(tmp_path / "p")
     if place == "bucket":

@@ -103,7 +103,7 @@ def test_every_dtype_is_served_as_it_is_trained_on(
         assert kinds == {type(value) for value in values}, name
 
 
-@pytest.mark.parametrize("engine", ["polars", "duckdb"])
+@pytest.mark.parametrize("engine", ["polars", pytest.param("duckdb", marks=pytest.mark.slow)])
 def test_every_aggregation_is_served_as_it_is_trained_on(
     tmp_path: Path, store: RedisStore, engine: str
 ) -> None:

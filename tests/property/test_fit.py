@@ -160,7 +160,7 @@ def histories(count: int) -> settings:
     )
 
 
-@pytest.mark.parametrize("engine", ["polars", "duckdb"])
+@pytest.mark.parametrize("engine", ["polars", pytest.param("duckdb", marks=pytest.mark.slow)])
 @histories(2)
 @given(history=steps)
 def test_any_order_of_drops_gives_what_one_build_of_all_files_gives(

@@ -14,27 +14,53 @@ _Pair = tuple[tuple[str, str], tuple[str, str]]
 TIMES = 1  # that each value of a parameter is to come
 SEEDS = 2
 """Of so many seeds the default run draws random inputs: of tests with a parameter `seed`."""
+SHARING = 4
+"""So many tests of a file over the same few values take them by turns."""
+BY_TURNS = "tests/contracts/"
+"""Where tests take shared values by turns: elsewhere they are cheap, or few."""
 
 
 def beyond(items: Iterable[pytest.Item]) -> list[pytest.Item]:
     """The tests of large products that a covering part can do without, in their order.
 
     In the part each value of each parameter comes at least `TIMES` times, where it can, each time beside others. A test of one
-    parameter alone is kept for all of its values, but for a seed. Those that are slow by themselves stand for nothing: the default run leaves
-    them out.
+    parameter alone is kept for all of its values, but for a seed, and but for values that many tests of the file share, such as an
+    engine or a place of the store: each of those tests is kept for one of them. Those that are slow by themselves stand for nothing: the
+    default run leaves them out.
     """
     by_function: dict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
         if hasattr(item, "callspec") and item.get_closest_marker("slow") is None:
             by_function[item.nodeid.partition("[")[0]].append(item)
     spare: list[pytest.Item] = []
+    small: list[list[pytest.Item]] = []
     for tests in by_function.values():
         product, others = _by_seed(tests)
         spare.extend(others)
         if len(product) > SMALL:
             kept = covering([_values(item) for item in product])
             spare.extend(item for number, item in enumerate(product) if number not in kept)
-    return spare
+        else:
+            small.append(product)
+    return spare + _beyond_turns(small)
+
+
+def _beyond_turns(products: Iterable[Sequence[pytest.Item]]) -> list[pytest.Item]:
+    """The tests that others of their file stand for: functions that share their values take one each, the next the next."""
+    sharing: dict[tuple[object, ...], list[Sequence[pytest.Item]]] = defaultdict(list)
+    for tests in products:
+        place = tests[0].nodeid.partition("[")[0].rpartition("::")[0]
+        if place.startswith(BY_TURNS):
+            shared = frozenset(frozenset(_values(test).items()) for test in tests)
+            sharing[place, shared].append(tests)
+    return [
+        test
+        for functions in sharing.values()
+        if len(functions) >= SHARING
+        for turn, tests in enumerate(functions)
+        for number, test in enumerate(tests)
+        if number != turn % len(tests)
+    ]
 
 
 def _by_seed(tests: Sequence[pytest.Item]) -> tuple[list[pytest.Item], list[pytest.Item]]:

@@ -57,3 +57,29 @@ def test_a_test_that_is_slow_by_itself_stands_for_none_of_its_values() -> None:
     assert {each.callspec.params["shape"] for each in kept} == {*range(5)}
     assert {each.callspec.params["engine"] for each in kept} == {"polars", "duckdb", "third"}
     assert spare
+
+
+def _tests_of(functions: str, place: str) -> Any:
+    return [
+        SimpleNamespace(
+            nodeid=f"{place}::test_{function}[{store}]",
+            callspec=SimpleNamespace(params={"store": store}),
+            get_closest_marker=lambda name: None,
+        )
+        for function in functions
+        for store in ("folder", "bucket")
+    ]
+
+
+def test_tests_of_one_file_over_the_same_few_values_take_them_by_turns() -> None:
+    items = _tests_of("abcd", "tests/contracts/test_x.py")
+    kept = [each.nodeid.rpartition("::")[2] for each in items if each not in beyond(items)]
+    assert kept == ["test_a[folder]", "test_b[bucket]", "test_c[folder]", "test_d[bucket]"]
+
+
+@pytest.mark.parametrize(
+    ("functions", "place"),
+    [("abc", "tests/contracts/test_x.py"), ("abcd", "tests/faults/test_x.py")],
+)
+def test_few_tests_and_those_of_faults_take_all_of_their_values(functions: str, place: str) -> None:
+    assert beyond(_tests_of(functions, place)) == []
