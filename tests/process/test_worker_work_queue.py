@@ -79,6 +79,20 @@ def test_features_are_requested_together_and_a_ticket_of_others_keeps_none_from_
     assert redis.hget("mlforge-work:shop:ticket:count", "named") == b"2\tc\0"
 
 
+def test_a_push_of_a_feature_that_rests_leaves_the_time_of_what_waits(tickets):
+    lease = tickets.start("spend", requested(tickets, "spend", "a came", 4).job)
+    requested(tickets, "spend", "b came", 5)
+    tickets.done(lease, "all", rest_us=60 * SECOND_US)
+    for _ in range(2):
+        resting = ticket_of(tickets)
+        push = tickets.start("spend", tickets.requeue(resting))
+        tickets.rested_on(push, resting, tickets.now())
+        assert ticket_of(tickets).behind
+    assert (push.closed_at, push.requested_at is not None) == (5, True)
+    refresh = tickets.start("spend", tickets.requeue(ticket_of(tickets)))
+    assert (refresh.closed_at, refresh.requested_at) == (5, push.requested_at)
+
+
 def test_a_feature_that_was_just_published_rests_until_what_came_meanwhile_is_due(tickets, redis):
     lease = tickets.start("spend", requested(tickets, "spend", "a came").job)
     requested(tickets, "spend", "b came")
@@ -94,6 +108,7 @@ def test_a_feature_that_was_just_published_rests_until_what_came_meanwhile_is_du
     lease = tickets.start("spend", tickets.requeue(ticket))
     assert lease.serves == 3
     tickets.done(lease, "all")
+    assert not redis.hexists("mlforge-work:shop:ticket:spend", "taken_closed_at")
     later = tickets.now() + 60 * SECOND_US
     # Over by now; longer than anybody of us leaves a feature alone; since the server's clock was set back.
     for rests_until, served_at in ((1, 1), (2**53, 1), (later, later - 1)):

@@ -157,8 +157,10 @@ if (tonumber(redis.call('HGET', KEYS[1], 'at_once') or '') or 0) > serves then r
 if redis.call('HGET', KEYS[1], 'queued') == job then return 1 end
 if holder_of(KEYS[2]) ~= held then return 0 end
 {_NOW}
+-- A push alone serves no request: those that wait still tell when their files were closed.
 if serves > tonumber(redis.call('HGET', KEYS[1], 'served') or '0') then
   redis.call('HSET', KEYS[1], 'served', serves, 'served_at', string.format('%d', now))
+  redis.call('HDEL', KEYS[1], 'taken_closed_at', 'taken_requested_at')
 end
 forget_named(serves)
 if looked == 'all' then redis.call('HSET', KEYS[1], 'whole_at', string.format('%d', now))
@@ -166,8 +168,7 @@ elseif looked ~= 'named' then redis.call('HDEL', KEYS[1], 'whole_at') end
 redis.call('DEL', KEYS[2])
 if rest > 0 then redis.call('HSET', KEYS[1], 'rests_until', string.format('%d', now + rest))
 else redis.call('HDEL', KEYS[1], 'rests_until') end
-redis.call('HDEL', KEYS[1],
-  'working', 'taken_closed_at', 'taken_requested_at', 'failures', 'interruptions', 'deaths', 'error', 'failed_at')
+redis.call('HDEL', KEYS[1], 'working', 'failures', 'interruptions', 'deaths', 'error', 'failed_at')
 local wanted = tonumber(redis.call('HGET', KEYS[1], 'wanted') or '0')
 if rest > 0 or wanted <= serves or redis.call('HEXISTS', KEYS[1], 'queued') == 1 then return 0 end
 {_QUEUE}
