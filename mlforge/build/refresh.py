@@ -7,7 +7,7 @@ repeats work, never loses it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -142,12 +142,12 @@ class _Refresh:
     steps: Steps = field(default_factory=Steps)
 
     def run(self) -> BuildResult:
-        end_forgetting = self.options.end_forgetting if self.options.publish else None
-        name, store = self.feature.name, self.store
+        name, store, options = self.feature.name, self.store, self.options
         with store.open(name) as snapshot, still_there(store, snapshot):
-            if end_forgetting is None or name not in store.forgotten().unfinished:
+            if options.end_forgetting is None or name not in store.forgotten().unfinished:
                 return self._follow(snapshot)
-        end_forgetting()
+        with suppress(IntegrityError) if options.full else nullcontext():  # it stays to be ended
+            options.end_forgetting()
         with store.open(name) as snapshot, still_there(store, snapshot):
             return self._follow(snapshot)
 

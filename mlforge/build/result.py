@@ -42,7 +42,7 @@ class Options:
     group_bytes: the most bytes of new files that a task of an intake reads. run: the id of a run that is full: its tasks take up no
     result of another run's. companions: called where many files are new, gives the features of the same source whose turn comes later. paths: the files of the
     source, as its listings name them, that alone can have changed since the last refresh; None for any. end_forgetting: ends what
-    a killed forgetting has left of the feature.
+    a killed forgetting has left of the feature; None where that stays.
     """
 
     attended: bool = True

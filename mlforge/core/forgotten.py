@@ -49,7 +49,7 @@ class Forgotten:
         return self._hash(key, text) in self.hashes.get(key, ())
 
     def with_entities(self, entities: Iterable[Entity]) -> Forgotten:
-        """Together with further entities, whose rows no feature is said to hold."""
+        """Together with further entities."""
         hashes = {key: set(known) for key, known in self.hashes.items()}
         for entity in entities:
             hashes.setdefault(entity.key, set()).add(self._hash(entity.key, entity.text))

@@ -84,6 +84,7 @@ def options_of(
     """The options of a feature's refresh, with all that its definitions give it. gathered: as in `Options`."""
     loaded_from = definitions.loaded_from
     distribution = options.distribution
+    end_forgetting = options.end_forgetting or partial(end_begun, store, name, engine)
     return replace(
         options,
         keeper=definitions.keeper,
@@ -91,7 +92,7 @@ def options_of(
         gathered=gathered,
         apart=command(*loaded_from, name) if loaded_from else options.apart,
         distribution=distribution or (distribution_of(definitions) if options.publish else None),
-        end_forgetting=partial(end_begun, store, name, engine),
+        end_forgetting=end_forgetting if options.publish else None,
     )
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import polars as pl
 
 from mlforge.core.aggregations import aggregation
 from mlforge.core.feature_spec import FeatureSpec
+from mlforge.core.forgotten import REASON as FORGOTTEN
 from mlforge.core.forgotten import is_rewritten, origin
 from mlforge.core.manifest import Manifest, Partial
 from mlforge.core.nested import nested
@@ -113,7 +114,13 @@ class PartialCache:
         return not absent and not any(map(needs.refuse, partial.schema))
 
     def add(self, partial: Partial, events: pl.DataFrame) -> Partial:
-        """Queue a partial for writing; small partials are written together."""
+        """Queue a partial for writing; small partials are written together. Returns it as it is stored.
+
+        Where a version names its hash, for rows of which some were forgotten since, it has that of one without them.
+        """
+        named = self._of_latest.get(partial.hash) if partial.dropped.get(FORGOTTEN) else None
+        if named is not None and named.digest != partial.digest:
+            partial = replace(partial, hash=self._store.forgotten().rewritten(partial.hash))
         self.add_each([partial], events)
         return partial
 

@@ -20,7 +20,7 @@ from mlforge.core.manifest import Manifest, Partial, SourceRecord
 from mlforge.core.values import Version
 from mlforge.engines import Engine
 from mlforge.engines.versions_diff import VersionsDiff
-from mlforge.errors import StoreError
+from mlforge.errors import IntegrityError, StoreError
 from mlforge.frames.forgotten import rows_of, without
 from mlforge.ingest import partials
 from mlforge.maintenance.manifests import manifests_of, remove
@@ -73,12 +73,16 @@ def publish_without(
 def end_begun(store: Store, name: str, engine: Engine) -> None:
     """End what a killed `mlforge forget` has left of a feature: publish a version without the rows, then delete what holds them.
 
-    Notes that name an entity stay: its value is not known here. Versions that somebody reads stay, too, and with them the note that
-    the feature may hold rows. Raises as `publish_without`.
+    Notes that name an entity stay: its value is not known here. Versions that somebody reads, or of which events are damaged, stay,
+    too, and with them the note that the feature may hold rows. Raises as `publish_without`.
     """
     forgotten = store.forgotten()
     diff = publish_without(store, name, engine)
-    scrubbed = scrub(store, name, ())
+    try:
+        scrubbed = scrub(store, name, ())
+    except IntegrityError as error:
+        log.error("versions may hold rows of forgotten entities", feature=name, error=str(error))
+        return
     if not scrubbed.in_use:
         store.end_forgetting([name], forgotten)
     log.warning(

@@ -179,7 +179,8 @@ def _published(definitions: Definitions, name: str) -> tuple[str | None, int, in
     """The version without the rows, how many rows it lacks, and how many keys went online."""
     store, online = definitions.store, definitions.online_store
     if name in definitions.features and _is_made_from_feature(store, name):
-        definitions.refresh(name, attended=False)
+        options = replace(definitions.settings.options, attended=False, end_forgetting=_ended_here)
+        definitions.refresh(name, options=options)
     engine = _engine(definitions, name)
     diff = publish_without(store, name, engine)
     deleted = 0
@@ -189,6 +190,10 @@ def _published(definitions: Definitions, name: str) -> tuple[str | None, int, in
     if diff is None:
         return None, 0, deleted
     return str(diff.after.version), diff.events.rows, deleted
+
+
+def _ended_here() -> None:
+    """End nothing within a refresh: the version without the rows is to be told of."""
 
 
 def _in_order(definitions: Definitions) -> list[str]:

@@ -12,6 +12,7 @@ from mlforge import engines, get_training_data
 from mlforge.build.refresh import Options
 from mlforge.build.rows import Layout
 from mlforge.core import clock
+from mlforge.core.forgotten import Entity, Forgotten
 from mlforge.core.values import Duration, Version, to_us
 from mlforge.errors import VersionConflict, VersionNotFound
 from mlforge.maintenance.operations import pin, prune, rollback, verify
@@ -340,3 +341,23 @@ def test_the_default_retention_keeps_the_disk_bounded_for_eight_hours_of_minutes
     tmp_path: Path,
 ) -> None:
     is_bounded(Project(tmp_path / "project"), 8 * 60, UNATTENDED)
+
+
+def test_what_a_killed_forgetting_has_left_keeps_no_damaged_feature_from_a_rebuild(
+    tmp_path: Path,
+) -> None:
+    project = Project(tmp_path)
+    project.drop("a", rows((1, 0, 1.0), (2, 0, 2.0)))
+    project.build()
+    forgotten = Forgotten("5a17").with_entities([Entity("user_id", "1")])
+    project.store.write_forgotten(forgotten.begun(["spend"]))
+    [stored] = (tmp_path / "store" / "spend" / "_partials").glob("*.parquet")
+    stored.write_bytes(b"PAR1 damaged PAR1")
+    project.build()
+    assert project.store.read("spend")["user_id"].to_list() == [2]
+    project.build()  # what is damaged stays, so nobody can say that all rows are gone
+    assert len(verify(project.store, ["spend"])) == 2
+    prune(project.store, ["spend"], Retention(newest=1))
+    project.build()
+    assert project.store.forgotten() == forgotten
+    assert verify(project.store, ["spend"]) == []
