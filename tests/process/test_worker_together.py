@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mlforge.core import failpoints
+from mlforge.core import clock, failpoints
 from mlforge.core.values import SECOND_US
 from mlforge.sources.source_reading import SourceReading
 from tests.support.workers import (
@@ -197,7 +197,7 @@ def project(idle):
 
 
 def leases(project, job="the-job"):
-    return together.waiting_together(project, "f0", job)
+    return (lease for lease, _ in together.waiting_together(project, "f0", job))
 
 
 def test_one_lease_is_held_at_a_time_and_the_jobs_taken_over_leave_the_queue(idle, project):
@@ -229,6 +229,16 @@ def test_features_in_trouble_at_rest_or_at_work_elsewhere_are_left_alone(idle, p
         taken.append(each.feature)
         project.work_queue.done(each)
     assert sorted(taken) == [name for name in NAMES if name not in ("f0", "f1", "f2", "f3")]
+
+
+def test_a_feature_at_rest_is_only_pushed_also_where_the_host_s_clock_is_behind(idle, project):
+    dropped(idle)
+    now = project.work_queue.now()
+    rest = {"rests_until": now + 60 * SECOND_US, "served_at": now}
+    project.redis.hset(f"mlforge-work:{project.scope}:ticket:f1", mapping=rest)
+    with clock.fixed(now - 10 * SECOND_US):
+        refresh_job._served_together(project, "f0", idle.ticket("f0").queued)
+    assert [t.feature for t in project.work_queue.read(NAMES) if t.behind] == ["f1"]
 
 
 def test_a_feature_is_served_once_a_job_so_that_other_sources_get_their_turn(idle, project):

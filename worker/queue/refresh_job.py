@@ -83,10 +83,10 @@ def _served_together(at_work: Project, feature: str, job: str) -> str:
     of_source = [feature, *of_one_source(features, feature)]
     store = at_work.definitions.store
     with asked_together(features[name] for name in of_source), store.listing_later():
-        for lease in waiting_together(at_work, feature, job):
+        for lease, before in waiting_together(at_work, feature, job):
             with structlog.contextvars.bound_contextvars(feature=lease.feature, job=job):
                 reach("job.begun")
-                ending = _served(at_work, lease, Ticket(lease.feature), reading)
+                ending = _served(at_work, lease, before, reading)
             if ending in ENDING:
                 return ending
             served[lease.feature] = ending

@@ -26,8 +26,8 @@ TIME_SHARE = 0.1
 """The share of a job's time after which it takes no further feature: the rest is enough for any that it has taken."""
 
 
-def waiting_together(at_work: Project, feature: str, job: str) -> Iterator[Lease]:
-    """Leases on the other features of the feature's source whose jobs wait, each taken when the last has been served.
+def waiting_together(at_work: Project, feature: str, job: str) -> Iterator[tuple[Lease, Ticket]]:
+    """Leases on the other features of the feature's source whose jobs wait, each taken when the last has been served, and their tickets before.
 
     The job holds one lease at a time, so that its process can only ever interrupt one feature; the jobs of all others
     stay in the queue for other workers. A feature whose last refresh failed, or ended its process, is left to a
@@ -48,7 +48,7 @@ def waiting_together(at_work: Project, feature: str, job: str) -> Iterator[Lease
             if lease is not None:
                 assert ticket.queued is not None
                 queue.remove(ticket.queued)
-                yield lease
+                yield lease, ticket
 
 
 def waiting_beside(at_work: Project, feature: str) -> list[Companion]:
