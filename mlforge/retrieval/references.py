@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime
 from typing import Any, TypeAlias
 
 from mlforge.core.arguments import shown
-from mlforge.core.values import FIRST_INSTANT, LAST_INSTANT, Version, to_us
+from mlforge.core.values import FIRST_INSTANT, LAST_INSTANT, Version, is_name, to_us
 from mlforge.errors import ColumnMissing, RetrievalError, StoreError, did_you_mean
 from mlforge.features.feature import Feature
 from mlforge.features.selection import Selection
@@ -96,7 +96,7 @@ def _parsed(feature: object) -> Reference:
 def _used(feature: str | Feature | Selection) -> Reference:
     match feature:
         case str(name):
-            return Reference(name)
+            return _named(name)
         case Feature():
             return Reference(feature.name)
         case Selection():
@@ -106,6 +106,21 @@ def _used(feature: str | Feature | Selection) -> Reference:
                 prefix=feature.prefix,
                 renamed=feature.renamed,
             )
+
+
+def _named(name: str) -> Reference:
+    """The reference of a feature's name; RetrievalError for a text that is none, such as one with a column or a version in it."""
+    if is_name(name):
+        return Reference(name)
+    feature, mark, rest = name.partition("@" if "@" in name else ":")
+    works = "give a feature, or its name"
+    if is_name(feature) and rest:
+        works = (
+            f"for a version of it, give the pair {(feature, rest)}"
+            if mark == "@"
+            else f"for some columns of a feature, index it: {feature}[{rest!r}]; its name alone stands for all columns"
+        )
+    raise RetrievalError(f"{shown(name)} is no feature's name; {works}")
 
 
 def parse_instant(at: datetime | date | str | int, name: str = "at") -> int:

@@ -295,7 +295,7 @@ def _check_versions(named: Sequence[Reference], books: Mapping[str, OnlineBooks]
             served = target.version
             raise NotServed(
                 f"{name} {version} is not served online, {served} is; ask for {name!r} or ({name!r}, {served!r}), "
-                f"or serve the other with 'mlforge rollback {name}'"
+                f"or serve the other with 'mlforge rollback {name} {version}'"
             )
 
 

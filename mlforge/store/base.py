@@ -380,9 +380,13 @@ class Store(PartialStorage, Erasure, Promises):
             return FeatureNotFound(
                 f"{name} has versions up to {versions[-1]}, and none is served: {NOT_SERVED}"
             )
-        known = ", ".join(features) or "none yet; run 'mlforge build'"
+        if not features:
+            where = f" in {self.address}" if self.address else ""
+            return FeatureNotFound(
+                f"the store has no feature {name!r}, nor any other{where}; is that the store's place? If so, run 'mlforge build'"
+            )
         return FeatureNotFound(
-            f"the store has no feature {name!r}; there are: {known}{near_hint(name, features)}"
+            f"the store has no feature {name!r}; there are: {', '.join(features)}{near_hint(name, features)}"
         )
 
     def _no_version(self, name: str, version: Version) -> VersionNotFound:

@@ -640,6 +640,18 @@ def test_a_misspelt_name_in_a_request_is_answered_with_near_ones(
     store = project.store
     with pytest.raises(FeatureNotFound, match=r"did you mean 'spend'\?"):
         get_training_data(keyed, ["spnd"], store)
+    elsewhere = LocalStore(project.root / "no_store")
+    with pytest.raises(FeatureNotFound, match="'spend', nor any other in .*no_store; is that"):
+        get_training_data(keyed, ["spend"], elsewhere)
+    for text, works in (
+        ("spend:amount__sum__7d", r"index it: spend\['amount__sum__7d'\]"),
+        ("spend@1.0.0", r"the pair \('spend', '1.0.0'\)"),
+        ("sp end", "give a feature, or its name"),
+    ):
+        with pytest.raises(RetrievalError, match=works):
+            get_training_data(keyed, [text], store)
+        with pytest.raises(RetrievalError, match=works):
+            get_online_features([text], [{"user_id": 1}], online)
     with pytest.raises(RetrievalError, match=r"no key column 'user_id'.*did you mean 'user_idd'\?"):
         get_training_data(spine, ["spend"], store, timestamp="when")
     with pytest.raises(RetrievalError, match=r"no time column 'wen'.*did you mean 'when'\?"):

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlforge.cli.options import ENVIRONMENT, definitions_target, profile_name
+from mlforge.cli.options import ENVIRONMENT, definitions_target, log_to_stderr, profile_name
 from mlforge.definitions.environment import PROFILE, REDIS_URL, redis_url
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def open_project(args: argparse.Namespace) -> Project:
     from mlforge.definitions.running import running_url
     from worker.project import Project, Settings
 
+    log_to_stderr()
     name_definitions(args)
     environment = dict(os.environ)
     if redis_url(environment) is None:

@@ -11,7 +11,6 @@ from mlforge.cli.command import Command
 from mlforge.cli.options import (
     definitions_option,
     json_option,
-    log_to_stderr,
     profile_name,
     served_definitions_of,
     workers_url,
@@ -142,7 +141,6 @@ def retire(args: argparse.Namespace) -> int:
     from mlforge.core.text import plural
     from worker.service import retiring
 
-    log_to_stderr()
     holdings = _holdings(args)
     is_online = holdings.definitions.online_store is not None
     retired = retiring.retire(

@@ -65,10 +65,14 @@ def _folder(definitions: Definitions, sources: Mapping[str, RowSource], path: Pa
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The columns of a folder's rows: their dtypes, and those that each row must hold a value of."""
+    """The columns of a folder's rows: their dtypes, and those that each row must hold a value of.
+
+    usual: those that all files looked at have: a request that names one in no row means null, as one that names it in some does.
+    """
 
     dtypes: Mapping[str, pl.DataType]
     needed: tuple[str, ...]
+    usual: tuple[str, ...] = ()
 
 
 @dataclass
@@ -81,7 +85,7 @@ class Schemas:
     def of(self, folder: Folder) -> Columns:
         """The columns: what features need and the newest file has is needed, as a function may make the others.
 
-        A column that it lacks has the dtype of the newest file with it: a file of rows that say nothing of it has none. Of a folder without a file
+        A column that it lacks has the dtype of the newest file with it. Of a folder without a file
         that can be read, the time of its features alone is known.
         """
         at, known = self._known.get(folder.name, (-_FOR_S, None))
@@ -92,7 +96,7 @@ class Schemas:
 
     def _read(self, folder: Folder) -> Columns:
         left_out = self._left_out(folder)
-        schemas = []
+        schemas, usual = [], list[str]()
         for file in _newest_first(folder.path):
             if file in left_out:  # perhaps for its dtypes: the next rows are not to have them
                 continue
@@ -100,13 +104,16 @@ class Schemas:
                 schema = pl.read_parquet_schema(file)
             except DAMAGE:  # not ours to tell: the build does
                 continue
-            schemas.append({name: dtype for name, dtype in schema.items() if dtype != pl.Null})
+            typed = {name: dtype for name, dtype in schema.items() if dtype != pl.Null}
+            usual = [name for name in (usual if schemas else typed) if name in typed]
+            schemas.append(typed)
         if not schemas:
             specs = [self.definitions.features[name].spec for name in folder.readers]
             instant = pl.Datetime("us", "UTC")
             schemas = [{spec.timestamp: instant for spec in specs if spec.timestamp}]
         dtypes = dict(ChainMap(*schemas))
-        return Columns(dtypes, tuple(name for name in folder.needs if name in schemas[0]))
+        needed = tuple(name for name in folder.needs if name in schemas[0])
+        return Columns(dtypes, needed, tuple(usual))
 
     def _left_out(self, folder: Folder) -> set[Path]:
         """The folder's files that a feature has in quarantine."""

@@ -133,7 +133,7 @@ class Incoming:
             objects = rows.rows_of_json(body) if kind == _JSON else rows.rows_of_lines(body, most)
             count = len(objects)
             if 0 < count <= self._limits.rows:
-                frame = rows.frame_of(objects, columns.dtypes, columns.needed)
+                frame = rows.frame_of(objects, columns.dtypes, columns.needed, columns.usual)
         if count == 0:
             raise Refused(422, "no_rows", "the body holds no row")
         if kind != ARROW and count > self._limits.rows:

@@ -18,6 +18,7 @@ from mlforge.serve.incoming.values import (
     conversion,
     dtype_of,
     fine_enough,
+    told,
 )
 from mlforge.serve.problems import Refused
 from mlforge.sources.damage import UNDECODABLE
@@ -64,12 +65,16 @@ def _parsed(text: bytes, what: str) -> Any:
 
 
 def frame_of(
-    rows: Sequence[Row], dtypes: Mapping[str, pl.DataType], needed: Collection[str]
+    rows: Sequence[Row],
+    dtypes: Mapping[str, pl.DataType],
+    needed: Collection[str],
+    usual: Collection[str] = (),
 ) -> pl.DataFrame:
     """The rows as a frame. Raises Refused, which names the bad rows, each with its number from 1 on and why.
 
     dtypes: those of the columns that the source's files have; a column that none has takes the type of its values.
     needed: columns that must hold a value in each row. A column that is null throughout is left out where no file has it.
+    usual: columns of `dtypes` that the frame has in any case, null where no row names them: functions ask for them.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
     check_names(names, len(rows))
@@ -83,14 +88,19 @@ def frame_of(
         values = [row.get(name) for row in rows]
         if all(value is None for value in values):
             if name in dtypes:  # the features' functions may ask for it
-                columns.append(pl.Series(name, values, dtypes[name]))
+                columns.append(_nulls(name, len(rows), dtypes[name]))
             continue
         columns.append(_column(name, values, dtypes.get(name) or dtype_of(name, values), bad))
     if bad:
         raise _bad(bad, len(rows))
     if all(column.null_count() == len(column) for column in columns):
         raise Refused(422, "bad_rows", "no row holds a value")
-    return pl.DataFrame(columns)
+    unnamed = [name for name in usual if name not in names]
+    return pl.DataFrame([*columns, *(_nulls(name, len(rows), dtypes[name]) for name in unnamed)])
+
+
+def _nulls(name: str, count: int, dtype: pl.DataType) -> pl.Series:
+    return pl.Series(name, [None], dtype).new_from_index(0, count)
 
 
 def frame_of_arrow(body: bytes, needed: Collection[str]) -> pl.DataFrame:
@@ -111,10 +121,10 @@ def frame_of_arrow(body: bytes, needed: Collection[str]) -> pl.DataFrame:
 
 
 def _bad(bad: Mapping[int, str], count: int) -> Refused:
-    told = [f"row {number}: {bad[number]}" for number in sorted(bad)[:MOST_BAD]]
+    lines = [f"row {number}: {bad[number]}" for number in sorted(bad)[:MOST_BAD]]
     more = [f"and {len(bad) - MOST_BAD:,} more"] if len(bad) > MOST_BAD else []
     none = f"none of {count:,} rows was taken" if count > 1 else "the row was not taken"
-    return Refused(422, "bad_rows", f"{none}: {'; '.join(told + more)}")
+    return Refused(422, "bad_rows", f"{none}: {'; '.join(lines + more)}")
 
 
 def _column(name: str, values: Sequence[Any], dtype: pl.DataType, bad: dict[int, str]) -> pl.Series:
@@ -130,7 +140,7 @@ def _column(name: str, values: Sequence[Any], dtype: pl.DataType, bad: dict[int,
             converted.append(None if value is None else convert(value))
         except (TypeError, ValueError, OverflowError, InvalidOperation):
             converted.append(None)
-            bad.setdefault(number, f"{name} is {shown(value)}, not {dtype}")
+            bad.setdefault(number, f"{name} is {shown(value)}, not {told(dtype)}")
     dtype = fine_enough(dtype, converted)
     try:
         return pl.Series(name, converted, dtype, strict=True)
@@ -146,6 +156,6 @@ def _find_bad(name: str, values: Sequence[Any], dtype: pl.DataType, bad: dict[in
         try:
             pl.Series(name, [value], dtype, strict=True)
         except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):
-            bad.setdefault(number, f"{name} is {shown(value)}, not {dtype}")
+            bad.setdefault(number, f"{name} is {shown(value)}, not {told(dtype)}")
     if len(bad) == before:  # each fits alone, and they do not fit together
         raise Refused(422, "bad_rows", f"{name} has values of several types")

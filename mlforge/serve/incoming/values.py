@@ -124,6 +124,13 @@ _KINDS: dict[Any, tuple[type, ...]] = {
 """The types of Python that JSON's values of a dtype have; of another dtype it has none."""
 
 
+def told(dtype: pl.DataType) -> str:
+    """A dtype in a message: how JSON has its values, where the dtype's name does not say it."""
+    if isinstance(dtype, pl.Datetime):
+        return "an instant in ISO 8601, as '2026-01-31T10:00:00Z'"
+    return "a date in ISO 8601, as '2026-01-31'" if isinstance(dtype, pl.Date) else str(dtype)
+
+
 def _one_of(*kinds: type) -> Callable[[Any], Any]:
     def checked(value: Any) -> Any:
         if type(value) not in kinds:
