@@ -96,6 +96,7 @@ def as_json(result: BuildResult, store: Store) -> dict[str, Any]:
         "mode": result.mode,
         "mode_reason": result.mode_reason,
         "rows_changed": result.rows_changed,
+        "rows_dropped": dict(result.rows_dropped),
         "entities": result.entities,
         "rows_recomputed": result.rows_recomputed,
         "files_read": result.files_read,

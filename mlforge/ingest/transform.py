@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import polars as pl
 
 from mlforge.core import clock
+from mlforge.core.dropped import rows_in_words
 from mlforge.core.forgotten import REASON as FORGOTTEN
 from mlforge.core.forgotten import Forgotten
 from mlforge.errors import (
@@ -130,6 +131,8 @@ class Transform:
         if report.dropped:
             dropped["validators"] = report.dropped
         warnings = [f"{where}: {report.text()}"] if report.failures else []
+        if report.kept.height and not events.height:
+            warnings += [f"{where}: none of its rows counts: {rows_in_words(dropped)}"]
         if (times := times_of(events, feature.spec)) is not None:
             timestamp = str(feature.spec.timestamp)
             ahead = future_warning(times.end, clock.now(), where, normal.naive, timestamp)

@@ -97,6 +97,7 @@ def test_build_as_json(capsys: pytest.CaptureFixture[str]) -> None:
         "rows": 1,
         "mode": "full",
         "rows_changed": 1,
+        "rows_dropped": {},
         "entities": 0,
         "rows_recomputed": 1,
         "files_read": 1,

@@ -821,6 +821,26 @@ def test_a_feature_that_comes_is_a_minor_change_and_one_that_fails_has_no_class(
 # validate
 
 
+def test_rows_left_out_are_told_beside_values_that_are_null(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows(
+        (1, 0, float("nan")), (None, 0, 1.0), (None, 1, 1.0), (1, None, 1.0), (1, 1, 1.0)
+    ).write_parquet("events/two.parquet")
+    rows((None, 1, 1.0)).write_parquet("events/void.parquet")
+    assert main(["build"]) == 0
+    told = capsys.readouterr()
+    assert "spend 1.0.0 leaves out rows: 3 without a key, 1 without a time" in told.out
+    assert (
+        told.err
+        == "mlforge: warning: spend: void.parquet: none of its rows counts: 1 without a key\n"
+    )
+    page = " ".join(printed(capsys, "inspect", "spend").split())
+    assert "left out 3 without a key, 1 without a time as null 1 value, NaN or infinite" in page
+    assert main(["validate"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[:5] == ["spend", "ok", "3", "8", "4"]
+
+
 def test_validate_says_that_windows_count_the_present_event(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -486,7 +486,7 @@ def test_the_page_says_how_many_rows_more_there_are(
     folder.drop("many", rows(*((5, day / 100, float(day)) for day in range(30))))
     folder.build()
     page = printed(capsys, "spend", "user_id=5")
-    assert page.endswith("\nand 10 earlier rows more: --json has all\n")
+    assert page.endswith("\nand 10 earlier rows: --json has all\n")
     assert page.count("many.parquet") == 20
     assert len(json.loads(printed(capsys, "spend", "user_id=5", "--json"))["rows"]) == 30
     assert "no rows contribute" in printed(capsys, "spend", "user_id=6")
@@ -513,7 +513,7 @@ def test_a_page_of_wide_rows_keeps_files_and_times_whole(
     assert main(["build"]) == 0
     page = printed(capsys, "wide", "user_id=1")
     assert page.count("more/b.parquet  2026-") == 2
-    assert page.endswith("\nand 5 columns more: --json has all\n")
+    assert page.endswith("\nand 5 more columns: --json has all\n")
     [other] = printed(capsys, "wide", "user_id=2").splitlines()[-1:]
     assert other == "a.parquet  2026-01-02 12:00:00"
 

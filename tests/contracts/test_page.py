@@ -167,13 +167,14 @@ REFRESHED: dict[str, Any] = {
 def test_a_feature_shows_its_versions_columns_and_the_files_behind_a_number(
     definitions: Definitions, project: Project
 ) -> None:
-    project.drop("third", rows((2, 4, 40.0)))
+    project.drop("third", rows((2, 4, 40.0), (None, 4, 1.0), (2, 4, float("nan"))))
     definitions.refresh("spend")
     ask = browser(definitions)
     page = ask.page("/features/spend?key.user_id=1&column=amount__sum__7d")
     assert "The 3 events behind amount__sum__7d, by file" in page.text
     assert "first.parquet 2 second.parquet 1" in page.text
     assert "data refresh" in page.text
+    assert "Rows that do not count: 1 without a key. Taken as null: 1 value, NaN or" in page.text
     assert "def identity(df: pl.DataFrame)" in page.text
     links = {a["href"] for tag, a in page.tags if tag == "a"}
     assert "/services/checkout" in links

@@ -641,7 +641,7 @@ def test_a_misspelt_name_in_a_request_is_answered_with_near_ones(
     with pytest.raises(FeatureNotFound, match=r"did you mean 'spend'\?"):
         get_training_data(keyed, ["spnd"], store)
     elsewhere = LocalStore(project.root / "no_store")
-    with pytest.raises(FeatureNotFound, match="'spend', nor any other in .*no_store; is that"):
+    with pytest.raises(FeatureNotFound, match=r"'spend', nor any other in .*no_store; is that"):
         get_training_data(keyed, ["spend"], elsewhere)
     for text, works in (
         ("spend:amount__sum__7d", r"index it: spend\['amount__sum__7d'\]"),

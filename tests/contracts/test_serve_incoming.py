@@ -203,7 +203,9 @@ def test_a_column_of_which_rows_say_nothing_is_there_as_files_have_it(
     """Else the feature's function would ask for a column that is not there, or find it with another dtype."""
     folder = definitions.root / "events"
     [answer] = send(LINE.replace(b', "amount": 2.5', b""))
-    assert answer.status_code == 202, "the files all have the column: a row that leaves it out says null"
+    assert answer.status_code == 202, (
+        "the files all have the column: a row that leaves it out says null"
+    )
     lacking = rows((1, 2, 3.0)).drop("amount")
     lacking.write_parquet(folder / "newest.parquet")
     for said in (b'"amount": null', b'"amount": 5'):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from mlforge.maintenance.operations import rollback
 from tests.support.workers import Shop, eventually, purchases, write
 from worker.monitor.screen import render
 from worker.monitor.status import gather
@@ -49,6 +50,14 @@ def test_a_hold_whose_files_are_back_says_so_and_what_to_do(shop: Shop) -> None:
     document = json.loads(shop.ask("status", "--json").stdout)
     [spend] = [f for f in document["features"] if f["feature"] == "spend"]
     assert (spend["state"], spend["held_now"], document["well"]) == ("held", told, False)
+    shop.project.definitions.refresh("spend")
+    write(shop.folder / "drops/c.parquet", purchases((1, 1, 2.0)))
+    shop.project.definitions.refresh("spend")
+    rollback(shop.project.definitions.store, "spend")
+    assert "spend: held: rolled back from 1.0.1" in shown(shop)
+    assert "spend: now:" not in shown(shop), (
+        "an approval goes on with other files than the version's"
+    )
 
 
 def test_a_hold_whose_source_is_gone_says_that(shop: Shop) -> None:

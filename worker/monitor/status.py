@@ -172,7 +172,7 @@ def _feature(project: Project, ticket: Ticket, online: OnlineView) -> FeatureSta
         lag=lag,
         lag_seconds=_lag_seconds(manifest, shown) if lag else 0.0,
         held=books.hold,
-        held_now=_held_now(project, name, manifest, books.hold),
+        held_now=_held_now(project, name, manifest, books),
         error=ticket.error,
         retry_at=to_iso(ticket.retry_at),
         quarantine={path: entry.reason for path, entry in books.quarantine.items()},
@@ -186,14 +186,13 @@ def _feature(project: Project, ticket: Ticket, online: OnlineView) -> FeatureSta
     )
 
 
-def _held_now(
-    project: Project, name: str, manifest: Manifest | None, hold: str | None
-) -> str | None:
+def _held_now(project: Project, name: str, manifest: Manifest | None, books: Books) -> str | None:
     """The present state of a held feature's source: the reason in the books is of the moment when the hold began.
 
-    None where it is not held, or is for a lock or drift, with which lost files have nothing to do.
+    None where it is not held, or is by a person, for a lock or drift, with which lost files have nothing to do.
     """
-    if hold is None or hold.startswith((FOR_A_LOCK, FOR_DRIFT)):
+    hold = books.hold
+    if hold is None or books.by_person or hold.startswith((FOR_A_LOCK, FOR_DRIFT)):
         return None
     if manifest is None or not manifest.sources:
         return None

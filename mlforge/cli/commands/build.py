@@ -14,9 +14,10 @@ from mlforge.cli.options import (
     served_definitions_of,
     version_number,
 )
-from mlforge.cli.output import number
+from mlforge.cli.output import note, number
 from mlforge.cli.results import CHANGE, Outcome, change, end, failed, run
 from mlforge.cli.table import table
+from mlforge.core.dropped import rows_in_words
 from mlforge.core.text import duration
 
 BUILT = (*CHANGE, "mode", "time")
@@ -51,7 +52,7 @@ def build(args: argparse.Namespace) -> int:
 
     JSON: `{"features": [result, ...], "failures": [{"feature", "error", "message"}, ...]}`, where a
     result has feature, version, changed, bump, reason, details, rows, path, mode, mode_reason,
-    rows_changed, entities, rows_recomputed, files_read, keys_written (null unless pushed),
+    rows_changed, rows_dropped (by reason, in the version), entities, rows_recomputed, files_read, keys_written (null unless pushed),
     quarantined and ignored (`[{"path", "reason"}]`), warnings, seconds, engine.
     """
     definitions = served_definitions_of(args)
@@ -61,6 +62,10 @@ def build(args: argparse.Namespace) -> int:
     if not args.json:
         headers = PUSHED if args.online else BUILT
         print(table(headers, built_rows(outcome, headers), right=("rows", "keys", "time")))
+        for result in outcome.results.values():
+            rows = rows_in_words(result.rows_dropped) if result.changed else ""
+            if rows:
+                note(f"{result.feature} {result.version} leaves out rows: {rows}", "dim")
     return end(outcome, args.json)
 
 

@@ -220,8 +220,8 @@ def _rows(explanation: Explanation) -> str:
     headers = ["file", *([time] if time else []), *shown, *(["windows"] if has_windows else [])]
     earlier, columns = explanation.rows.height - len(documents), len(names) - len(shown)
     more = [plural(earlier, "earlier row")] if earlier else []
-    more += [plural(columns, "column")] if columns else []
-    note = f"\nand {', '.join(more)} more: --json has all" if more else ""
+    more += [plural(columns, "more column")] if columns else []
+    note = f"\nand {', '.join(more)}: --json has all" if more else ""
     return table(headers, lines) + note
 
 

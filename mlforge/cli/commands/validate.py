@@ -13,6 +13,7 @@ from mlforge.cli.output import fail, note, number, print_json, stdout_is_ours, w
 from mlforge.cli.progress import Progress
 from mlforge.cli.style import Styled
 from mlforge.cli.table import table
+from mlforge.core.dropped import rows_dropped
 
 if TYPE_CHECKING:
     from mlforge.definitions.registry import Definitions
@@ -53,7 +54,7 @@ def validate(args: argparse.Namespace) -> int:
                 Styled(check.state, STATES[check.state]),
                 number(check.files),
                 number(check.rows),
-                number(sum(check.dropped.values())),
+                number(rows_dropped(check.dropped)),
                 number(len(check.problems)),
             )
             for check in checks

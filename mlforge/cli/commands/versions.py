@@ -11,6 +11,7 @@ from mlforge.cli.options import json_option, store_of, store_options, version_nu
 from mlforge.cli.output import instant, minute, nearby, note, number, print_json, second
 from mlforge.cli.style import Styled, style
 from mlforge.cli.table import pairs, table
+from mlforge.core.dropped import nulls_in_words, rows_in_words
 from mlforge.core.text import bump_word, plural
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def _tables(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
 
 def _page(document: dict[str, Any], location: str) -> str:
     change = document["change_summary"] or {}
-    dropped = [f"{number(n)} {why}" for why, n in document["rows_dropped"].items()]
+    dropped = document["rows_dropped"]
     why = ": ".join(filter(None, [change.get("reason"), ", ".join(change.get("details", []))]))
     facts = [
         ("made", second(document["created_at"])),
@@ -125,7 +126,8 @@ def _page(document: dict[str, Any], location: str) -> str:
         ),
         ("parent", document["parent"]),
         ("rows", number(document["row_count"])),
-        ("left out", ", ".join(dropped) or None),
+        ("left out", rows_in_words(dropped) or None),
+        ("as null", nulls_in_words(dropped) or None),
         ("keys", ", ".join(document["entity_keys"]) or "none: the whole source is one entity"),
         ("timestamp", document["timestamp"]),
         ("interval", document["interval"]),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlforge.core import clock
+from mlforge.core.dropped import nulls_in_words, rows_in_words
 from mlforge.core.manifest import VersionSummary
 from mlforge.core.text import bump_word
 from mlforge.core.values import to_iso
@@ -60,7 +61,10 @@ class SetAside:
 
 @dataclass(frozen=True)
 class FeaturePage:
-    """All that the page of a feature shows but the figures of its columns."""
+    """All that the page of a feature shows but the figures of its columns.
+
+    rows_left_out, taken_as_null: of the served version, in words; empty where there are none.
+    """
 
     entry: FeatureEntry
     mark: Mark | None
@@ -71,6 +75,8 @@ class FeaturePage:
     places: tuple[str, ...]
     code: str | None
     lineage: Picture
+    rows_left_out: str = ""
+    taken_as_null: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +129,8 @@ def feature_page(view: ProjectView, entry: FeatureEntry, whole: Graph) -> Featur
     store, state = view.definitions.store, view.state().of(entry.name)
     node, books = Node(FEATURE, entry.name), store.books(entry.name)
     graph = whole.around(node)
+    served = store.latest(entry.name) if entry.version else None
+    dropped = served.dropped if served else {}
     return FeaturePage(
         entry,
         mark(state),
@@ -136,6 +144,8 @@ def feature_page(view: ProjectView, entry: FeatureEntry, whole: Graph) -> Featur
         view.places(entry.name),
         _code(view, entry.name),
         picture(graph, node, served_versions(store, graph)),
+        rows_in_words(dropped),
+        nulls_in_words(dropped),
     )
 
 
