@@ -159,7 +159,9 @@ def show_plan(planned: Planned) -> None:
             )
     for service, kept, version in planned.services:
         bump = f" ({version.bump.upper()})" if version.bump else ""
-        why = f": {'; '.join(version.details[:_TOLD])}" if version.details else ""
+        more = len(version.details) - _TOLD
+        told = [*version.details[:_TOLD], *([f"and {more} more"] if more > 0 else [])]
+        why = f": {'; '.join(told)}" if told else ""
         arrow = f"{kept} -> {version.version}" if kept else str(version.version)
         note(f"the service {service} would be kept as {arrow}{bump}{why}", "yellow")
     for service, why in planned.unkept.items():

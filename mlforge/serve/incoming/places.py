@@ -96,7 +96,8 @@ class Schemas:
 
     def _read(self, folder: Folder) -> Columns:
         left_out = self._left_out(folder)
-        schemas, usual = [], list[str]()
+        schemas: list[dict[str, pl.DataType]] = []
+        usual: list[str] = []
         for file in _newest_first(folder.path):
             if file in left_out:  # perhaps for its dtypes: the next rows are not to have them
                 continue
