@@ -14,8 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import polars as pl
+from redis import Redis
 
 from benchmarks import data
 from benchmarks.floor import FEATURES, Floor
@@ -152,7 +154,9 @@ def until(condition: Callable[[], bool], within_s: float = _PATIENCE_S) -> None:
 
 @contextmanager
 def running(root: Path, url: str, workers: int) -> Iterator[None]:
-    """A watcher and workers; what they say goes into a file."""
+    """A watcher and workers, once the server has written its file anew; what they say goes into a file."""
+    with Redis.from_url(url) as client:
+        _write_anew(client)
     environment = os.environ | {"REDIS_URL": url, DEFINITIONS: str(root / "definitions.py")}
     commands = [["watch"], *[["worker"]] * workers]
     with (root / "output.log").open("wb") as log:
@@ -177,6 +181,21 @@ def running(root: Path, url: str, workers: int) -> Iterator[None]:
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
+
+
+def _write_anew(client: Redis) -> None:
+    """Have the server write its file anew: the rows of a build, which are more than those of a thousand drops, would have it do so amid some.
+
+    That takes a core for as many seconds as there are millions of rows, and the server a copy of each page that it changes meanwhile.
+    """
+    until(lambda: not _is_writing_anew(client))
+    client.bgrewriteaof()
+    until(lambda: not _is_writing_anew(client))
+
+
+def _is_writing_anew(client: Redis) -> bool:
+    state: Any = client.info("persistence")
+    return bool(state["aof_rewrite_in_progress"] or state["aof_rewrite_scheduled"])
 
 
 def _check_values(bench: Bench, drop: pl.DataFrame, names: Sequence[str]) -> None:

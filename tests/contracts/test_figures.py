@@ -9,7 +9,7 @@ from redis import Redis, ResponseError
 
 from worker.state.counters import Counts
 from worker.state.event_log import EventLog
-from worker.state.figures import add_or_begin_anew
+from worker.state.figures import Addition, add_each
 
 SCOPE = "scope"
 LAST = f"{2**64 - 1}-{2**64 - 1}"
@@ -24,6 +24,8 @@ FORGED: dict[str, Callable[[Redis, str], object]] = {
     "last possible entry": lambda client, key: client.xadd(key, {"a": "b"}, id=LAST),
 }
 
+REFUSAL = "return redis.error_reply('MISCONF Redis is configured to save RDB snapshots')"
+
 
 @pytest.fixture
 def client(redis_url: str) -> Iterator[Redis]:
@@ -37,9 +39,9 @@ def test_what_cannot_be_added_to_is_begun_anew(forged: str, client: Redis) -> No
         FORGED[forged](client, f"mlforge-work:{SCOPE}:{key}")
     journal, counts = EventLog(client, SCOPE), Counts(client, SCOPE)
     for _ in range(2):
-        journal.write("refreshed", "spend", version="1.0.0")
-        journal.record_freshness("spend", 7.5)
-        counts.add("spend", {"pushes": 1}, fresh_s=0.2, steps_ms={"read": 3.0})
+        entry = journal.entry("refreshed", "spend", version="1.0.0")
+        rise = counts.rise("spend", {"pushes": 1}, fresh_s=0.2, steps_ms={"read": 3.0})
+        add_each(client, journal.drop_time("spend", 7.5), entry, rise)
     assert [entry.kind for entry in journal.recent()][-2:] == ["refreshed", "refreshed"]
     freshness = journal.freshness("spend")
     assert freshness is not None
@@ -49,10 +51,7 @@ def test_what_cannot_be_added_to_is_begun_anew(forged: str, client: Redis) -> No
 
 
 def test_a_server_that_refuses_writes_loses_no_figures(client: Redis) -> None:
-    def refused() -> None:
-        raise ResponseError("MISCONF Redis is configured to save RDB snapshots")
-
     client.set("figures", "1")
     with pytest.raises(ResponseError, match="MISCONF"):
-        add_or_begin_anew(client, "figures", refused)
+        add_each(client, Addition("figures", lambda pipeline: pipeline.eval(REFUSAL, 0)))
     assert client.get("figures") == b"1"

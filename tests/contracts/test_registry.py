@@ -26,6 +26,7 @@ from mlforge.training_sets.making import training_set
 from tests.support.commands import as_json, printed
 from worker.project import scope_of
 from worker.state.event_log import EventLog
+from worker.state.figures import add_each
 
 DEFINITIONS = """
 import polars as pl
@@ -154,8 +155,7 @@ def test_a_worker_s_figures_say_how_long_drops_take_as_far_as_its_server_answers
     build(capsys)
     with Redis.from_url(redis_url) as client:
         event_log = EventLog(client, scope_of(load(None, here=Path.cwd())))
-        for milliseconds in (80.0, 120.0):
-            event_log.record_freshness("user_spend", milliseconds)
+        add_each(client, *(event_log.drop_time("user_spend", ms) for ms in (80.0, 120.0)))
     monkeypatch.setenv("REDIS_URL", redis_url)
     figures = {"count": 2, "p50": 80.0, "p95": 120.0, "p99": 120.0}
     assert as_json(capsys, "show", "user_spend")["freshness_ms"] == figures

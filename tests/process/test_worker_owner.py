@@ -16,6 +16,7 @@ from worker.monitor.status import gather
 from worker.project import Project
 from worker.queue import JobQueue, enqueue, queue_of
 from worker.service.embedded_redis import EmbeddedServer
+from worker.state.figures import add_each
 
 
 def shop_in(folder: Path, url: str, prefix: str, features: dict[str, str]) -> Shop:
@@ -51,7 +52,7 @@ def test_their_work_lies_under_names_of_their_own(pair: tuple[Shop, Shop]) -> No
     enqueue(first, "spend", "spend-1")
     assert JobQueue(second.redis, second.scope).waiting() == set()
     first.event_log.write("held", "spend")
-    first.event_log.record_freshness("spend", 1.0)
+    add_each(first.redis, first.event_log.drop_time("spend", 1.0))
     first.counts.add("spend", {"drops": 1})
     first.claim("mine")
     assert second.event_log.read("0") == []

@@ -19,6 +19,7 @@ from mlforge.core.keeper import DefinedNames
 from mlforge.errors import DataError, MlforgeError, NotServed, OnlineError
 from mlforge.frames.encoding import key_hash
 from mlforge.maintenance.operations import verify
+from mlforge.online import OnlineStore
 from mlforge.online.books import INCOMPLETE, RECOUNT_AFTER_US
 from mlforge.online.staleness import behind
 from mlforge.sources.source_reading import SourceReading
@@ -708,3 +709,32 @@ def test_rows_are_counted_where_that_is_cheap_alone(project, monkeypatch, cheapl
     )
     reconciler(project).tick(0.0)
     assert counted == [1] * cheaply
+
+
+@pytest.mark.parametrize(
+    ("at_work", "counted_at"),
+    [
+        ([], [0.0, 10.0, 59.0]),
+        ([0.0, 2.0], [4.0, 59.0]),
+        ([0.0, 2.0, 3.0, 4.0, 10.0, 59.0, 60.0], [60.0]),
+    ],
+)
+def test_rows_are_counted_between_drops_or_a_minute_later(
+    project, monkeypatch, at_work, counted_at
+):
+    counted, now_s = [], 0.0
+
+    def count(online: OnlineStore, features: object) -> dict[str, int]:
+        counted.append(now_s)
+        return {}
+
+    def read_tickets(*_: object, **__: object) -> list[protocol.Ticket]:
+        is_leased = now_s in at_work
+        return [protocol.Ticket("spend", wanted=1, served=1 - is_leased, leased=is_leased)]
+
+    monkeypatch.setattr(type(project.online), "rows_by_feature", count)
+    monkeypatch.setattr(Reconciler, "_read_tickets", read_tickets)
+    rounds = reconciler(project)
+    for now_s in (0.0, 2.0, 3.0, 4.0, 10.0, 59.0, 60.0):
+        rounds.tick(now_s)
+    assert counted == counted_at

@@ -212,6 +212,8 @@ def test_one_lease_is_held_at_a_time_and_the_jobs_taken_over_leave_the_queue(idl
         assert len(queue.waiting()) == len(NAMES) - number
         project.work_queue.done(lease)
     assert [t.feature for t in project.work_queue.read(NAMES) if t.behind] == ["f0"]
+    [left] = queue.waiting()
+    assert project.redis.keys("rq:job:*") == [b"rq:job:" + left.encode()]
 
 
 def test_features_in_trouble_at_rest_or_at_work_elsewhere_are_left_alone(idle, project):

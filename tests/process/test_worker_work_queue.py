@@ -11,6 +11,7 @@ from mlforge.core.values import SECOND_US
 from tests.support.workers import eventually, requested
 from worker.state import work_queue as module
 from worker.state.event_log import Distribution, EventLog
+from worker.state.figures import add_each
 from worker.state.pending import PendingRequest
 from worker.state.work_queue import (
     DEATHS,
@@ -322,8 +323,7 @@ def test_the_journal_tells_what_came_after(redis):
 def test_freshness_is_a_distribution(redis):
     journal = EventLog(redis, "shop")
     assert journal.freshness("spend") is None
-    for milliseconds in range(1, 101):
-        journal.record_freshness("spend", milliseconds)
+    add_each(redis, *(journal.drop_time("spend", ms) for ms in range(1, 101)))
     assert journal.freshness("spend") == Distribution(100, 50.0, 95.0, 99.0)
 
 

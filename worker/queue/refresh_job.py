@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -31,6 +30,7 @@ from worker.queue.cascade import request_readers
 from worker.queue.renewal import renewing
 from worker.queue.together import waiting_beside, waiting_together
 from worker.state.drop_steps import drop_steps, trigger_of
+from worker.state.figures import add_each
 from worker.state.work_queue import Lease, Looked, Ticket
 from worker.supervision import FAULTS, survived
 
@@ -190,9 +190,9 @@ def _brought_online(
     # Rows are readable from here on: what tidying takes is no part of their freshness.
     fresh_ms = None if lease.closed_at is None else max(0.0, (clock.now() - lease.closed_at) / 1000)
     if built.held is not None:
-        at_work.event_log.write("held", feature, reason=built.held)
+        held = at_work.event_log.entry("held", feature, reason=built.held)
+        add_each(at_work.redis, held, at_work.counts.rise(feature, {"held": 1}))
         log.warning("held", reason=built.held)
-        at_work.counts.add(feature, {"held": 1})
         return "held"
     moved = built.changed or pushed.written or pushed.deleted
     set_aside = {bad.path: bad.reason for bad in built.quarantined if bad.since >= began}
@@ -200,17 +200,18 @@ def _brought_online(
         fresh_ms = None  # nothing became readable
     # What changed nothing made nothing readable either: its time is told, and is no freshness.
     served_ms = fresh_ms if moved else None
-    steps: Mapping[str, float] = {}
+    told, steps = [], {}
     if served_ms is not None:
         steps = drop_steps(lease, {**built.steps, **push.seconds}, served_ms)
-        at_work.event_log.record_freshness(feature, served_ms)
+        told.append(at_work.event_log.drop_time(feature, served_ms))
     details = _details(built, pushed, lease, fresh_ms)
     details |= {"steps": steps or None, "quarantined": set_aside}
     if moved or fresh_ms is not None or set_aside:
-        at_work.event_log.write("refreshed", feature, **details)
+        told.append(at_work.event_log.entry("refreshed", feature, **details))
     outcome = "refreshed" if moved else "unchanged"
     amounts = _amounts(outcome, built, pushed)
-    at_work.counts.add(feature, amounts, None if served_ms is None else served_ms / 1000, steps)
+    served_s = None if served_ms is None else served_ms / 1000
+    add_each(at_work.redis, *told, at_work.counts.rise(feature, amounts, served_s, steps))
     for warning in built.warnings:
         (log.info if built.reason in WAITING else log.warning)(warning)
     log.info("refreshed", **{name: value for name, value in details.items() if value is not None})
@@ -319,6 +320,6 @@ def _note_failure(at_work: Project, lease: Lease, error: BaseException) -> None:
     transient = isinstance(error, TRANSIENT)
     text = f"{type(error).__name__}: {' '.join(str(error).split())}"[:2_000]
     log.error("refresh failed", error=text, transient=transient, exc_info=error)
-    at_work.event_log.write("failed", lease.feature, error=text, trigger=lease.reason)
-    at_work.counts.add(lease.feature, {"failed": 1})
+    failed = at_work.event_log.entry("failed", lease.feature, error=text, trigger=lease.reason)
+    add_each(at_work.redis, failed, at_work.counts.rise(lease.feature, {"failed": 1}))
     enqueue(at_work, lease.feature, at_work.work_queue.failed(lease, text, transient))

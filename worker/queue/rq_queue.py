@@ -99,12 +99,9 @@ class JobQueue:
             description=f"take part in the build {build}",
         )
 
-    def remove(self, job: str) -> None:
-        """Remove a job that nobody needs to run any more; a worker that has taken it already finds nothing to do."""
-        pipeline = self._redis.pipeline(transaction=False)
-        pipeline.lrem(self._queue.key, 1, job)
-        pipeline.delete(Job.key_for(job))
-        pipeline.execute()
+    def entry(self, job: str) -> list[str]:
+        """The keys that a waiting job takes: the queue's, and its own."""
+        return [self._queue.key, Job.key_for(job)]
 
     def waiting(self) -> set[str]:
         """The ids of jobs that no worker has taken yet."""

@@ -43,11 +43,10 @@ def waiting_together(at_work: Project, feature: str, job: str) -> Iterator[tuple
             if has_worked and limits.are_reached():
                 return
             names.remove(ticket.feature)
-            lease = at_work.work_queue.claim(ticket, job)
+            assert ticket.queued is not None
+            lease = at_work.work_queue.claim(ticket, job, queue.entry(ticket.queued))
             has_worked = lease is not None
             if lease is not None:
-                assert ticket.queued is not None
-                queue.remove(ticket.queued)
                 yield lease, ticket
 
 

@@ -33,6 +33,8 @@ REMIND_AT_LEAST_EVERY_S = 60.0
 """The longest pause between requests of a feature that a refresh does not bring up to date."""
 COUNT_EVERY_S = 10.0
 """How often the rows of all features are counted."""
+COUNT_RESTS_S, COUNT_WAITS_S = 2.0, 60.0
+"""How long nothing must have been at work before a count, which drops would wait for; and how long it is put off for that at most."""
 _COUNT_SHARE = 100
 """The pause after a count, in times of its length: a count looks at every key of the server."""
 UNFORGOTTEN_AFTER_S = 60.0
@@ -76,7 +78,8 @@ class Reconciler:
     _held: set[str] = field(default_factory=set)
     _elsewhere: set[str] = field(default_factory=set)
     _compare_at: float = float("-inf")
-    _count_at: float = float("-inf")
+    _count_at: float | None = None
+    _busy_at: float = float("-inf")
     _tickets: list[Ticket] = field(default_factory=list)
     _counts: dict[str, int] = field(default_factory=dict)
     _resting: bool = False
@@ -106,7 +109,7 @@ class Reconciler:
             with survived("drop features that are gone"):
                 self._drop_gone()
             self._services.look()
-        if now_s >= self._count_at:
+        if self._is_count_due(tickets, now_s):
             began = time.monotonic()
             with survived("count the rows online"):
                 self._count()
@@ -234,6 +237,15 @@ class Reconciler:
         now_us = work_queue.now()
         at_rest = all(idle(ticket, now_us) for ticket in work_queue.read([feature, upstream]))
         return at_rest and has_moved(self.project, feature)
+
+    def _is_count_due(self, tickets: list[Ticket], now_s: float) -> bool:
+        """Whether the rows are to be counted now: it is time to, and nothing is at work, or has been for long."""
+        if any(ticket.leased or (ticket.behind and not ticket.parked) for ticket in tickets):
+            self._busy_at = now_s
+        if self._count_at is None:
+            self._count_at = now_s
+        has_rested = now_s >= max(self._count_at, self._busy_at + COUNT_RESTS_S)
+        return has_rested or now_s >= self._count_at + COUNT_WAITS_S
 
     def _count(self) -> None:
         """Note missing rows in the features' books; a server does not report keys that a client deleted."""

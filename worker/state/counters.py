@@ -10,7 +10,7 @@ from typing import Any
 
 from redis import Redis
 
-from worker.state.figures import add_or_begin_anew
+from worker.state.figures import Addition, add_each
 from worker.state.pending import PendingRequest
 
 BUCKETS_S = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
@@ -41,16 +41,19 @@ class Counts:
         self._redis = redis
         self._prefix = f"mlforge-work:{scope}:counts"
         self._add_drops = redis.register_script(_ADD_DROPS)
-        self._rise = redis.register_script(_RISE)
 
-    def add(
+    def add(self, feature: str, amounts: Mapping[str, int]) -> None:
+        """Raise counters."""
+        add_each(self._redis, self.rise(feature, amounts))
+
+    def rise(
         self,
         feature: str,
         amounts: Mapping[str, int],
         fresh_s: float | None = None,
         steps_ms: Mapping[str, float] = MappingProxyType({}),
-    ) -> None:
-        """Raise counters; `fresh_s` is one drop's time from close to readable, `steps_ms` what its steps took."""
+    ) -> Addition:
+        """The rise of counters, to be added; `fresh_s` is one drop's time from close to readable, `steps_ms` what its steps took."""
         key = self._key(feature)
         rises = {name: str(amount) for name, amount in amounts.items() if amount}
         if fresh_s is not None:
@@ -60,7 +63,7 @@ class Counts:
         if steps_ms:
             rises["steps"] = "1"
         told = [text for rise in rises.items() for text in rise]
-        add_or_begin_anew(self._redis, key, lambda: self._rise([key], told))
+        return Addition(key, lambda pipeline: pipeline.eval(_RISE, 1, key, *told))
 
     def add_drops(self, requests: Mapping[str, PendingRequest]) -> None:
         """Count a drop of each feature whose request is about files, in one trip."""

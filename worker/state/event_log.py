@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from redis import Redis
+from redis.client import Pipeline
 
 from mlforge.core.forgotten import Entity
-from worker.state.figures import add_or_begin_anew
+from worker.state.figures import Addition, add_each
 
 KEPT = 1_000
 UNREADABLE = "unreadable"
@@ -64,24 +65,25 @@ class EventLog:
 
     def write(self, kind: str, feature: str | None = None, **details: Any) -> None:
         """Add an entry; the oldest goes."""
+        add_each(self._redis, self.entry(kind, feature, **details))
+
+    def entry(self, kind: str, feature: str | None = None, **details: Any) -> Addition:
+        """An entry, to be added."""
         fields = {"kind": kind, "feature": feature or "", "details": json.dumps(details)}
+        return Addition(
+            self._stream,
+            lambda pipeline: pipeline.xadd(self._stream, fields, maxlen=KEPT, approximate=True),  # type: ignore[arg-type]
+        )
 
-        def add() -> None:
-            self._redis.xadd(self._stream, fields, maxlen=KEPT, approximate=True)  # type: ignore[arg-type]
-
-        add_or_begin_anew(self._redis, self._stream, add)
-
-    def record_freshness(self, feature: str, milliseconds: float) -> None:
-        """Count the time from a file's close to its rows being readable."""
+    def drop_time(self, feature: str, milliseconds: float) -> Addition:
+        """The time from a file's close to its rows being readable, to be added."""
         key = f"{self._freshness}:{feature}"
-        pipeline = self._redis.pipeline(transaction=False)
 
-        def add() -> None:
+        def put(pipeline: Pipeline) -> None:
             pipeline.lpush(key, f"{milliseconds:.3f}")
             pipeline.ltrim(key, 0, KEPT - 1)
-            pipeline.execute()
 
-        add_or_begin_anew(self._redis, key, add)
+        return Addition(key, put)
 
     def freshness(self, feature: str) -> Distribution | None:
         """The distribution of the last thousand drops of a feature."""

@@ -112,6 +112,7 @@ if queued ~= seen then return 0 end
 return 1
 """
 
+# KEYS: 3 the queue, 4 the queued job, which the new holder's takes the place of; where it is to be taken out of the queue.
 START = f"""{_HOLDER}
 local job, ttl, attempt, other = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local queued = redis.call('HGET', KEYS[1], 'queued')
@@ -126,6 +127,10 @@ if wanted <= tonumber(redis.call('HGET', KEYS[1], 'served') or '0') then return 
 local holder = holder_of(KEYS[2])
 if holder and redis.call('HGET', KEYS[1], 'attempt') ~= attempt then return false end
 redis.call('SET', KEYS[2], job, 'PX', ttl)
+if KEYS[3] then
+  redis.pcall('LREM', KEYS[3], 1, other)
+  redis.call('DEL', KEYS[4])
+end
 local closed_at, requested_at = unpack(redis.call('HMGET', KEYS[1], 'closed_at', 'requested_at'))
 local left, left_at = unpack(redis.call('HMGET', KEYS[1], 'taken_closed_at', 'taken_requested_at'))
 if left and (not closed_at or tonumber(left) < tonumber(closed_at)) then

@@ -11,7 +11,7 @@ Every change is one script (`worker.state.scripts`).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 from uuid import uuid4
@@ -213,19 +213,24 @@ class WorkQueue:
 
     def start(self, feature: str, job: str) -> Lease | None:
         """Take the lease; None if another holds it (and will look again) or no request is open."""
-        return self._lease(feature, job, "")
+        return self._lease(feature, job)
 
-    def claim(self, ticket: Ticket, job: str) -> Lease | None:
-        """Take the lease for another job than the ticket's queued one, which has nothing to do any more.
+    def claim(self, ticket: Ticket, job: str, entry: Sequence[str] = ()) -> Lease | None:
+        """Take the lease for another job than the ticket's queued one, which has nothing to do any more, and take that one out of its queue.
 
-        None if that job is not queued any more, and where `start` gives None.
+        entry: the keys of the queue and of the queued job; where there are none, it stays there. None if that job is not queued any more,
+        and where `start` gives None.
         """
-        return self._lease(ticket.feature, job, ticket.queued) if ticket.queued else None
+        if ticket.queued is None:
+            return None
+        return self._lease(ticket.feature, job, ticket.queued, entry)
 
-    def _lease(self, feature: str, job: str, instead_of: str) -> Lease | None:
+    def _lease(
+        self, feature: str, job: str, instead_of: str = "", entry: Sequence[str] = ()
+    ) -> Lease | None:
         arguments: list[str | int] = [job, LEASE_MS, uuid4().hex, instead_of]
         begun = time.perf_counter()
-        answer: Any = self._start(self._keys(feature), arguments)
+        answer: Any = self._start([*self._keys(feature), *entry], arguments)
         if answer is None:
             return None
         took_s = time.perf_counter() - begun
