@@ -59,12 +59,12 @@ def _are_unit_tests_alone(config: pytest.Config) -> bool:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Put files of the default run into memory, and draw the same examples in each run.
+    """Put the files of tests into memory, and draw the same examples in each run.
 
-    A store syncs each file that it writes, which takes a disk a few milliseconds each time, and memory none; slow tests write too much for
-    that. `python -m tests.property.proof` draws new examples, and unit tests draw none.
+    A store syncs each file that it writes, which takes a disk a few milliseconds each time, and memory none.
+    `python -m tests.property.proof` draws new examples, and unit tests draw none.
     """
-    if config.getoption("markexpr") == "not slow" and _holds_files(MEMORY):
+    if _holds_files(MEMORY):
         os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
     runs_tests = config.getoption("dist", "no") == "no" or hasattr(config, "workerinput")
     if runs_tests and not _are_unit_tests_alone(config):

@@ -337,10 +337,10 @@ def test_retention_keeps_the_disk_bounded(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_default_retention_keeps_the_disk_bounded_for_eight_hours_of_minutes(
+def test_the_default_retention_keeps_the_disk_bounded_for_four_hours_of_minutes(
     tmp_path: Path,
 ) -> None:
-    is_bounded(Project(tmp_path / "project"), 8 * 60, UNATTENDED)
+    is_bounded(Project(tmp_path / "project"), 4 * 60, UNATTENDED)
 
 
 def test_what_a_killed_forgetting_has_left_keeps_no_damaged_feature_from_a_rebuild(

@@ -116,6 +116,7 @@ def test_a_large_intake_reads_files_for_the_features_whose_jobs_wait_and_no_othe
     assert [each.feature.name for each in beside] == [NAMES[1], *NAMES[4:]]
 
 
+@pytest.mark.slow
 def test_a_feature_that_fails_ends_its_job_and_no_other_feature_s(one_is_bad):
     (one_is_bad.folder / "fail").touch()
     dropped(one_is_bad)
