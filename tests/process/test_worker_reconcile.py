@@ -729,8 +729,8 @@ def test_rows_are_counted_between_drops_or_a_minute_later(
         return {}
 
     def read_tickets(*_: object, **__: object) -> list[protocol.Ticket]:
-        is_leased = now_s in at_work
-        return [protocol.Ticket("spend", wanted=1, served=1 - is_leased, leased=is_leased)]
+        left_alone = protocol.Ticket("peaks", wanted=1, rests_until=1 << 50)
+        return [left_alone, protocol.Ticket("spend", leased=now_s in at_work)]
 
     monkeypatch.setattr(type(project.online), "rows_by_feature", count)
     monkeypatch.setattr(Reconciler, "_read_tickets", read_tickets)

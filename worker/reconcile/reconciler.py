@@ -240,7 +240,7 @@ class Reconciler:
 
     def _is_count_due(self, tickets: list[Ticket], now_s: float) -> bool:
         """Whether the rows are to be counted now: it is time to, and nothing is at work, or has been for long."""
-        if any(ticket.leased or (ticket.behind and not ticket.parked) for ticket in tickets):
+        if any(ticket.leased or ticket.queued is not None for ticket in tickets):
             self._busy_at = now_s
         if self._count_at is None:
             self._count_at = now_s
