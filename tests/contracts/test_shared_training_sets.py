@@ -16,7 +16,7 @@ from mlforge.errors import IntegrityError, RetrievalError, RunnerUnavailable, Ta
 from mlforge.store import LocalStore
 from mlforge.training_sets import shared_writing
 from tests.support.projects import Project, at
-from tests.support.scattered import SHAPES, Scattered, TaskKilledError, uneven
+from tests.support.scattered import SHAPES, SOME_SHAPES, Scattered, TaskKilledError, uneven
 
 PART = 40
 
@@ -72,15 +72,7 @@ def as_one(made: TrainingSet) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("engine", ["polars", pytest.param("duckdb", marks=pytest.mark.slow)])
-@pytest.mark.parametrize(
-    "shape",
-    [
-        shape
-        if shape in ("aligned", "over all time")
-        else pytest.param(shape, marks=pytest.mark.slow)
-        for shape in SHAPES
-    ],
-)
+@pytest.mark.parametrize("shape", SOME_SHAPES)
 def test_tasks_in_any_order_make_the_files_of_a_set_by_one_process(
     project: Project, shape: str, engine: str
 ) -> None:

@@ -246,7 +246,9 @@ def test_tiles_of_other_bytes_under_the_same_name_are_not_used(project: Project)
 
 
 @pytest.mark.parametrize(
-    "amounts", [[0.0], pytest.param([None], marks=pytest.mark.slow), []], ids=str
+    "amounts",
+    [[0.0], *(pytest.param(rest, marks=pytest.mark.slow) for rest in ([None], []))],
+    ids=str,
 )
 def test_a_file_of_nothing_goes_with_values_of_any_size(
     amounts: list[float | None], project: Project
@@ -345,7 +347,7 @@ def grown_old(project: Project) -> set[str]:
     [
         (pl.Int8, pl.Int32),
         pytest.param(pl.UInt8, pl.Int16, marks=pytest.mark.slow),
-        (pl.Int32, pl.UInt32),
+        pytest.param(pl.Int32, pl.UInt32, marks=pytest.mark.slow),
     ],
 )
 def test_tiles_of_keys_of_another_width_are_not_used(
