@@ -13,7 +13,7 @@ from mlforge.errors import BooksDamaged
 from mlforge.online.base import OnlineStore
 from mlforge.online.books import Evidence, OnlineBooks, Target
 from mlforge.online.targets import is_to_come
-from mlforge.store import Pointer, Store
+from mlforge.store import Books, Pointer, Store
 
 WALL_TICK_US = 60 * SECOND_US
 """How far rows that follow the wall clock may be behind it."""
@@ -56,8 +56,10 @@ class SeenAtOnce:
         return self._online.evidence()
 
 
-def behind(store: Store, online: OnlineView, feature: str) -> str | None:
-    """Why the feature's rows must be pushed now, None if they need not."""
+def behind(
+    store: Store, online: OnlineView, feature: str, noted: Books | None = None
+) -> str | None:
+    """Why the feature's rows must be pushed now, None if they need not. noted: its books in the store, where they were read just now."""
     pointer = store.pointer(feature)
     if pointer is None:
         return None
@@ -70,8 +72,10 @@ def behind(store: Store, online: OnlineView, feature: str) -> str | None:
     reason = lag(books, pointer, manifest, online.ttl, clock.now(), evidence)
     if reason is None and books is not None and books.layout != online.layout:
         reason = f"its rows online lie in the layout {books.layout!r}"
-    if reason is None and books is not None and books.defaults != store.books(feature).defaults:
-        return "its defaults online are not those of the definitions"
+    if reason is None and books is not None:
+        noted = store.books(feature) if noted is None else noted
+        if books.defaults != noted.defaults:
+            return "its defaults online are not those of the definitions"
     return reason
 
 

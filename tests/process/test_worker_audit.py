@@ -59,6 +59,9 @@ def test_a_quiet_feature_is_proven_once_in_a_while(shop: Shop, auditor: Auditor)
     note = shop.store.audit("spend")
     assert note is not None
     assert (note.is_proof, note.version, note.entities, note.skipped) == (True, "1.0.0", 2, ())
+    assert auditor._rests_until > auditor._rests_until_work, "all that is served is proven"
+    auditor.give_way()
+    assert auditor._rests_until == auditor._rests_until_work, "there may be a version to prove"
     auditor._rests_until = 0
     auditor.tick(CALM)
     assert running(auditor) is None, "it is audited once in every_s seconds"

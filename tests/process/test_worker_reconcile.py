@@ -84,9 +84,7 @@ def project(shop: Shop) -> Project:
     return shop.project
 
 
-def reconciler(
-    project: Project, why: Callable[[Project, str], str | None] = lambda *_: None
-) -> Reconciler:
+def reconciler(project: Project, why: Callable[..., str | None] = lambda *_: None) -> Reconciler:
     return Reconciler(project, Requests(project), why)
 
 

@@ -27,9 +27,11 @@ from worker.project import Project
 CALM_S = 0.2
 """How long to wait at first: other jobs of the same drop may still be at work."""
 KEEP_UP_S = 0.5
-"""How often to look whether there are newer versions, at the most."""
+"""How often to look whether there are newer versions, at the most; less often while there are none."""
 LOOKING_SHARE = 0.002
 """The share of a processor that looking may take while there are none: each worker at rest takes as much."""
+CALM_TIMES = 4
+"""How many times longer the pauses between looks get, at the most, while they find nothing new."""
 FILE_BYTES = 2_000
 """Bytes that a source file takes in a manifest and among the states of files, in memory."""
 _MANIFESTS_SHARE = 2
@@ -71,12 +73,14 @@ def warm_up(opened: Callable[[], Project], greet: Callable[[], object]) -> Itera
                 _evaluate(at_work, latest)
                 yield 0
                 tried = True
+        times = 1
         while True:
-            yield max(KEEP_UP_S, followed.looked_s / LOOKING_SHARE)
-            followed.looked_s = 0.0
+            yield times * max(KEEP_UP_S, followed.looked_s / LOOKING_SHARE)
+            followed.looked_s, is_calm = 0.0, True
             for name in followed.names:
-                followed.look(name)
+                is_calm = followed.look(name) is None and is_calm
                 yield 0
+            times = min(2 * times, CALM_TIMES) if is_calm else 1
     except (Exception, PanicException) as fault:  # noqa: BLE001 - the job will meet it again, and tell
         log.debug("not warmed up", error=str(fault))
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from mlforge.core import clock
 from mlforge.core.logs import get_logger
+from mlforge.core.values import SECOND_US
 from mlforge.errors import MlforgeError
 from worker import logs
 from worker.child_process import bound_to_parent
@@ -31,8 +32,11 @@ AT_ONCE = 20
 """How many features a process audits at the most: its start costs as much as several small audits."""
 SPAN_S = 1.0
 """How long a process begins further audits."""
-REST = 200
-"""Pauses between such processes, in times of the last one's length: so they take 0.5% of a core at most."""
+REST, REST_PROVEN = 200, 400
+"""Pauses between such processes, in times of the last one's length: so they take 0.5% of a core at most, and half of that once all that
+is served is proven."""
+PROVEN_S = 6 * 3600.0
+"""How old the proof of a served version may be for that."""
 _LOOKS = 20
 """How often it is looked which feature is due, while none is, within the time after which one is audited again."""
 _PROVEN, _WRONG, _FAILED = 0, 1, 3
@@ -55,6 +59,8 @@ class Auditor:
     _began: float = 0.0
     _busy_at: float = field(default_factory=time.monotonic)
     _rests_until: float = 0.0
+    _rests_until_work: float = 0.0
+    """The same once work has arrived: there may be versions now that nobody has proven."""
     _tried: dict[str, float] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -76,6 +82,7 @@ class Auditor:
         """Work arrives: an audit in hand is given up, and tried again once it is quiet."""
         with self._lock:
             self._busy_at = time.monotonic()
+            self._rests_until = min(self._rests_until, self._rests_until_work)
             if self._process is not None:
                 self._end("gives way to work")
                 self._forget_tries(self._features)
@@ -135,7 +142,23 @@ class Auditor:
             self._tried.pop(feature, None)
 
     def _rest(self, now: float) -> None:
-        self._rests_until = now + min(REST * (now - self._began), 10 * self.every_s)
+        length, longest = now - self._began, now + 10 * self.every_s
+        self._rests_until = self._rests_until_work = min(now + REST * length, longest)
+        if self._all_is_proven():
+            self._rests_until = min(now + REST_PROVEN * length, longest)
+
+    def _all_is_proven(self) -> bool:
+        """Whether an audit has lately proven each version that is served."""
+        return all(map(self._is_proven, self.project.definitions.features))
+
+    def _is_proven(self, feature: str) -> bool:
+        served = self.project.definitions.store.pointer(feature)
+        if served is None:
+            return True
+        last = self.project.definitions.store.audit(feature)
+        if last is None or not last.is_proof or last.version != str(served.version):
+            return False
+        return 0 <= clock.now() - last.at < PROVEN_S * SECOND_US
 
     def _end(self, why: str) -> None:
         process, self._process = self._process, None

@@ -16,7 +16,7 @@ from mlforge.core.logs import get_logger
 from mlforge.definitions.keeping import keeper_elsewhere
 from mlforge.errors import OwnedElsewhere
 from mlforge.online.staleness import OnlineView, SeenAtOnce
-from mlforge.store import Store
+from mlforge.store import Books, Store
 from worker.project import Project
 from worker.queue import JobQueue, enqueue
 from worker.queue.cascade import has_moved
@@ -71,7 +71,7 @@ class Reconciler:
 
     project: Project
     requests: Requests
-    behind: Callable[[Store, OnlineView, str], str | None]
+    behind: Callable[[Store, OnlineView, str, Books], str | None]
     audit: Callable[[list[Ticket]], None] = lambda _: None
     since: int = 1
     _missing: dict[str, float] = field(default_factory=dict)
@@ -96,8 +96,6 @@ class Reconciler:
         """
         self.requests.flush()
         self.project.stay_current(self.since)
-        for key in self.project.delete_unreadable():
-            log.error("a list of features could not be read: it is made anew", key=key)
         ttl = self.project.online.ttl or float("inf")
         compare = now_s >= self._compare_at
         tickets = self._read_tickets(now_s, afresh=compare)
@@ -107,6 +105,7 @@ class Reconciler:
             with self.project.common_clock():
                 self._compare(tickets, now_s)
             with survived("drop features that are gone"):
+                self._replace_unreadable_lists()
                 self._drop_gone()
             self._services.look()
         if self._is_count_due(tickets, now_s):
@@ -187,7 +186,8 @@ class Reconciler:
         self, ticket: Ticket, online: OnlineView, now_s: float, *, rests: bool
     ) -> None:
         store = self.project.definitions.store
-        held = store.books(ticket.feature).hold is not None
+        noted = store.books(ticket.feature)
+        held = noted.hold is not None
         released = self._released(ticket.feature, held)
         let_go = self._is_let_go(ticket.feature)
         moved = not (held or rests) and self._has_moved(ticket.feature)
@@ -195,7 +195,7 @@ class Reconciler:
             released
             or self._left_of_forgetting(ticket.feature, now_s)
             or (LET_GO if let_go else MOVED if moved else None)
-            or self.behind(store, online, ticket.feature)
+            or self.behind(store, online, ticket.feature, noted)
         )
         if reason is None:
             self._reminded.pop(ticket.feature, None)
@@ -272,6 +272,10 @@ class Reconciler:
         was_held = feature in self._held
         (self._held.add if held else self._held.discard)(feature)
         return "no longer held" if was_held and not held else None
+
+    def _replace_unreadable_lists(self) -> None:
+        for key in self.project.delete_unreadable():
+            log.error("a list of features could not be read: it is made anew", key=key)
 
     def _drop_gone(self) -> None:
         """Keep features alive that the definitions no longer have, and delete their rows after `gone_after`."""

@@ -42,6 +42,7 @@ _TICK_S = 0.25
 _BACK_OFF_S = (0.5, 1.0, 2.0, 5.0, 15.0, 30.0)
 _STEADY_S = 30.0
 _NOTED_S = 5.0
+_FOLLOW_MS = 5_000
 
 Say = Callable[[str], None]
 
@@ -256,7 +257,7 @@ class Up:
             try:
                 events = EventLog(redis, scope)
                 last = last or events.last_id()
-                for entry in events.read(last, wait_ms=1_000):
+                for entry in events.read(last, wait_ms=_FOLLOW_MS):
                     last = entry.id
                     self.say(described(entry))
                     if entry.kind == "definitions":

@@ -1,4 +1,4 @@
-"""The presence of a watcher and the health of its parts: reported each second, read by `mlforge status`."""
+"""The presence of a watcher and the health of its parts: reported each second in one trip, read by `mlforge status`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,13 @@ from redis import Redis
 from worker.supervision import LATE_S, Heartbeat, unfinished
 
 _KEPT_S = 86_400
+
+# ARGV: a report, which gets the server's time, and for how many seconds it is kept.
+_REPORT = """
+local t = redis.call('TIME')
+local report = string.format('{"at": %d.%06d, ', t[1], t[2]) .. string.sub(ARGV[1], 2)
+redis.call('SET', KEYS[1], report, 'EX', ARGV[2])
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +75,7 @@ class Presence:
     ) -> None:
         self._redis, self._definitions, self._features = redis, definitions, list(features)
         self._key = f"mlforge-work:{scope}:watcher"
+        self._report = redis.register_script(_REPORT)
 
     def report(self, heartbeats: Iterable[Heartbeat]) -> None:
         """Report that this process watches, and the health of its parts."""
@@ -75,12 +83,11 @@ class Presence:
         report = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
-            "at": self._now(),
             "parts": parts,
             "definitions": self._definitions,
             "features": self._features,
         }
-        self._redis.set(self._key, json.dumps(report), ex=_KEPT_S)
+        self._report([self._key], [json.dumps(report), _KEPT_S])
 
     def read(self) -> WatcherState | None:
         """The last report; None if there is none, or if it is unreadable."""

@@ -32,8 +32,8 @@ from worker.watch.roots import Roots
 STEP_MS, DEBOUNCE_MS, TICK_MS = 5, 50, 200
 """The watch wakes once a step, whether anything happened or not: at 3 ms that is most of what a watcher at rest takes, at 5 ms
 a drop is noticed a millisecond later."""
-BELL_STEP_MS = 100
-"""The step where a bell tells of most files: the watch then finds what the bell misses, and wakes less often at rest."""
+BELL_STEP_MS, BELL_TICK_MS = 200, 400
+"""The same where a bell tells of most files: the watch then finds what the bell misses, and wakes less often at rest."""
 SCAN_EVERY_S = 5.0
 POLL_MS = 300
 ANEW_AFTER_S = 2.0
@@ -156,13 +156,16 @@ class Watcher:
             self._tick(scan=True)
             stop.wait(TICK_MS / 1000)
             return
+        step_ms, tick_ms = (
+            (BELL_STEP_MS, BELL_TICK_MS) if self._bell.is_there else (STEP_MS, TICK_MS)
+        )
         events = watch(
             *self._watched,
             watch_filter=None,
             debounce=DEBOUNCE_MS,
-            step=BELL_STEP_MS if self._bell.is_there else STEP_MS,
+            step=step_ms,
             stop_event=stop,
-            rust_timeout=TICK_MS,
+            rust_timeout=tick_ms,
             yield_on_timeout=True,
             raise_interrupt=False,
             force_polling=self._polling,
