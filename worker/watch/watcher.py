@@ -40,7 +40,7 @@ ANEW_AFTER_S = 2.0
 """How old a watch is, at the least, when another takes its place for what it missed."""
 ECHOES_S = (0.05, 0.3, 1.0)
 """When a folder that appeared is walked again: files may come before its own watch is set."""
-_SCAN_SHARE, _REST_SHARE, _WHOLE_SHARE = 20, 5, 200
+_SCAN_SHARE, _REST_SHARE, _WHOLE_SHARE = 20, 5, 500
 """Pauses after a scan, in times of its length: before a periodic one, before any other, before one that asks for every file."""
 _ROOTS_SHARE = 1_000
 """The same after a look whether the roots exist, while nothing tells of a change."""
