@@ -170,7 +170,14 @@ def events_of(
     fetches, resident = store.fetches_files, store.resident(manifest)
     of_version = manifest.spec, manifest.events, tuple(chosen), where
     by_entity = EntityIndexes(store, manifest.spec, manifest.events)
-    return Events(*of_version, store, fetches=fetches, resident=resident, by_entity=by_entity)
+    return Events(
+        *of_version,
+        store,
+        fetches=fetches,
+        resident=resident,
+        by_entity=by_entity,
+        version=manifest,
+    )
 
 
 def cache_tiles(

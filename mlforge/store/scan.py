@@ -13,7 +13,7 @@ import polars as pl
 from mlforge.core import time_model
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.list_diff import replaced_partials
-from mlforge.core.manifest import Manifest, Partial
+from mlforge.core.manifest import Manifest, Partial, PartialSums
 from mlforge.core.schema import Schema
 from mlforge.core.time_model import Window
 from mlforge.core.values import BEGINNING, END, TimeRange
@@ -32,7 +32,7 @@ class EventScan:
 
     `where` plans scan tasks for partials; it is called at the first read, for all of them: or, where it `fetches` their files,
     at each, for those alone that hold an event in the range. `resident`: events that are in memory, of these partials or
-    of others, so that no files need be planned and read for them.
+    of others, so that no files need be planned and read for them. `version`: the one whose events these are, or some of them.
     """
 
     spec: FeatureSpec
@@ -42,6 +42,7 @@ class EventScan:
     fetches: bool = field(default=False, kw_only=True)
     resident: Resident | None = field(default=None, kw_only=True)
     by_entity: EntityIndexes | None = field(default=None, kw_only=True)
+    version: Manifest | None = field(default=None, kw_only=True, repr=False, compare=False)
 
     def within(self, times: TimeRange | None) -> Self:
         """Only the partials that hold an event in the range."""
@@ -193,9 +194,13 @@ class EventScan:
 
     @cached_property
     def content(self) -> Hashable:
-        """A key of the events: equal for scans of the same events, whatever feature asks. A partial's hash is of one feature."""
-        events = tuple([(partial.hash, partial.digest) for partial in self.partials])
-        return self.spec.keys, self.spec.timestamp, self.schema, events
+        """A key of the events: equal for scans of the same events, whatever feature asks and whatever files they lie in."""
+        version = self.version
+        if version is not None and version.partials is self.partials:
+            sums = version.sums  # of very many files they are known by now
+        else:
+            sums = PartialSums.of(self.partials)
+        return self.spec.keys, self.spec.timestamp, self.schema, sums.rows, sums.digest
 
     def _planned(self, partials: Sequence[Partial]) -> Sequence[FileScanTask]:
         return self.where(partials) if partials else ()
@@ -220,4 +225,5 @@ def event_scan(
         fetches=store.fetches_files,
         resident=store.resident(manifest),
         by_entity=EntityIndexes(store, manifest.spec, manifest.events),
+        version=manifest,
     )

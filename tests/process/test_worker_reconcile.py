@@ -144,7 +144,7 @@ def test_the_work_of_a_dead_worker_is_queued_again(project, monkeypatch):
 
 
 def test_what_is_behind_is_requested_once(project):
-    at_work = reconciler(project, lambda _, __, feature: "old" if feature == "spend" else None)
+    at_work = reconciler(project, lambda _, __, feature, ___: "old" if feature == "spend" else None)
     at_work.tick(0.0)
     at_work.tick(1.0)
     at_work.tick(COMPARE_EVERY_S)
@@ -371,7 +371,7 @@ def test_a_row_that_is_gone_is_kept_alive_beyond_its_time_to_live(shop, project)
 
 
 def test_what_stays_behind_is_requested_less_and_less_often(project):
-    at_work = reconciler(project, lambda _, __, feature: "old" if feature == "spend" else None)
+    at_work = reconciler(project, lambda _, __, feature, ___: "old" if feature == "spend" else None)
     jobs = 0
     for round in range(61):  # five minutes
         at_work.tick(round * COMPARE_EVERY_S)
