@@ -108,8 +108,8 @@ class PartialSums:
         for partial in partials:
             if partial.dropped:
                 dropped.update(partial.dropped)
-        digest = sum([partial.digest for partial in partials]) % MODULUS
-        return cls(sum([partial.rows for partial in partials]), digest, newest, _sorted(dropped))
+        rows = sum([partial.rows for partial in partials])
+        return cls(rows, digest_of(partials), newest, _sorted(dropped))
 
     def after(self, went: Sequence[Partial], came: Sequence[Partial]) -> PartialSums | None:
         """The sums once some partials have gone and others have come; None where that does not follow from these."""
@@ -123,6 +123,11 @@ class PartialSums:
         digest = (self.digest + new.digest - gone.digest) % MODULUS
         rows = self.rows + new.rows - gone.rows
         return PartialSums(rows, digest, newest, _sorted(dropped))
+
+
+def digest_of(partials: Sequence[Partial]) -> int:
+    """The digest of all rows of these partials, whatever their order."""
+    return sum([partial.digest for partial in partials]) % MODULUS
 
 
 def _sorted(dropped: Mapping[str, int]) -> dict[str, int]:

@@ -13,7 +13,7 @@ import polars as pl
 from mlforge.core import time_model
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.list_diff import replaced_partials
-from mlforge.core.manifest import Manifest, Partial, PartialSums
+from mlforge.core.manifest import Manifest, Partial, digest_of
 from mlforge.core.schema import Schema
 from mlforge.core.time_model import Window
 from mlforge.core.values import BEGINNING, END, TimeRange
@@ -197,10 +197,10 @@ class EventScan:
         """A key of the events: equal for scans of the same events, whatever feature asks and whatever files they lie in."""
         version = self.version
         if version is not None and version.partials is self.partials:
-            sums = version.sums  # of very many files they are known by now
+            digest = version.sums.digest  # of very many files it is known by now
         else:
-            sums = PartialSums.of(self.partials)
-        return self.spec.keys, self.spec.timestamp, self.schema, sums.rows, sums.digest
+            digest = digest_of(self.partials)
+        return self.spec.keys, self.spec.timestamp, self.schema, digest
 
     def _planned(self, partials: Sequence[Partial]) -> Sequence[FileScanTask]:
         return self.where(partials) if partials else ()

@@ -33,6 +33,7 @@ from mlforge.online import RedisStore, batches
 from mlforge.online import ahead as ahead_of_pushes
 from mlforge.online.ahead import DiffAhead
 from mlforge.online.prefetch import read_ahead
+from mlforge.store.scan import event_scan
 from tests.support import kernels
 from tests.support.projects import Project, at, rows
 
@@ -58,6 +59,17 @@ def client(redis_url: str) -> Iterator[Redis]:
     with Redis.from_url(redis_url, decode_responses=True) as client:
         client.flushdb()
         yield client
+
+
+def test_scans_of_the_same_events_are_known_to_be_that_whichever_way_they_came(
+    built: Project,
+) -> None:
+    manifest = built.store.read_metadata("spend")
+    whole, listed = (
+        event_scan(built.store, manifest, partials) for partials in (None, manifest.partials[::-1])
+    )
+    assert whole.content == listed.content
+    assert whole.content != event_scan(built.store, manifest, manifest.partials[1:]).content
 
 
 class Side:
