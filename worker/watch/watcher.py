@@ -156,16 +156,16 @@ class Watcher:
             self._tick(scan=True)
             stop.wait(TICK_MS / 1000)
             return
-        step_ms, tick_ms = (
-            (BELL_STEP_MS, BELL_TICK_MS) if self._bell.is_there else (STEP_MS, TICK_MS)
-        )
+        step_ms = BELL_STEP_MS if self._bell.is_there else STEP_MS
+        # What polls find is handed on at a tick.
+        may_rest = self._bell.is_there and not self._polls.trackers
         events = watch(
             *self._watched,
             watch_filter=None,
             debounce=DEBOUNCE_MS,
             step=step_ms,
             stop_event=stop,
-            rust_timeout=tick_ms,
+            rust_timeout=BELL_TICK_MS if may_rest else TICK_MS,
             yield_on_timeout=True,
             raise_interrupt=False,
             force_polling=self._polling,
