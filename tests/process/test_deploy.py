@@ -82,7 +82,9 @@ def test_systemd_understands_the_units(units: list[Path]) -> None:
 
 
 @systemd
-@pytest.mark.parametrize("name", ["mlforge-watcher.service", "mlforge-worker@.service"])
+@pytest.mark.parametrize(
+    "name", ["mlforge-watcher.service", "mlforge-worker@.service", "mlforge-serve.service"]
+)
 def test_systemd_finds_little_that_a_service_may_do(name: str, units: list[Path]) -> None:
     [unit] = [unit for unit in units if unit.name == name]
     done = subprocess.run(
