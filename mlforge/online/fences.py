@@ -12,8 +12,15 @@ from typing import TypeAlias
 
 from mlforge.core.values import to_iso
 from mlforge.errors import BooksDamaged, OwnedElsewhere, StalePush
-from mlforge.online.books import Claim, OnlineBooks, Target
-from mlforge.online.codec import FORMAT, owner_text, target_text, to_fields
+from mlforge.online.books import INCOMPLETE, Claim, OnlineBooks, Target
+from mlforge.online.codec import (
+    FORMAT,
+    evidence_text,
+    owner_text,
+    target_text,
+    to_fields,
+    ttl_text,
+)
 
 Fields: TypeAlias = Mapping[str, str]
 _FENCE = re.compile(r"(\d+) (-?\d+)")
@@ -80,6 +87,16 @@ def finished(fields: Fields, target: Target, books: OnlineBooks, ttl: int | None
     """The fields of books once the push to the target is done."""
     kept = {name: text for name, text in fields.items() if name not in _OPTIONAL}
     return kept | to_fields(target, books, ttl)
+
+
+def renewed(fields: Fields, at: int, ttl: int | None) -> dict[str, str]:
+    """The fields of books whose rows were all given their full time to live again, at that instant in UTC microseconds."""
+    return {**fields, "renewed_at": to_iso(at) or "", "ttl": ttl_text(ttl)}
+
+
+def incomplete(fields: Fields) -> dict[str, str]:
+    """The fields of books of which rows are missing: readers take no missing row for empty windows from then on."""
+    return {**fields, "losses": evidence_text(INCOMPLETE)}
 
 
 def taken_by(feature: str, owner: str, server: str) -> str:

@@ -14,15 +14,23 @@ from urllib.parse import parse_qsl, urlsplit
 from mlforge.core import clock
 from mlforge.core.arguments import shown
 from mlforge.core.signatures import named_methods
-from mlforge.core.values import check_name, to_iso
+from mlforge.core.values import check_name
 from mlforge.errors import DefinitionError, OnlineRefused, StalePush
 from mlforge.online.arguments import checked_owner, checked_ttl, described_by
 from mlforge.online.base import OnlineStore
-from mlforge.online.books import INCOMPLETE, Claim, OnlineBooks, Target
+from mlforge.online.books import Claim, OnlineBooks, Target
 from mlforge.online.chunks import Rows
-from mlforge.online.codec import evidence_text, from_fields, ttl_text
+from mlforge.online.codec import from_fields
 from mlforge.online.dynamodb.items import ITEM_BYTES, Item, Items, Stored, now
-from mlforge.online.fences import begun, check_fence, check_owned, finished, parsed_fields
+from mlforge.online.fences import (
+    begun,
+    check_fence,
+    check_owned,
+    finished,
+    incomplete,
+    parsed_fields,
+    renewed,
+)
 from mlforge.online.requests import RowRequest
 from mlforge.store import Store
 
@@ -162,8 +170,8 @@ class DynamoDBStore(OnlineStore):
         renewed_at, rows = clock.now(), self.rows_by_feature([feature])[feature]
 
         def work(before: Stored, fields: Mapping[str, str]) -> Stored:
-            renewed = {"renewed_at": to_iso(renewed_at) or "", "ttl": ttl_text(self.ttl)}
-            told, until = json.dumps({**fields, **renewed}), self._books_until(renewed_at)
+            told = json.dumps(renewed(fields, renewed_at, self.ttl))
+            until = self._books_until(renewed_at)
             return self._living(replace(before, fields=told, books_until=until))
 
         self._change(feature, target, work)
@@ -174,8 +182,7 @@ class DynamoDBStore(OnlineStore):
         assert books.target is not None
 
         def work(before: Stored, fields: Mapping[str, str]) -> Stored:
-            noted = {**fields, "losses": evidence_text(INCOMPLETE)}
-            return replace(before, fields=json.dumps(noted))
+            return replace(before, fields=json.dumps(incomplete(fields)))
 
         with suppress(StalePush):
             self._change(feature, books.target, work)

@@ -10,14 +10,22 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlforge.core import clock
 from mlforge.core.signatures import named_methods
-from mlforge.core.values import check_name, to_iso
+from mlforge.core.values import check_name
 from mlforge.errors import DefinitionError, OnlineError, OnlineUnavailable, StalePush
 from mlforge.online.arguments import checked_owner, checked_ttl, described_by
 from mlforge.online.base import OnlineStore
-from mlforge.online.books import INCOMPLETE, Claim, Evidence, OnlineBooks, Target
+from mlforge.online.books import Claim, Evidence, OnlineBooks, Target
 from mlforge.online.chunks import Rows
-from mlforge.online.codec import evidence_text, from_fields, ttl_text
-from mlforge.online.fences import begun, check_fence, check_owned, finished, parsed_fields
+from mlforge.online.codec import from_fields
+from mlforge.online.fences import (
+    begun,
+    check_fence,
+    check_owned,
+    finished,
+    incomplete,
+    parsed_fields,
+    renewed,
+)
 from mlforge.online.requests import RowRequest
 from mlforge.store import Store
 
@@ -130,10 +138,10 @@ class PostgresStore(OnlineStore):
 
         def work(cursor: Cursor) -> int:
             fields = self._fenced(cursor, feature, target)
-            renewed = {"renewed_at": to_iso(renewed_at) or "", "ttl": ttl_text(self.ttl)}
+            again = renewed(fields, renewed_at, self.ttl)
             counted = cursor.execute(self._tables.count, ([feature],)).fetchone()
             cursor.execute(self._tables.live, {"feature": feature, "ttl": self.ttl})
-            self._record(cursor, feature, {**fields, **renewed}, self._books_life(renewed_at))
+            self._record(cursor, feature, again, self._books_life(renewed_at))
             return counted[1] if counted else 0
 
         return self._change(work)
@@ -155,8 +163,7 @@ class PostgresStore(OnlineStore):
 
         def work(cursor: Cursor) -> None:
             fields = self._fenced(cursor, feature, target)
-            noted = {**fields, "losses": evidence_text(INCOMPLETE)}
-            cursor.execute(self._tables.note, (json.dumps(noted), feature))
+            cursor.execute(self._tables.note, (json.dumps(incomplete(fields)), feature))
 
         with suppress(StalePush):
             self._change(work)
