@@ -713,8 +713,8 @@ def test_rows_are_counted_where_that_is_cheap_alone(project, monkeypatch, cheapl
     ("at_work", "counted_at"),
     [
         ([], [0.0, 10.0, 59.0]),
-        ([0.0, 2.0], [4.0, 59.0]),
-        ([0.0, 2.0, 3.0, 4.0, 10.0, 59.0, 60.0], [60.0]),
+        ([0.0, 1.0], [4.0, 59.0]),
+        ([0.0, 1.0, 3.0, 4.0, 10.0, 59.0, 60.0], [60.0]),
     ],
 )
 def test_rows_are_counted_between_drops_or_a_minute_later(
@@ -733,6 +733,6 @@ def test_rows_are_counted_between_drops_or_a_minute_later(
     monkeypatch.setattr(type(project.online), "rows_by_feature", count)
     monkeypatch.setattr(Reconciler, "_read_tickets", read_tickets)
     rounds = reconciler(project)
-    for now_s in (0.0, 2.0, 3.0, 4.0, 10.0, 59.0, 60.0):
+    for now_s in (0.0, 1.0, 3.0, 4.0, 10.0, 59.0, 60.0):
         rounds.tick(now_s)
     assert counted == counted_at

@@ -33,7 +33,7 @@ REMIND_AT_LEAST_EVERY_S = 60.0
 """The longest pause between requests of a feature that a refresh does not bring up to date."""
 COUNT_EVERY_S = 10.0
 """How often the rows of all features are counted."""
-COUNT_RESTS_S, COUNT_WAITS_S = 2.0, 60.0
+COUNT_RESTS_S, COUNT_WAITS_S = 3.0, 60.0
 """How long nothing must have been at work before a count, which drops would wait for; and how long it is put off for that at most."""
 _COUNT_SHARE = 100
 """The pause after a count, in times of its length: a count looks at every key of the server."""
