@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,8 +106,19 @@ def engine_name(text: str) -> str:
     """The name of an engine."""
     from mlforge.features.feature import check_engine
 
+    return _named_engine(text, check_engine)
+
+
+def engine_or_spark(text: str) -> str:
+    """The name of an engine, or "spark"."""
+    from mlforge.features.feature import check_engine_or_spark
+
+    return _named_engine(text, check_engine_or_spark)
+
+
+def _named_engine(text: str, check: Callable[[object, str], str]) -> str:
     try:
-        return check_engine(text, "--engine")
+        return check(text, "--engine")
     except DefinitionError as error:
         raise argparse.ArgumentTypeError(str(error).removeprefix("--engine: ")) from error
 

@@ -14,7 +14,7 @@ from mlforge.definitions.chains import in_order
 from mlforge.definitions.keeping import keep_all, note_names
 from mlforge.definitions.runners import distribution_of
 from mlforge.definitions.together import Readings, compacted, each_in_turn
-from mlforge.engines import Engine, engine_named
+from mlforge.engines import Engine, engine_for
 from mlforge.engines.views import Gathered
 from mlforge.ingest.function_process import command
 from mlforge.maintenance.forgetting import end_begun
@@ -83,7 +83,6 @@ def options_of(
 ) -> Options:
     """The options of a feature's refresh, with all that its definitions give it. gathered: as in `Options`."""
     loaded_from = definitions.loaded_from
-    distribution = options.distribution
     end_forgetting = options.end_forgetting or partial(end_begun, store, name, engine)
     return replace(
         options,
@@ -91,13 +90,27 @@ def options_of(
         others=tuple(other.spec for other in definitions.features.values()),
         gathered=gathered,
         apart=command(*loaded_from, name) if loaded_from else options.apart,
-        distribution=distribution or (distribution_of(definitions) if options.publish else None),
         end_forgetting=end_forgetting if options.publish else None,
     )
 
 
 def engine_of(definitions: Definitions, name: str, override: str | None = None) -> Engine:
     """The engine of a feature, or another for once; one that is only in the store has the default."""
-    feature, settings = definitions.features.get(name), definitions.settings
-    chosen = override or (feature and feature.engine) or settings.engine
-    return engine_named(chosen, settings.memory_limit)
+    chosen = engine_name_of(definitions, name, override)
+    return engine_for(chosen, definitions.settings.memory_limit)
+
+
+def engine_name_of(definitions: Definitions, name: str, override: str | None = None) -> str:
+    """What names the engine of a feature, which may be "spark"; as `engine_of`."""
+    feature = definitions.features.get(name)
+    return override or (feature and feature.engine) or definitions.settings.engine
+
+
+def shared_options(
+    definitions: Definitions, name: str, options: Options, override: str | None = None
+) -> Options:
+    """The options of a refresh that publishes, with who takes part in its big work. override: as in `engine_of`."""
+    if options.distribution or not options.publish:
+        return options
+    engine = engine_name_of(definitions, name, override)
+    return replace(options, distribution=distribution_of(definitions, engine))

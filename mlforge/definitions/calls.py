@@ -7,7 +7,7 @@ from collections.abc import Callable
 from mlforge.build.result import Options
 from mlforge.core.arguments import called, flag, instance, path, text
 from mlforge.engines.versions_diff import VersionsDiff
-from mlforge.features.feature import check_engine
+from mlforge.features.feature import check_engine_or_spark
 from mlforge.maintenance.sampling import Share
 from mlforge.sources.source_reading import SourceReading
 from mlforge.store import Store
@@ -24,7 +24,7 @@ _CHECKS: dict[str, Callable[[object, str], object]] = {
     "careful": flag,
     "full": flag,
     "online": flag,
-    "engine": check_engine,
+    "engine": check_engine_or_spark,
     "version": _version,
     "progress": lambda value, what: called(value, what, f"write progress=print, {_LEAVE_OUT}"),
     "task": lambda value, what: text(value, what, "give a task as JSON, as a runner has it"),

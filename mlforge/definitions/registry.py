@@ -18,7 +18,13 @@ from mlforge.core.arguments import text
 from mlforge.core.keeper import Keeper
 from mlforge.core.signatures import named_methods
 from mlforge.core.values import Duration
-from mlforge.definitions.building import build_each, engine_of, options_of
+from mlforge.definitions.building import (
+    build_each,
+    engine_name_of,
+    engine_of,
+    options_of,
+    shared_options,
+)
 from mlforge.definitions.calls import check_arguments, check_optional
 from mlforge.definitions.chains import check_chains, in_order
 from mlforge.definitions.collection import (
@@ -331,6 +337,7 @@ class Definitions:
         engine_ = engine_of(self, name, engine)
         ahead = PushAhead(self.online_store if is_pushed else None, engine_)
         options = options_of(self, name, store, engine_, options, ahead.taker)
+        options = shared_options(self, name, options, engine)
         with feature.code.looked_at() if options.attended else nullcontext():
             result = refresh(feature, source, store, engine_, options, reading)
         warnings = feature.code.warnings() if options.attended else ()
@@ -367,7 +374,7 @@ class Definitions:
     def _push(self, name: str, engine: str | None = None, **how: Any) -> PushResult:
         online, by = self._online(), engine_of(self, name, engine)
         owner = owner_of(self.store, self.name, str(self.root))
-        sharing = push_distribution_of(self)
+        sharing = push_distribution_of(self, engine_name_of(self, name, engine))
         return push(name, self.store, online, by, owner, sharing=sharing, **how)
 
     def audit(self, name: str, share: Share = SOME) -> Audit:

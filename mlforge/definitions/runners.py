@@ -14,6 +14,7 @@ from mlforge.core import machine
 from mlforge.core.arguments import choice
 from mlforge.definitions.settings import LOCAL
 from mlforge.errors import MissingExtra
+from mlforge.features.feature import SPARK
 
 if TYPE_CHECKING:
     from mlforge.definitions.registry import Definitions
@@ -31,29 +32,35 @@ def check_runner(runner: str | Runner) -> str:
     return runner
 
 
-def distribution_of(definitions: Definitions) -> Distribution | None:
+def distribution_of(definitions: Definitions, engine: str) -> Distribution | None:
     """How full builds and training sets that are large are shared; None where the process that they fall to makes them alone.
 
-    Raises MissingExtra where what the runner needs is not installed.
+    engine: what names it; "spark" means Spark's executors, whatever other runner there is. Raises MissingExtra where what the runner needs is not installed.
     """
-    if definitions.settings.runner == LOCAL:
+    if _runner_of(definitions, engine) == LOCAL:
         return _on_this_machine(definitions)
-    return push_distribution_of(definitions)
+    return push_distribution_of(definitions, engine)
 
 
-def push_distribution_of(definitions: Definitions) -> Distribution | None:
+def push_distribution_of(definitions: Definitions, engine: str) -> Distribution | None:
     """How large pushes are shared, as `distribution_of`: not by processes of this machine, which need not know the online store.
 
     Raises MissingExtra where what the runner needs is not installed.
     """
-    settings, runner = definitions.settings, definitions.runner
-    if settings.runner == LOCAL:
+    settings, runner = definitions.settings, _runner_of(definitions, engine)
+    if runner == LOCAL:
         return None
     if not isinstance(runner, Runner):
         runner = _runner_named(runner, definitions)
     alone = settings.fallback == LOCAL
     runner = runner.for_definitions(_origin(definitions))
     return Distribution(runner, settings.distribute_above, definitions.hash, alone)
+
+
+def _runner_of(definitions: Definitions, engine: str) -> str | Runner:
+    """The runner of the definitions, but Spark's where the engine says so."""
+    is_sparks = engine == SPARK and definitions.settings.runner != SPARK
+    return SPARK if is_sparks else definitions.runner
 
 
 def _on_this_machine(definitions: Definitions) -> Distribution | None:

@@ -9,7 +9,7 @@ from mlforge.core.arguments import choice, flag, number
 from mlforge.core.values import Duration
 from mlforge.engines import MEMORY_LIMIT
 from mlforge.errors import DefinitionError
-from mlforge.features.feature import check_engine
+from mlforge.features.feature import check_engine_or_spark
 from mlforge.online.prefetch import ROOM, VALUE_BYTES
 
 DISTRIBUTE_ABOVE = 50_000_000
@@ -47,7 +47,7 @@ class Settings:
     publish_every: Duration | None = None
 
     def __post_init__(self) -> None:
-        check_engine(self.engine, "Definitions")
+        check_engine_or_spark(self.engine, "Definitions")
         share, works = "Definitions: hold_above", "give a share, a number from 0 to 1"
         if not 0 <= number(self.hold_above, share, works) <= 1:
             raise DefinitionError(f"{share}={self.hold_above!r} is not a share; {works}")

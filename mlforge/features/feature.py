@@ -27,6 +27,8 @@ from mlforge.features.selection import Selection
 
 Function = Callable[[Any], Any]
 ENGINES = ("polars", "duckdb")
+SPARK = "spark"
+"""What features and definitions may name beside an engine: polars computes, and executors of Spark take the tasks of what is big."""
 
 
 @named_methods
@@ -150,7 +152,7 @@ def feature(
     metrics: `Rolling` and `ToDate` windows; none serves the function's rows as they are.
     validators: column -> rules of `mlforge.validators`, checked on the function's rows, file by file; `no_drift` on
         columns of the feature's table.
-    engine: "polars" or "duckdb"; None takes that of Definitions.
+    engine: "polars", "duckdb", or "spark", by which polars computes and big work goes to a Spark cluster; None takes that of Definitions.
     incremental: True or False overrides the proof that the function treats each row alone.
     online_clock: "data" serves values as of the data's own end, "wall" as of now.
     name: by default the function's.
@@ -207,7 +209,7 @@ def feature(
             owner=_optional(owner, f"{own_name}: owner", "or leave it out", empty=True) or "",
             column_descriptions=_descriptions(columns, spec),
             defaults=parse_defaults(defaults, spec),
-            engine=None if engine is None else check_engine(engine, own_name),
+            engine=None if engine is None else check_engine_or_spark(engine, own_name),
             incremental=None
             if incremental is None
             else flag(incremental, f"{own_name}: incremental"),
@@ -222,13 +224,18 @@ def feature(
     return decorate
 
 
-def check_engine(engine: object, owner: str) -> str:
-    """The engine's name; DefinitionError, which lists the engines, if there is no such engine."""
-    if not isinstance(engine, str) or engine not in ENGINES:
+def check_engine(engine: object, owner: str, known: Sequence[str] = ENGINES) -> str:
+    """The engine's name; DefinitionError, which lists the known ones, if there is no such engine."""
+    if not isinstance(engine, str) or engine not in known:
         raise DefinitionError(
-            f"{owner}: unknown engine {shown(engine)}; there are {', '.join(ENGINES)}"
+            f"{owner}: unknown engine {shown(engine)}; there are {', '.join(known)}"
         )
     return engine
+
+
+def check_engine_or_spark(engine: object, owner: str) -> str:
+    """The name of an engine, or "spark"; as `check_engine`."""
+    return check_engine(engine, owner, (*ENGINES, SPARK))
 
 
 def _optional(value: object, what: str, works: str, *, empty: bool = False) -> str | None:

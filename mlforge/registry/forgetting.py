@@ -12,7 +12,7 @@ from mlforge.core.forgotten import Entity, Forgotten
 from mlforge.core.schema import FLOATS, INTEGERS
 from mlforge.core.values import FEATURE
 from mlforge.definitions.registry import Definitions
-from mlforge.engines import Engine, engine_named
+from mlforge.engines import Engine, engine_for
 from mlforge.errors import (
     DefinitionError,
     MlforgeError,
@@ -225,7 +225,7 @@ def _is_made_from_feature(store: Store, name: str) -> bool:
 def _engine(definitions: Definitions, name: str) -> Engine:
     feature = definitions.features.get(name)
     chosen = (feature and feature.engine) or definitions.settings.engine
-    return engine_named(chosen, definitions.settings.memory_limit)
+    return engine_for(chosen, definitions.settings.memory_limit)
 
 
 def _columns(store: Store) -> Mapping[str, set[str]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from mlforge.core.values import check_name
 from mlforge.definitions.keeping import keeper_elsewhere
 from mlforge.definitions.registry import Definitions
-from mlforge.engines import engine_named
+from mlforge.engines import engine_for
 from mlforge.errors import StoreError
 from mlforge.online.push import owner_of, push
 from mlforge.registry.graph import FEATURE, SERVICE, Node
@@ -77,7 +77,7 @@ def rename(definitions: Definitions, before: str, after: str) -> Renamed:
     rows = None
     if online is not None:
         owner = owner_of(store, definitions.name, str(definitions.root))
-        engine = engine_named(definitions.settings.engine, definitions.settings.memory_limit)
+        engine = engine_for(definitions.settings.engine, definitions.settings.memory_limit)
         rows = push(after, store, online, engine, owner).written
     graph = graph_of(definitions)
     users = dict.fromkeys(u for n in (before, after) for u in graph.users(Node(FEATURE, n)))

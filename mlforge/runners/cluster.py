@@ -190,7 +190,7 @@ def address_in(variable: str, what: str, runner: type[ClusterRunner], example: s
     address = os.environ.get(variable)
     if not address:
         raise DefinitionError(
-            f'runner="{runner.name}" needs the address of a {what}: set {variable}={example}, '
+            f'"{runner.name}" needs the address of a {what}: set {variable}={example}, '
             f"or write runner={runner.__name__}({example!r})"
         )
     return address

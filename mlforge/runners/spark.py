@@ -40,7 +40,7 @@ class SparkRunner(ClusterRunner):
     """Tasks by the executors of a Spark cluster, or of Sail.
 
     address: `sc://host:port` of a Spark Connect server, or a classic master such as `spark://host:port` or `yarn`, for which
-    the process that builds needs Java and the whole pyspark. config: Spark's own settings. Executors need the same releases of mlforge and polars:
+    the process that builds needs Java and the whole pyspark. It may be given as `remote=` or `master=`, the words of Spark's own sessions. config: Spark's own settings. Executors need the same releases of mlforge and polars:
     PYSPARK_PYTHON, for a Connect server in its own environment, names their interpreter; for a classic master it is by
     default that of the process that builds.
     """
@@ -56,13 +56,16 @@ class SparkRunner(ClusterRunner):
 
     def __init__(
         self,
-        address: str,
+        address: str | None = None,
         *,
+        remote: str | None = None,
+        master: str | None = None,
         definitions: str | None = None,
         at_once: int | None = None,
         start_within: float = START_S,
         config: Mapping[str, str] | None = None,
     ) -> None:
+        address = _the_one(address=address, remote=remote, master=master)
         super().__init__(
             address, definitions=definitions, at_once=at_once, start_within=start_within
         )
@@ -106,6 +109,16 @@ class SparkRunner(ClusterRunner):
 def open_spark(definitions: object) -> SparkRunner:
     """The runner of the Spark Connect server that SPARK_REMOTE names."""
     return SparkRunner(address_in(REMOTE, "cluster", SparkRunner, "sc://host:15002"))
+
+
+def _the_one(**addresses: str | None) -> str:
+    """The one address that is given; DefinitionError for none, or several."""
+    given = [address for address in addresses.values() if address is not None]
+    if len(given) != 1:
+        raise DefinitionError(
+            'SparkRunner: give one address: SparkRunner("sc://host:15002"), remote="sc://host:15002" or master="spark://host:7077"'
+        )
+    return given[0]
 
 
 def _answers(session: Any, orders: Sequence[str]) -> list[str]:

@@ -111,10 +111,13 @@ def test_the_project_builds_as_it_stands(capsys: pytest.CaptureFixture[str]) -> 
             "closed='up' is unknown; use one of both, right, left, none",
         ),
         (("interval=None", "interval='2d'"), "window 7d is not a multiple of the interval 2d"),
-        (("interval=None", "engine='spark'"), "unknown engine 'spark'; there are polars, duckdb"),
         (
-            ('engine="polars")', 'engine="spark")'),
-            "unknown engine 'spark'; there are polars, duckdb",
+            ("interval=None", "engine='pandas'"),
+            "unknown engine 'pandas'; there are polars, duckdb, spark",
+        ),
+        (
+            ('engine="polars")', 'engine="pandas")'),
+            "unknown engine 'pandas'; there are polars, duckdb, spark",
         ),
         (("v.not_null()]", "v.not_null]"), "not_null"),
         (
@@ -251,7 +254,7 @@ def test_an_unknown_engine_feature_tag_or_version_is_refused(
     assert "user_spend" in text.replace("user_spent", "")
     assert "daily" in complaint(capsys, "build", "--tags", "daily")
     for option, value, says in (
-        ("--engine", "spark", "unknown engine 'spark'"),
+        ("--engine", "pandas", "unknown engine 'pandas'"),
         ("--version", "1.0", "'1.0' is not a version"),
     ):
         capsys.readouterr()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from mlforge.cli.command import Command
 from mlforge.cli.options import (
     definitions_option,
-    engine_name,
+    engine_or_spark,
     json_option,
     selection_options,
     served_definitions_of,
@@ -32,7 +32,7 @@ def configure_options(parser: argparse.ArgumentParser) -> None:
         "--version", type=version_number, metavar="X.Y.Z", help="make this version, changed or not"
     )
     parser.add_argument(
-        "--engine", type=engine_name, metavar="E", help="polars or duckdb, for this once"
+        "--engine", type=engine_or_spark, metavar="E", help="polars, duckdb or spark, for this once"
     )
     parser.add_argument(
         "--full",

@@ -142,7 +142,7 @@ def train(args: argparse.Namespace) -> int:
         PART_ROWS if args.part_rows is None else args.part_rows,
         labels=_labels(args.labels, service),
         known_at=args.known_at,
-        runner=distribution_of(definitions),
+        runner=distribution_of(definitions, definitions.settings.engine),
     )
     if args.json:
         print_json(_document(stored_set))
