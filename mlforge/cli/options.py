@@ -78,6 +78,28 @@ def served_definitions_of(args: argparse.Namespace) -> Definitions:
     return definitions
 
 
+def compared_store_option(parser: argparse.ArgumentParser) -> None:
+    """Add the `--store` of a plan; `compared_definitions_of` takes it."""
+    parser.add_argument(
+        "--store",
+        metavar="DIR",
+        help="compare with this store instead, a folder or s3://bucket/prefix, such as production's",
+    )
+
+
+def compared_definitions_of(args: argparse.Namespace) -> Definitions:
+    """The definitions of a plan: as `served_definitions_of`, or over the store that `--store` names.
+
+    With that they have no online store: rows online are not of the store that is compared with.
+    """
+    if args.store is None:
+        return served_definitions_of(args)
+    definitions = definitions_of(args)
+    compared = definitions.placed(existing_store(args.store).located_at(Path.cwd()), None, None)
+    compared.online_store = None
+    return compared.located_at(definitions.folder)
+
+
 def workers_url(args: argparse.Namespace) -> str | None:
     """The URL of the Redis that workers use: REDIS_URL, else that of a running `up`; None where there is neither."""
     from mlforge.definitions.running import running_url

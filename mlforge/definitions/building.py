@@ -101,7 +101,7 @@ def engine_of(definitions: Definitions, name: str, override: str | None = None) 
 
 
 def engine_name_of(definitions: Definitions, name: str, override: str | None = None) -> str:
-    """What names the engine of a feature, which may be "spark"; as `engine_of`."""
+    """The engine of a feature by name, which may be "spark"; as `engine_of`."""
     feature = definitions.features.get(name)
     return override or (feature and feature.engine) or definitions.settings.engine
 

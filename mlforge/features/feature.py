@@ -28,7 +28,7 @@ from mlforge.features.selection import Selection
 Function = Callable[[Any], Any]
 ENGINES = ("polars", "duckdb")
 SPARK = "spark"
-"""What features and definitions may name beside an engine: polars computes, and executors of Spark take the tasks of what is big."""
+"""A name that features and definitions may give beside those: polars computes, and executors of Spark take the tasks of what is big."""
 
 
 @named_methods

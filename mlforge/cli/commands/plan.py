@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlforge.cli.command import Command
 from mlforge.cli.commands.build import configure_options
-from mlforge.cli.options import served_definitions_of
+from mlforge.cli.options import compared_definitions_of, compared_store_option
 from mlforge.cli.output import note, number
 from mlforge.cli.planned_services import planned_services, service_json
 from mlforge.cli.results import CHANGE, Outcome, change, end, failed, run
@@ -37,6 +37,7 @@ CLASSES = {None: 0, "patch": 10, "minor": 11, "major": 12}
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     configure_options(parser)
+    compared_store_option(parser)
     parser.add_argument(
         "--tasks",
         action="store_true",
@@ -118,7 +119,7 @@ class Planned:
 
 def plan_of(args: argparse.Namespace) -> Planned:
     """The plan of a command line with the options of `configure_options`."""
-    definitions = served_definitions_of(args)
+    definitions = compared_definitions_of(args)
     vanishing = [] if args.features or args.tags else _vanishing(definitions)
     outcome = run(definitions, args, lambda options: definitions.plan(**options))
     differences = {

@@ -76,7 +76,8 @@ def promote(args: argparse.Namespace) -> int:
 
 def _planned(args: argparse.Namespace) -> Planned:
     """The plan with the profile's stores and root."""
-    options = {**vars(args), "profile": args.to, "version": None, "engine": None, "full": False}
+    unused = dict.fromkeys(("version", "engine", "store"))
+    options = {**vars(args), **unused, "profile": args.to, "full": False}
     return plan_of(argparse.Namespace(**options))
 
 
