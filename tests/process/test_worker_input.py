@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from mlforge.core import clock
+from mlforge.core.values import SECOND_US, to_iso
 from tests.support.workers import Shop, eventually, purchases, write
 from worker.monitor.feature_status import FeatureStatus
 from worker.monitor.screen import render
 from worker.monitor.status import gather
 from worker.queue import JobQueue, queue_of
+from worker.queue.rq_queue import LIFE, MARK
 from worker.state.presence import Presence
 from worker.state.work_queue import WorkQueue
 
@@ -180,6 +183,22 @@ def test_status_shows_a_worker_that_it_cannot_read_and_goes_on(shop: Shop) -> No
         for worker in "abcd":
             client.srem(f"rq:workers:{name}", f"rq:worker:{worker}")
             client.delete(f"rq:worker:{worker}")
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_worker_lives_whatever_the_clock_of_its_host_says(shop: Shop, hours: int) -> None:
+    client, queue = shop.project.redis, JobQueue(shop.project.redis, shop.project.scope)
+    told = {"birth": NOW, "last_heartbeat": to_iso(clock.now() + hours * 3_600 * SECOND_US)}
+    told |= {MARK: shop.project.hash, LIFE: 80}
+    names = eventually(lambda: [each.name for each in queue.workers() if each.is_ours])
+    eventually(lambda: all(client.hexists(f"rq:worker:{name}", LIFE) for name in names))
+    key = "rq:worker:elsewhere"
+    client.hset(key, mapping=told)  # type: ignore[arg-type]
+    client.sadd(f"rq:workers:{queue_of(shop.project.scope)}", key)
+    for left_s, lives in ((80, True), (61, True), (59, False)):
+        client.expire(key, left_s)
+        assert ("elsewhere" in [each.name for each in queue.workers()]) is lives
+    client.delete(key)
 
 
 def test_status_shows_a_ticket_that_it_cannot_read_and_goes_on(

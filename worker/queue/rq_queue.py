@@ -29,6 +29,8 @@ RESULT_TTL_S, FAILURE_TTL_S = 60, 3_600
 WORKER_TTL_S = 20
 MARK = "mlforge_definitions"
 """Under which a worker of ours tells which definitions it has."""
+LIFE = "mlforge_life_s"
+"""Under which it tells how long the server keeps its record after each report: hosts need not agree on the time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,11 @@ class JobQueue:
         for key in sorted(keys):
             name = key.decode(errors="replace").rpartition(":")[2]
             try:
-                state = _worker_state(name, self._redis.hgetall(key))
+                commands = self._redis.pipeline(transaction=False)
+                commands.hgetall(key)
+                commands.pttl(key)
+                record, left_ms = commands.execute()
+                state = _worker_state(name, record, left_ms)
             except (
                 ValueError,
                 TypeError,
@@ -136,8 +142,8 @@ def queue_of(scope: str) -> str:
     return f"{QUEUE}-{scope}"
 
 
-def _worker_state(name: str, raw: Any) -> WorkerState | None:
-    """A worker by its own record; None if it has ended. Raises ValueError for a record that no worker wrote."""
+def _worker_state(name: str, raw: Any, left_ms: int) -> WorkerState | None:
+    """A worker by its own record, which the server keeps for a while; None if it has ended. Raises ValueError for a record that no worker wrote."""
     fields = {key.decode(): value.decode() for key, value in raw.items()}
     if "birth" not in fields or "death" in fields:
         return None
@@ -147,8 +153,15 @@ def _worker_state(name: str, raw: Any) -> WorkerState | None:
         pid=int(fields.get("pid", 0)),
         state=fields.get("state", "?"),
         definitions=fields.get(MARK),
-        silent_s=_seconds_since(fields.get("last_heartbeat")),
+        silent_s=_silent_s(fields, left_ms),
     )
+
+
+def _silent_s(fields: Mapping[str, str], left_ms: int) -> float:
+    """The seconds since a worker's last report, by the server's clock where it has told how long its record lives."""
+    if LIFE in fields and left_ms >= 0:
+        return float(fields[LIFE]) - left_ms / 1000
+    return _seconds_since(fields.get("last_heartbeat"))
 
 
 def enqueue(at_work: Project, feature: str, job: str | None) -> None:

@@ -32,6 +32,7 @@ from worker.ending import Ending, start_anew
 from worker.project import JOB_TIMEOUT, Project, Settings
 from worker.queue.intake import ForgeJob, ForgeQueue, queue_named
 from worker.queue.rq_queue import (
+    LIFE,
     MARK,
     QUEUE,
     RESULT_TTL_S,
@@ -208,7 +209,9 @@ class Forge(BaseWorker):
             raise StopRequested
         with outage_survived():
             commands = self.connection.pipeline(transaction=False) if pipeline is None else pipeline
-            super().heartbeat(timeout, commands)
+            life_s = timeout or self.worker_ttl + 60  # as rq has it
+            super().heartbeat(life_s, commands)
+            commands.hset(self.key, LIFE, life_s)
             if pipeline is None:
                 commands.execute()
 
