@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mlforge.core.text import plural
 from mlforge.errors import IntegrityError, RetrievalError
 from mlforge.store import Store
 from mlforge.training_sets import pins
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class TrainingSet(StoredSet):
     """A folder with a training set, and its document."""
+
+    def __repr__(self) -> str:
+        """Where it lies, its size and versions; not its document, which is as long as the list of source files."""
+        read = ", ".join(f"{name} {version}" for name, version in self.versions.items())
+        size = f"{plural(self.rows, 'row')}, {plural(len(self.columns), 'column')}"
+        return f"TrainingSet({self.address!r}: {size} of {read})"
 
     def to_torch(
         self,

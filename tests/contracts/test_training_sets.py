@@ -124,6 +124,9 @@ def test_a_set_has_the_rows_of_get_training_data_in_their_order(
         min(part_rows, 700 - start) for start in range(0, 700, part_rows)
     ]
     assert made.columns == whole.columns
+    assert repr(made).startswith(
+        f"TrainingSet('{tmp_path}/set': 700 rows, {whole.width} columns of "
+    )
     assert pa.Table.from_batches(made.batches(64)).num_rows == made.rows == 700
 
 
