@@ -42,13 +42,13 @@ def _kind(url: str) -> _Kind:
     from mlforge.online import DynamoDBStore, PostgresStore, RedisStore
 
     scheme = url.partition("://")[0]
-    if scheme in ("redis", "rediss", "unix"):
+    if scheme in ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel"):
         return _Kind(RedisStore, RedisStore.from_url, ("ttl", "prefix", "layout"))
     if scheme in ("postgresql", "postgres"):
         return _Kind(PostgresStore, PostgresStore, ("ttl", "prefix"))
     if scheme == "dynamodb":
         return _Kind(DynamoDBStore, DynamoDBStore.from_url, ("ttl", "prefix"))
     raise DefinitionError(
-        "this is no URL of an online store; write redis://[[user]:password@]host:port/db (rediss:// over TLS), "
+        "this is no URL of an online store; write redis://[[user]:password@]host:port/db (rediss:// over TLS, redis+sentinel:// by Sentinel), "
         "postgresql://user:password@host:port/database, each with the password percent-encoded, or dynamodb://table?region=..."
     )

@@ -17,14 +17,20 @@ from mlforge.online.redis.shared_connection import SharedConnection
 class AsyncConnections:
     """The connection of the running event loop, whichever that is.
 
-    kind: the name of redis-py's class of connections. options: its arguments, but for `retry`.
+    kind: the name of redis-py's class of connections. options: its arguments, but for `retry`. where: tells further ones,
+    asked in a thread before each connection.
     """
 
     def __init__(
-        self, kind: str, options: Mapping[str, Any], backoff: ExponentialBackoff, retries: int
+        self,
+        kind: str,
+        options: Mapping[str, Any],
+        backoff: ExponentialBackoff,
+        retries: int,
+        where: Callable[[], Mapping[str, Any]] | None = None,
     ) -> None:
         self._kind, self._options = getattr(kinds, kind), options
-        self._backoff, self._retries = backoff, retries
+        self._backoff, self._retries, self._where = backoff, retries, where
         self._of_loops: dict[asyncio.AbstractEventLoop, _OfLoop] = {}
 
     async def ask(self, commands: bytes, replies: int, raw: bool = False) -> list[Any]:
@@ -54,7 +60,8 @@ class AsyncConnections:
             await own.close()
 
     async def _open(self) -> SharedConnection:
-        connection = self._kind(**self._options, retry=Retry(NoBackoff(), 0))
+        now = await asyncio.to_thread(self._where) if self._where is not None else {}
+        connection = self._kind(**{**self._options, **now}, retry=Retry(NoBackoff(), 0))
         try:
             await connection.connect()
             return SharedConnection(connection, self._options.get("socket_timeout"))

@@ -49,9 +49,9 @@ class Server:
         self.host = str(options.get("host", "localhost"))
         self.name = f"redis at {place_of(options)}/{options.get('db', 0)}"
         self.client = redis.Redis.from_pool(
-            redis.ConnectionPool(connection_class=kind, **options, retry=Retry(backoff, _RETRIES))
+            self._pool(kind, {**options, "retry": Retry(backoff, _RETRIES)})
         )
-        self._async = AsyncConnections(kind.__name__, options, backoff, _RETRIES)
+        self._async = AsyncConnections(kind.__name__, options, backoff, _RETRIES, self._where)
         self.writes_watched = True
 
     @classmethod
@@ -67,6 +67,13 @@ class Server:
 
     def __str__(self) -> str:
         return self.name
+
+    def _pool(self, kind: type[Any], options: Mapping[str, Any]) -> redis.ConnectionPool:
+        """The connections of threads, by the arguments of their class."""
+        return redis.ConnectionPool(connection_class=kind, **options)
+
+    _where: Callable[[], Mapping[str, Any]] | None = None
+    """Tells host and port as they are now, as options, by asking others; None where the options say it."""
 
     @contextmanager
     def asking(self) -> Iterator[redis.Redis]:

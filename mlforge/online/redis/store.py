@@ -117,10 +117,12 @@ class RedisStore(OnlineStore):
     ) -> Self:
         """The store at `redis://`, `rediss://` or `unix://`, with redis-py's options in the query.
 
+        `redis+sentinel://host1:26379,host2:26379/name/db` is the master of that name, whichever server it is at the time.
+
         cluster: whether it is a Redis Cluster, of which the URL names some nodes, as in `redis://host1,host2:6380`;
             `?cluster=true` in the URL says so, too.
         """
-        from mlforge.online.redis.client import Server
+        from mlforge.online.redis.sentinel import server_at
 
         url, told = told_cluster(url)
         store = cls.__new__(cls)
@@ -131,9 +133,7 @@ class RedisStore(OnlineStore):
                 ClusterServer.from_url(url), ttl, prefix, owner, layout, placements.cluster()
             )
         else:
-            store._configure(
-                Server.from_url(url), ttl, prefix, owner, layout, placements.one_server()
-            )
+            store._configure(server_at(url), ttl, prefix, owner, layout, placements.one_server())
         return store
 
     def _configure(
