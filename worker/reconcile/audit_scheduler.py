@@ -73,10 +73,14 @@ class Auditor:
             return
         now = time.monotonic()
         with self._lock:
+            was_at_work = self._process is not None
             if self._process is not None:
                 self._conclude(self._process, now)
             elif now >= max(self._rests_until, self._busy_at + min(self.quiet_s, self.every_s)):
                 self._begin(now)
+            has_ended = was_at_work and self._process is None
+        if has_ended:
+            self._rest_on(now)
 
     def give_way(self) -> None:
         """Work arrives: an audit in hand is given up, and tried again once it is quiet."""
@@ -142,10 +146,18 @@ class Auditor:
             self._tried.pop(feature, None)
 
     def _rest(self, now: float) -> None:
-        length, longest = now - self._began, now + 10 * self.every_s
-        self._rests_until = self._rests_until_work = min(now + REST * length, longest)
-        if self._all_is_proven():
-            self._rests_until = min(now + REST_PROVEN * length, longest)
+        self._rests_until = self._rests_until_work = self._rested(now, REST)
+
+    def _rest_on(self, now: float) -> None:
+        """Rest for longer where all is proven. That is looked up without the lock, for which a drop would wait."""
+        if not self._all_is_proven():
+            return
+        with self._lock:
+            if self._busy_at < now:
+                self._rests_until = self._rested(now, REST_PROVEN)
+
+    def _rested(self, now: float, times: int) -> float:
+        return now + min(times * (now - self._began), 10 * self.every_s)
 
     def _all_is_proven(self) -> bool:
         """Whether an audit has lately proven each version that is served."""

@@ -113,9 +113,11 @@ class EmbeddedServer:
         """Save and stop; nothing happens if it does not run."""
         process, address = self._process, self._address
         self._process, self._address = None, None
-        if process is None or address is None:
+        if process is None:
             return
-        _end(process, address)
+        if address is not None:
+            _ask_to_end(address)
+        process.terminate()
         try:
             process.wait(_STOP_S)
         except subprocess.TimeoutExpired:
@@ -162,11 +164,10 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _end(process: subprocess.Popen[bytes], address: Address) -> None:
+def _ask_to_end(address: Address) -> None:
     """Ask the server to end, as it does at once; to a signal it comes once it wakes, which may be half a second later."""
     with suppress(RedisError), Redis.from_url(address.url, socket_timeout=1, retry=None) as client:
         client.shutdown()
-    process.terminate()
 
 
 def _replace(leftover: Address, folder: Path) -> None:

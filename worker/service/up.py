@@ -42,7 +42,8 @@ _TICK_S = 0.25
 _BACK_OFF_S = (0.5, 1.0, 2.0, 5.0, 15.0, 30.0)
 _STEADY_S = 30.0
 _NOTED_S = 5.0
-_FOLLOW_MS = 5_000
+_FOLLOW_MS = 3_000
+"""How long to wait for an entry: less than the client waits for any answer, which comes half a second later where the server rests."""
 
 Say = Callable[[str], None]
 
