@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 
 from mlforge.core.forgotten import Entity, Forgotten
+from mlforge.core.manifest import Manifest
 from mlforge.core.schema import FLOATS, INTEGERS
 from mlforge.core.values import FEATURE
 from mlforge.definitions.registry import Definitions
@@ -213,12 +214,12 @@ def _in_order(definitions: Definitions) -> list[str]:
 
 
 def _upstream(store: Store, name: str) -> str | None:
-    latest = store.latest(name)
+    latest = _newest(store, name)
     return latest.upstream[0] if latest and latest.upstream else None
 
 
 def _is_made_from_feature(store: Store, name: str) -> bool:
-    latest = store.latest(name)
+    latest = _newest(store, name)
     return latest is not None and latest.source.startswith(FEATURE)
 
 
@@ -232,10 +233,16 @@ def _columns(store: Store) -> Mapping[str, set[str]]:
     """The dtypes of each column of the store's events, by name."""
     columns: dict[str, set[str]] = {}
     for name in store.features():
-        latest = store.latest(name)
+        latest = _newest(store, name)
         for column in latest.events if latest else ():
             columns.setdefault(column.name, set()).add(column.dtype)
     return columns
+
+
+def _newest(store: Store, name: str) -> Manifest | None:
+    """The served version; the highest where what says which is served was lost, as that is then taken for it."""
+    latest, versions = store.latest(name), store.versions(name)
+    return store.manifest(name, versions[-1]) if latest is None and versions else latest
 
 
 def _entity(text: str, columns: Mapping[str, set[str]]) -> Entity:

@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from mlforge.core.forgotten import Entity
 from mlforge.errors import (
     BuildError,
     FeatureNotFound,
@@ -19,6 +20,7 @@ from mlforge.errors import (
     VersionNotFound,
 )
 from mlforge.maintenance.operations import verify
+from mlforge.registry.forgetting import entities_of
 from mlforge.store import Books, FileState, FileStateMap, LocalStore, Pointer, Store
 from mlforge.store.file_tasks import PartialWrite
 from mlforge.testing.store_contract import StoreContract
@@ -95,6 +97,7 @@ def test_a_feature_without_a_pointer_gets_one(store):
     assert store.versions("spend") == [FIRST]
     with pytest.raises(FeatureNotFound, match=r"versions up to 1\.0\.0, and none is served"):
         store.read("spend")
+    assert entities_of(store, ["user=7"]) == [Entity("user", "7")]
     [problem] = verify(store, store.features())
     assert (problem.version, "is not served" in problem.what) == ("1.0.0", True)
     with store.lock("spend"):
