@@ -17,7 +17,7 @@ from mlforge.online.addresses import single_urls, told_cluster
 _READ_ONLY = ("MISCONF", "NOREPLICAS", "OOM", "READONLY")
 """Answers of a server that can be read all the same: `mlforge status` shows what it holds, and warns."""
 
-_IN_QUERY = re.compile(r"(?<=[?&]password=)[^&#]*")
+_IN_QUERY = re.compile(r"([?&](?:sentinel_)?password=)[^&#]*")
 
 
 def connect(url: str) -> Redis:
@@ -25,6 +25,11 @@ def connect(url: str) -> Redis:
 
     Raises OnlineUnavailable where no server answers, OnlineRefused where it refuses the connection, or is a cluster's.
     """
+    if url.partition("://")[0].endswith("+sentinel"):
+        raise OnlineRefused(
+            f"{hide_password(url)} names sentinels, and REDIS_URL is the queue's server itself: name that, or let `mlforge up` start "
+            "one, and give this URL to the definitions as online_store="
+        )
     if told_cluster(url)[1] or len(single_urls(url)) > 1:
         raise OnlineRefused(_no_cluster(url))
     try:
@@ -87,6 +92,9 @@ def hide_password(url: str) -> str:
     """The URL as it may be shown, also one whose password is not encoded as it should be."""
     scheme, separator, rest = url.partition("://")
     login, at, place = rest.rpartition("@")
+    if _IN_QUERY.search(login):  # what is before the @ may be all of the address, or a password
+        return f"{scheme}{separator}***"
     user, colon, _ = login.partition(":")
     hidden = f"{user}:***" if colon else login
-    return f"{scheme}{separator}{hidden}{at}{_IN_QUERY.sub('***', place)}"
+    shown = _IN_QUERY.sub(r"\1***", place)
+    return f"{scheme}{separator}{hidden}{at}{shown}"

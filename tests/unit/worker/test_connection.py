@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlforge.errors import MlforgeError, OnlineUnavailable
+from mlforge.errors import MlforgeError, OnlineRefused, OnlineUnavailable
 from worker.connection import connect, hide_password
 from worker.service.up import _only_one
 
@@ -19,6 +19,7 @@ from worker.service.up import _only_one
         ("redis://app:se#cret@127.0.0.1:1", "redis://app:***@127.0.0.1:1"),
         ("redis://app:12/cret@127.0.0.1:1", "redis://app:***@127.0.0.1:1"),
         ("redis://127.0.0.1:1/0?password=secret&db=1", "redis://127.0.0.1:1/0?password=***&db=1"),
+        ("redis://127.0.0.1:1?password=s@cret", "redis://***"),
         ("redis://app@127.0.0.1:1/0", "redis://app@127.0.0.1:1/0"),
         ("unix:///run/redis@1.sock", "unix:///run/redis@1.sock"),
     ],
@@ -29,6 +30,16 @@ def test_a_server_that_does_not_answer_is_told_without_its_password(url: str, to
         connect(url)
     assert f"no Redis answers at {told} (" in str(refused.value)
     assert not any(part in str(refused.value) for part in ("cret", "'se'", "app:12"))
+
+
+def test_sentinels_are_no_server_of_the_queue_and_their_passwords_are_not_told() -> None:
+    url = (
+        "redis+sentinel://app:secret@one,two/shop/0?sentinel_password=secret&sentinel_username=eye"
+    )
+    with pytest.raises(OnlineRefused, match="names sentinels") as refused:
+        connect(url)
+    assert hide_password(url) in str(refused.value)
+    assert "secret" not in str(refused.value)
 
 
 def test_a_password_that_cuts_its_url_short_is_to_be_encoded() -> None:
