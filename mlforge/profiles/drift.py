@@ -84,8 +84,7 @@ def drift_of(column: str, a: ColumnProfile, b: ColumnProfile) -> ColumnDrift:
     """The drift of a column from the profile `a` to the profile `b`."""
     sizes = (a.values, b.values), (a.rows, b.rows), (a.null_rate, b.null_rate)
     if not (a.values and b.values):
-        sides = "both sides" if a.values == b.values else "one side"
-        return ColumnDrift(column, *sizes, reason=f"no values on {sides}")
+        return ColumnDrift(column, *sizes, reason=_nothing(a, b))
     if _kind(a) != _kind(b):
         reason = f"{a.dtype} and {b.dtype} do not compare"
         return ColumnDrift(column, *sizes, reason=reason, comparable=False)
@@ -98,6 +97,13 @@ def drift_of(column: str, a: ColumnProfile, b: ColumnProfile) -> ColumnDrift:
         psi=_stability_index(list(_binned(order, *counts))),
         ks=_distance(order, *counts) if is_ordered else None,
     )
+
+
+def _nothing(a: ColumnProfile, b: ColumnProfile) -> str:
+    """The words for sides without values. Rows whose windows are still filling are in no profile."""
+    if a.rows and b.rows:
+        return f"no values on {'both sides' if a.values == b.values else 'one side'}"
+    return f"no rows on {'both sides' if a.rows == b.rows else 'one side'} whose windows are full"
 
 
 def _kind(profile: ColumnProfile) -> str:

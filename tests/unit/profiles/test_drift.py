@@ -93,5 +93,7 @@ def test_too_few_values_or_such_as_do_not_compare_are_unknown() -> None:
     assert drift([1.0] * 99, [2.0] * 500).verdict() == "unknown"
     assert drift([1], ["a"]).reason == "Int64 and String do not compare"
     assert drift([None], [1]).reason == "no values on one side"
-    assert drift([None], []).reason == "no values on both sides"
+    assert drift([None], [None]).reason == "no values on both sides"
+    assert drift([], []).reason == "no rows on both sides whose windows are full"
+    assert drift([1], []).reason == "no rows on one side whose windows are full"
     assert drift([1] * 100, [1.0] * 100).verdict() == "steady"
