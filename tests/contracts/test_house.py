@@ -1,12 +1,17 @@
 """The house in order, as far as lint does not look: few floors, documentation of code that is there, no module that is too long."""
 
+import ast
 import importlib
 import importlib.util
 import re
+from collections.abc import Iterator
+from textwrap import dedent
 
 import pytest
 
 from checks import circles, packages
+from mlforge.core import syntax
+from mlforge.errors import MissingExtra
 
 
 @pytest.mark.slow
@@ -37,6 +42,35 @@ def test_code_that_the_documentation_shows_is_there(name: str) -> None:
         importlib.import_module(name)
     except ModuleNotFoundError:
         assert hasattr(importlib.import_module(module), attribute)
+
+
+EXAMPLE = re.compile(r"^```python[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def imported(example: str) -> Iterator[tuple[str, str]]:
+    """The names that an example imports from modules of ours; none of a fragment that is no whole code."""
+    try:
+        nodes = list(ast.walk(syntax.parse(dedent(example))))
+    except SyntaxError:
+        return
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "mlforge":
+            yield from ((str(node.module), alias.name) for alias in node.names)
+
+
+def test_examples_of_the_documentation_import_what_is_there() -> None:
+    pages = [packages.ROOT / "README.md", *(packages.ROOT / "docs").rglob("*.md")]
+    examples = [text for page in pages for text in EXAMPLE.findall(page.read_text())]
+    gone = []
+    for module, name in sorted({each for text in examples for each in imported(text)}):
+        try:
+            if not hasattr(importlib.import_module(module), name):
+                importlib.import_module(f"{module}.{name}")
+        except MissingExtra:
+            continue
+        except ModuleNotFoundError:
+            gone.append(f"{module}.{name}")
+    assert gone == []
 
 
 def test_install_lines_name_a_checkout_or_a_wheel_never_the_public_index() -> None:
