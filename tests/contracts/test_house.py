@@ -50,7 +50,7 @@ EXAMPLE = re.compile(r"^```python[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 def imported(example: str) -> Iterator[tuple[str, str]]:
     """The names that an example imports from modules of ours; none of a fragment that is no whole code."""
     try:
-        nodes = list(ast.walk(syntax.parse(dedent(example))))
+        nodes = list(ast.walk(syntax.module_tree(dedent(example))))
     except SyntaxError:
         return
     for node in nodes:
