@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from mlforge.core.logs import get_logger
 from mlforge.core.values import to_iso
 from mlforge.definitions.registry import Definitions
+from mlforge.errors import OnlineError
 
 GROUP = "mlforge.live"
 """The entry point group of functions `(definitions, redis_url) -> Live`."""
@@ -22,7 +23,7 @@ _log = get_logger(__name__)
 class Happening:
     """An entry of the event log.
 
-    id: entries are read on from it. at: UTC microseconds. kind: `refreshed`, `failed`, `held`, `definitions`, ...
+    id: entries are read on from it. at: UTC microseconds. kind: `refreshed`, `failed`, `held`, `rolled_back`, ...
     feature: None where it concerns none. details: by kind, as the worker wrote them: input.
     """
 
@@ -68,6 +69,24 @@ class Live(ABC):
     @abstractmethod
     def retry(self, feature: str, path: str | None = None) -> None:
         """Ask workers to try a feature again, or a quarantined file of it, by its path within the source."""
+
+    @abstractmethod
+    def write(self, kind: str, feature: str, details: Document) -> None:
+        """Add an entry to the event log."""
+
+
+ROLLED_BACK, APPROVED = "rolled_back", "approved"
+"""Kinds of entries of what people do: details `from` and `version`; `hold`, `version` and `changed`."""
+
+
+def note_deed(live: Live | None, kind: str, feature: str, **details: Any) -> None:
+    """Add what a person did to the event log, if there is one that answers: the deed itself is done."""
+    if live is None:
+        return
+    try:
+        live.write(kind, feature, details)
+    except OnlineError as error:
+        _log.warning("a deed is not in the event log", feature=feature, error=str(error))
 
 
 def live_of(definitions: Definitions, url: str | None) -> Live | None:

@@ -15,7 +15,7 @@ from mlforge.core.values import Version
 from mlforge.definitions.registry import Definitions
 from mlforge.errors import OnlineError, StoreError
 from mlforge.serve.keys import check_operates
-from mlforge.serve.live import Live
+from mlforge.serve.live import APPROVED, ROLLED_BACK, Live, note_deed
 from mlforge.serve.problems import Refused
 from mlforge.serve.queries import query_of
 from mlforge.serve.read_request import unknown_feature
@@ -108,6 +108,7 @@ class Operations:
             raise Refused(409, "stays_held", f"{name} stays held: {result.reason}")
         written = self._pushed(name)
         version = str(result.version)
+        note_deed(self.live, APPROVED, name, hold=hold, version=version, changed=result.changed)
         said = f"published {version}" if result.changed else f"{version} goes on"
         return Done(
             f"{name}: {said}, {written} entities written online.",
@@ -134,6 +135,7 @@ class Operations:
             online = False
         pointer = store.pointer(name)
         served = str(pointer.version) if pointer else None
+        note_deed(self.live, ROLLED_BACK, name, **{"from": before, "version": served})
         return Done(
             f"{name}: {served} is served in place of {before}; it is held there until you approve it.",
             {"feature": name, "from": before, "version": served, "online": online},

@@ -425,6 +425,10 @@ def test_deeds_are_in_the_api_too(
         assert (elsewhere.status_code, elsewhere.json()["reason"]) == (409, "other_definitions")
         client.delete(others)
     assert ask("POST", f"{spend}/approve", headers=deeds).json()["changed"]
+    ask("POST", "/key", data={"key": "looks"})
+    page = ask.page("/").text
+    assert "1.0.0 is served in place of 1.0.1" in page
+    assert "1.0.2 was published." in page
     assert ask("POST", f"{spend}/approve", headers=deeds).json()["reason"] == "not_held"
     nothing = ask("POST", f"{spend}/retry?path=nix.parquet", headers=deeds)
     assert (nothing.status_code, nothing.json()["reason"]) == (409, "not_in_quarantine")

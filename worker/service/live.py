@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from mlforge.definitions.registry import Definitions
 from mlforge.errors import OnlineUnavailable
-from mlforge.serve.live import Happening, Live
+from mlforge.serve.live import Document, Happening, Live
 from worker.connection import connect
 from worker.monitor.ignored_files import with_ignored_files
 from worker.monitor.status import gather
@@ -69,6 +69,10 @@ class _Live(Live):
         with _in_words():
             leave_quarantine(self._definitions.store, feature, path)
             ask_at_once(self._open, [feature], "retry")
+
+    def write(self, kind: str, feature: str, details: Document) -> None:
+        with _in_words():
+            self._open.event_log.write(kind, feature, **details)
 
 
 def _happening(entry: Entry) -> Happening:

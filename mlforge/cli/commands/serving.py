@@ -14,6 +14,7 @@ from mlforge.cli.options import (
     served_definitions_of,
     store_options,
     version_number,
+    workers_url,
 )
 from mlforge.cli.output import fail, note, print_json, stdout_is_ours
 from mlforge.cli.progress import Progress
@@ -22,6 +23,7 @@ from mlforge.core.text import plural
 from mlforge.errors import MlforgeError, OnlineError
 
 if TYPE_CHECKING:
+    from mlforge.definitions.registry import Definitions
     from mlforge.online.push import PushResult
     from mlforge.store import Store
 
@@ -65,6 +67,8 @@ def _rollback_store(args: argparse.Namespace) -> int:
 
 
 def _rollback_project(args: argparse.Namespace) -> int:
+    from mlforge.serve.live import ROLLED_BACK
+
     definitions = served_definitions_of(args)
     store = definitions.store
     try:
@@ -76,6 +80,9 @@ def _rollback_project(args: argparse.Namespace) -> int:
                 definitions.rollback(args.feature, args.version)
         except OnlineError as error:  # offline it is done
             online, problem = False, error
+        pointer = store.pointer(args.feature)
+        served = str(pointer.version) if pointer else None
+        _note(args, definitions, ROLLED_BACK, **{"from": before, "version": served})
     finally:
         definitions.close()
     _tell(args, store, before, online)
@@ -113,6 +120,8 @@ def approve(args: argparse.Namespace) -> int:
     done); the result as in `build`; the push as `{"version", "as_of", "written", "deleted"}`, null
     without an online store.
     """
+    from mlforge.serve.live import APPROVED
+
     name = args.feature
     definitions = served_definitions_of(args)
     store = definitions.store
@@ -129,6 +138,9 @@ def approve(args: argparse.Namespace) -> int:
             result = definitions.refresh(name)
             still = store.books(name).hold
             pushed = None if still or definitions.online_store is None else definitions.push(name)
+            if still is None:
+                done = {"hold": hold, "version": str(result.version), "changed": result.changed}
+                _note(args, definitions, APPROVED, **done)
     finally:
         definitions.close()
     if args.json:
@@ -144,6 +156,16 @@ def approve(args: argparse.Namespace) -> int:
     if still is not None:
         raise MlforgeError(f"{name} stays held: {result.reason}")
     return 1 if result.quarantined else 0
+
+
+def _note(args: argparse.Namespace, definitions: Definitions, kind: str, **details: object) -> None:
+    """Add what was done to the event log of the project's workers, if there are some."""
+    from mlforge.serve.live import live_of, note_deed
+
+    live = live_of(definitions, workers_url(args))
+    note_deed(live, kind, args.feature, **details)
+    if live is not None:
+        live.close()
 
 
 def _push_json(pushed: PushResult | None) -> dict[str, Any] | None:

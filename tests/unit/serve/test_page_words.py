@@ -85,7 +85,10 @@ def test_times_sizes_and_lists_are_written_in_words() -> None:
         {"reason": None, "error": None, "features": 7, "mismatches": "many", "first": []},
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("kind", ["refreshed", "failed", "held", "mismatch", "definitions", "nix"])
+@pytest.mark.parametrize(
+    "kind",
+    ["refreshed", "failed", "held", "mismatch", "definitions", "rolled_back", "approved", "nix"],
+)
 def test_an_entry_that_no_worker_wrote_is_told_and_not_raised(
     kind: str, details: dict[str, Any]
 ) -> None:

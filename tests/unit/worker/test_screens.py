@@ -101,7 +101,17 @@ def test_slow_drops_print_no_control_character(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
-    "kind", ["failed", "held", "mismatch", "definitions_broken", "new", "refreshed"]
+    "kind",
+    [
+        "failed",
+        "held",
+        "mismatch",
+        "definitions_broken",
+        "new",
+        "refreshed",
+        "rolled_back",
+        "approved",
+    ],
 )
 def test_up_prints_one_line_for_an_entry(
     name: str, kind: str, capsys: pytest.CaptureFixture[str]
@@ -113,6 +123,7 @@ def test_up_prints_one_line_for_an_entry(
         "first": [name],
         "features": [name],
         "version": "1.0.0",
+        "from": name,
         "bump": None,
         "changed": False,
         "entities_pushed": 0,
