@@ -720,7 +720,7 @@ def test_every_command_finds_the_server_of_a_running_up(
         ["build", "--version", "1.0"],
         ["build", "--version", "v1.0.0"],
         ["plan", "--version", "1.0.0.0"],
-        ["build", "--engine", "spark"],
+        ["build", "--engine", "pandas"],
         ["diff", "spend", "1"],
         ["diff", "spend", "1.0.0", "latest"],
         ["explain", "spend", "user_id=1", "--version", "01.0.0"],
