@@ -22,6 +22,7 @@ from mlforge.serve.keys import AT_LOOPBACK, Admission
 from mlforge.serve.keys_file import keys_in
 from mlforge.serve.limits import Limits
 from mlforge.serve.live import Live
+from mlforge.serve.notices import Notices
 from mlforge.serve.operations import Operations
 from mlforge.serve.origins import check_named_here
 from mlforge.serve.page.routes import Page
@@ -79,6 +80,7 @@ class App:
             *operations.routes(),
             *self._events.routes(),
             *self._incoming.routes(),
+            *Notices(live, limits).routes(),
             *self._page.routes(),
         ]
         self._router = Router(routes, redirect_slashes=False)

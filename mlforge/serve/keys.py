@@ -24,7 +24,7 @@ ASSETS = "/assets/"
 COOKIE = "mlforge_key"
 """The cookie in which a browser keeps a key, base64url: it is taken for the page alone, not below `/v1/`."""
 _API = "/v1/"
-_OF_SOURCES = ("/v1/sources/", "/v1/drops/")
+_OF_SOURCES = ("/v1/sources/", "/v1/drops/", "/v1/notices")
 _PAGE_OF_SERVICE = "/services/"
 _HOLDER, AT_LOOPBACK = "mlforge.key", "mlforge.at_loopback"
 _LONGEST_WAIT_S = 86_400
@@ -38,7 +38,7 @@ class ApiKey:
 
     hash: of the key; empty where a token is brought. issuer, claims: whose tokens, and what each must claim.
     services: None for all that the server answers. per_second: None for any number. operates: whether its holder may approve, retry and roll back.
-    sources: those that its holder may send rows to.
+    sources: those that its holder may send rows to, or tell of: names of folders, and addresses in buckets.
     """
 
     name: str
@@ -191,19 +191,28 @@ def check_writes(scope: Scope, source: str) -> None:
 
     Without a file of keys this machine alone may, where the server listens at loopback.
     """
+    check_sends(scope)
     key = holder_of(scope)
-    if key is None:
-        if scope.get(AT_LOOPBACK) and this_machine(scope):
-            return
-        raise Refused(
-            403, "not_allowed", "this server has no file of keys (--keys), so nobody may send rows"
-        )
-    if source not in key.sources:
+    if key is not None and source not in key.sources:
         raise Refused(
             403,
             "not_allowed",
             f"the key of {key.name} may not send rows to {source!r}; its 'sources' in the file of keys name those",
         )
+
+
+def check_sends(scope: Scope) -> None:
+    """Raise Refused for who has no key and is not on the machine of a server without a file of keys, at a loopback address."""
+    if holder_of(scope) is None and not (scope.get(AT_LOOPBACK) and this_machine(scope)):
+        raise Refused(
+            403, "not_allowed", "this server has no file of keys (--keys), so nobody may send rows"
+        )
+
+
+def may_send_of(scope: Scope, address: str) -> bool:
+    """Whether the request's key may tell of an object: its `sources` name the bucket, or a prefix above it."""
+    key = holder_of(scope)
+    return key is None or address.startswith(tuple(f"{source}/" for source in key.sources))
 
 
 def cookie_of(key: str) -> str:

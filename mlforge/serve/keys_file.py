@@ -5,7 +5,7 @@
 sha256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 services = ["checkout_fraud"]     # these alone; without it, all that the server answers
 per_second = 200                  # requests, by each process; without it, any number
-sources = ["purchases"]           # may send rows to these; without it, to none
+sources = ["purchases"]           # may send rows to these, and tell of changes below "s3://shop/drops"; without it, to none
 operates = true                   # may also approve, retry and roll back; without it, only read
 
 [staff]                           # instead of a key: whoever brings a token (JWT) of an OpenID issuer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import entry_points
 from typing import Any, TypeAlias
@@ -73,6 +73,10 @@ class Live(ABC):
     @abstractmethod
     def write(self, kind: str, feature: str, details: Document) -> None:
         """Add an entry to the event log."""
+
+    @abstractmethod
+    def hint(self, addresses: Sequence[str]) -> None:
+        """Have the watcher list the sources that objects of these addresses, such as `s3://shop/drops/a.parquet`, belong to."""
 
 
 ROLLED_BACK, APPROVED = "rolled_back", "approved"

@@ -176,6 +176,17 @@ PATHS: Document = {
             },
         }
     },
+    "/v1/notices": {
+        "post": {
+            "operationId": "tell_of_changes",
+            "summary": "Notices of a bucket's changes, in the form of its cloud: the sources of the objects are listed at once",
+            "requestBody": {"required": True, "content": {"application/json": {}}},
+            "responses": {
+                "202": answers_of(object_of({"objects": {"type": "integer"}}), arrow=False)["200"],
+                **answers_of(object_of({"validationResponse": {"type": "string"}}), arrow=False),
+            },
+        }
+    },
     "/v1/drops/{source}/{drop}": _get(
         "drop",
         "How far a drop has come in each feature that reads its source",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,15 +14,17 @@ from typing import Any
 import pytest
 
 from mlforge.errors import MlforgeError
+from mlforge.sources.bucket_notices import objects_of
 from mlforge.store.bucket_place import _bucket
 from mlforge.store.object_source import ObjectSource
 from mlforge.store.objects.bucket import Bucket
 from tests.support.object_servers import BUCKET, Server, moto
 from tests.support.workers import DEFINITIONS, eventually, purchases, running_shop
+from worker.connection import connect
 from worker.project import Settings
 from worker.service.embedded_redis import EmbeddedServer
+from worker.state.notices import Notices
 from worker.watch import hints, polls
-from worker.watch.bucket_events import objects_of
 from worker.watch.file_tracker import FileTracker
 from worker.watch.hints import Hints
 from worker.watch.polls import Polls
@@ -48,7 +51,30 @@ def notice(key: str, bucket: str = "shop") -> dict[str, Any]:
             },
             ["s3://shop/a+b%2B"],
         ),
+        (
+            {
+                "message": {
+                    "attributes": {
+                        "bucketId": "shop",
+                        "objectId": "a+b%2B",
+                        "eventType": "OBJECT_FINALIZE",
+                    }
+                }
+            },
+            ["gs://shop/a+b%2B"],
+        ),
+        (
+            [
+                {"eventType": "Microsoft.Storage.BlobCreated", "subject": 7},
+                {
+                    "eventType": "Microsoft.Storage.BlobDeleted",
+                    "subject": "/blobServices/default/containers/shop/blobs/drops/a b.parquet",
+                },
+            ],
+            ["az://shop/drops/a b.parquet"],
+        ),
         ({"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "shop"}, []),
+        ({"message": {"attributes": None}}, []),
         ({"Records": [{"s3": {}}]}, []),
         ({"source": "aws.s3", "detail": None}, []),
         ([1], []),
@@ -57,7 +83,7 @@ def notice(key: str, bucket: str = "shop") -> dict[str, Any]:
 )
 def test_a_message_names_objects_or_none(message, addresses):
     assert objects_of(json.dumps(message)) == addresses
-    assert objects_of("{no json") == []
+    assert objects_of("{no json") == objects_of(b"\xff") == objects_of("[" * 100_000) == []
 
 
 def test_an_address_that_is_no_queue_is_refused_and_the_setting_is_read():
@@ -161,6 +187,26 @@ def test_hints_have_a_source_listed_at_once_whatever_becomes_of_them(shop):
 
 
 @pytest.mark.slow
+def test_an_address_that_is_handed_on_has_its_source_listed_at_once(
+    shop: Shop, redis_url: str
+) -> None:
+    """As of a notice over HTTP, without a queue."""
+    shop.polls = Polls([shop.tracker])
+    notices, stop = Notices(connect(redis_url), "project"), threading.Event()
+    thread = threading.Thread(target=notices.run, args=(shop.polls.hint, stop))
+    thread.start()
+    try:
+        with shop.polls.running(3600.0):
+            eventually(shop.told)
+            shop.put("drops/a b.parquet")
+            notices.put([f"s3://{BUCKET}/drops/a b.parquet"])
+            eventually(lambda: "a b.parquet came" in shop.told())
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.mark.slow
 def test_a_hint_of_a_sealed_partition_is_told_and_unseals(shop):
     shop.put("drops/date=2026-01-01/old.parquet")
     with shop.polls.running(3600.0):
@@ -210,5 +256,12 @@ def test_an_object_that_a_queue_tells_of_is_online_long_before_the_next_listing(
             bucket.put(f"{number + 1} a+b.parquet", purchases((number, number, 1.0)))
             eventually(lambda number=number: running.online("slow", number))
             latencies.append(time.monotonic() - began)
+        shop.notify(on=False)  # as from a bucket that tells the HTTP server
+        began = time.monotonic()
+        bucket.put("told.parquet", purchases((7, 7, 1.0)))
+        project = running.project
+        Notices(project.redis, project.scope).put([f"s3://{BUCKET}/incoming/told.parquet"])
+        eventually(lambda: running.online("slow", 7))
+        assert time.monotonic() - began < 20  # of a minute
     record_property("seconds from put to readable", sorted(round(each, 3) for each in latencies))
     assert sorted(latencies)[2] < 20

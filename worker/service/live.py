@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from worker.monitor.status import gather
 from worker.project import Project, Settings, fingerprint, scope_of
 from worker.service.wait import ask_at_once, leave_quarantine
 from worker.state.event_log import Entry
+from worker.state.notices import Notices
 
 
 def open_live(definitions: Definitions, url: str) -> Live:
@@ -73,6 +74,10 @@ class _Live(Live):
     def write(self, kind: str, feature: str, details: Document) -> None:
         with _in_words():
             self._open.event_log.write(kind, feature, **details)
+
+    def hint(self, addresses: Sequence[str]) -> None:
+        with _in_words():
+            Notices(self._open.redis, self._open.scope).put(addresses)
 
 
 def _happening(entry: Entry) -> Happening:

@@ -20,6 +20,7 @@ from worker.project import Project, Settings
 from worker.queue.requests import Requests
 from worker.reconcile.audit_scheduler import Auditor
 from worker.reconcile.reconciler import TICK_S, Reconciler
+from worker.state.notices import Notices
 from worker.state.pending import PendingRequest
 from worker.supervision import Heartbeat, Rounds, survived
 from worker.watch.definitions_watch import Follower
@@ -123,6 +124,11 @@ def run(settings: Settings, timing: Timing, beside: Beside) -> int:
     rounds = Rounds(reconciling, reconcile, TICK_S)
     thread = threading.Thread(target=rounds.run, args=(stop,), name="reconcile")
     thread.start()
+    if watcher.takes_hints:
+        notices = Notices(project.redis, project.scope)
+        threading.Thread(
+            target=notices.run, args=(watcher.hint, stop), name="notices", daemon=True
+        ).start()
     log.info(
         "watching",
         scope=project.scope,

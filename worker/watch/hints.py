@@ -14,8 +14,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mlforge.errors import MissingExtra, MlforgeError
+from mlforge.sources.bucket_notices import objects_of
 from worker.supervision import FAULTS, pause_after, tell_fault
-from worker.watch.bucket_events import objects_of
 
 _WAIT_S = 5
 """How long a request waits for messages, and how long the thread may take to end."""

@@ -104,6 +104,15 @@ class Watcher:
         self._stands = False  # whether the present watch has begun to tell events
         self._untold = False  # whether a scan found a change that no event reported
 
+    @property
+    def takes_hints(self) -> bool:
+        """Whether a source tells nobody of its changes."""
+        return bool(self._polls.trackers)
+
+    def hint(self, addresses: Collection[str]) -> None:
+        """Have sources listed soon to which objects of these addresses belong; called from any thread."""
+        self._polls.hint(addresses)
+
     def run(self, stop: threading.Event) -> None:
         """Watch until `stop` is set. Every feature is requested once at the start."""
         ringing = nullcontext() if self._polling else self._bell.running()
