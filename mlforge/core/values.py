@@ -59,6 +59,11 @@ class Version:
             raise StoreError(f"{shown(text)} is not a version; write three numbers, as in '1.2.3'")
         return cls(*(int(part) for part in match.groups()))
 
+    @classmethod
+    def of(cls, version: Version | str) -> Version:
+        """The version, or the one that a text names; raises as `parse`."""
+        return version if isinstance(version, Version) else cls.parse(version)
+
     def bumped(self, bump: Bump) -> Version:
         """The next version of that kind."""
         if bump == "major":

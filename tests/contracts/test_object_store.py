@@ -623,6 +623,8 @@ def test_a_bucket_that_was_emptied_is_another_store_for_all_machines(objects, st
 def test_a_damaged_file_of_the_cache_is_fetched_again_and_a_damaged_object_is_named(objects, store):
     publish(store, FIRST, 1)
     [file] = store.files("spend", FIRST)
+    assert store.files("spend", "1.0.0") == [file]
+    assert store.urls("spend", "1.0.0") == store.urls("spend", FIRST)
     Path(file).write_bytes(b"damaged")
     assert verify(store, ["spend"]) == []
     assert store.read("spend").equals(events(1))

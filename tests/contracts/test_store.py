@@ -70,6 +70,7 @@ def test_the_layout_is_as_documented(store):
         "generation": 1,
         "highest": "1.0.0",
     }
+    assert store.files("spend", "1.0.0") == [str(folder / "1.0.0" / "data.parquet")]
     assert pl.read_parquet(folder / "1.0.0" / "data.parquet").equals(events(1))
     assert names(store.path / "_metadata") == ["manifest.json", "store.json"]
 

@@ -169,8 +169,11 @@ class LocalStore(LocalPartials, LocalErasure, LocalPromises, Store):
         """`<feature>/<version>/data.parquet`: a file, or a folder once it is large."""
         return str(no_link(self._feature(name).version(version) / DATA))
 
-    def files(self, name: str, version: Version, parts: Sequence[Part] | None = None) -> list[str]:
+    def files(
+        self, name: str, version: Version | str, parts: Sequence[Part] | None = None
+    ) -> list[str]:
         """Absolute paths below the version's folder."""
+        version = Version.of(version)
         folder = self._feature(name).version(version)
         no_link(folder / DATA)
         of = self.manifest(name, version).parts if parts is None else parts

@@ -217,14 +217,16 @@ class ObjectStore(ErasingStore, RecordedStore):
         key = keys.part(home, parts[0].hash) if len(parts) == 1 else keys.meta(home, version)
         return f"{self.url}/{key}"
 
-    def urls(self, name: str, version: Version) -> list[str]:
+    def urls(self, name: str, version: Version | str) -> list[str]:
         """The URLs of a version's parts in the order of time, for readers elsewhere; raises as `files`."""
-        parts, home = self.manifest(name, version).parts, self._files(name).home
+        parts, home = self.manifest(name, Version.of(version)).parts, self._files(name).home
         return [f"{self.url}/{keys.part(home, part.hash)}" for part in parts]
 
-    def files(self, name: str, version: Version, parts: Sequence[Part] | None = None) -> list[str]:
+    def files(
+        self, name: str, version: Version | str, parts: Sequence[Part] | None = None
+    ) -> list[str]:
         """Paths in the cache, to which the parts are fetched."""
-        chosen = self.manifest(name, version).parts if parts is None else parts
+        chosen = self.manifest(name, Version.of(version)).parts if parts is None else parts
         paths = [str(path) for path in self._files(name).fetch_parts(chosen)]
         self._trimmer.look()
         return paths
