@@ -106,9 +106,9 @@ class Operations:
         still = store.books(name).hold
         if still is not None:
             raise Refused(409, "stays_held", f"{name} stays held: {result.reason}")
-        written = self._pushed(name)
         version = str(result.version)
         note_deed(self.live, APPROVED, name, hold=hold, version=version, changed=result.changed)
+        written = self._pushed(name)
         said = f"published {version}" if result.changed else f"{version} goes on"
         return Done(
             f"{name}: {said}, {written} entities written online.",

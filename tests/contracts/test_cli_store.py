@@ -22,6 +22,7 @@ from mlforge.online import RedisStore
 from mlforge.store import LocalStore
 from tests.support.commands import as_json, printed
 from tests.support.projects import Project, at, rows
+from worker.service.live import open_live
 
 DEFINITIONS = """
 import os
@@ -712,6 +713,10 @@ def test_every_command_finds_the_server_of_a_running_up(
     assert books.target.version == "1.0.0"
     store.close()
     assert as_json(capsys, "approve", "spend")["push"]["version"] == "1.0.2"
+    live = open_live(load(None, here=Path.cwd()), redis_url)
+    told = [(each.kind, each.details["version"]) for each in live.recent(9)]
+    assert told == [("approved", "1.0.2"), ("rolled_back", "1.0.0")]
+    live.close()
 
 
 @pytest.mark.parametrize(

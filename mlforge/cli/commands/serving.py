@@ -137,10 +137,10 @@ def approve(args: argparse.Namespace) -> int:
         with Progress(f"refreshing {name}"), stdout_is_ours():
             result = definitions.refresh(name)
             still = store.books(name).hold
-            pushed = None if still or definitions.online_store is None else definitions.push(name)
             if still is None:
                 done = {"hold": hold, "version": str(result.version), "changed": result.changed}
                 _note(args, definitions, APPROVED, **done)
+            pushed = None if still or definitions.online_store is None else definitions.push(name)
     finally:
         definitions.close()
     if args.json:
