@@ -135,10 +135,22 @@ def scrub(
 def files_with_forgotten_rows(manifest: Manifest) -> list[str]:
     """The source files of a version that hold rows of forgotten entities, which it leaves out.
 
-    Of a function that reads the whole source all its files are named: any may be the one.
+    Of a function that reads the whole source all its files are named: any may be the one, see `are_read_together`.
     """
+    return [record.path for record in _holding(manifest)]
+
+
+def are_read_together(manifest: Manifest) -> bool:
+    """Whether files of several contents are behind rows of forgotten entities, without telling which of them holds one."""
+    contents: dict[str, set[str]] = {}
+    for record in _holding(manifest):
+        contents.setdefault(record.partial, set()).add(record.hash)
+    return any(len(hashes) > 1 for hashes in contents.values())
+
+
+def _holding(manifest: Manifest) -> list[SourceRecord]:
     holding = {partial.hash for partial in manifest.partials if partial.dropped.get(REASON)}
-    return [record.path for record in manifest.sources if record.partial in holding]
+    return [record for record in manifest.sources if record.partial in holding]
 
 
 def _rewritten(store: Store, latest: Manifest, forgotten: Forgotten) -> dict[str, Partial]:

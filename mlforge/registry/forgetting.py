@@ -24,6 +24,7 @@ from mlforge.errors import (
 from mlforge.frames.forgotten import could_hold
 from mlforge.maintenance.forgetting import (
     Scrubbed,
+    are_read_together,
     files_with_forgotten_rows,
     publish_without,
     scrub,
@@ -42,7 +43,8 @@ class Forgot:
     """The outcome of forgetting for a feature.
 
     version, rows: of the version that was published without its rows, None and 0 where there was none. files: those of the
-    source that hold rows of forgotten entities still, which are left out.
+    source that hold rows of forgotten entities still, which are left out. together: whether the function reads several files
+    at once, so that any of them may be the one.
     """
 
     feature: str
@@ -52,6 +54,7 @@ class Forgot:
     online: int
     source: str
     files: tuple[str, ...]
+    together: bool = False
 
 
 @dataclass(slots=True)
@@ -99,8 +102,9 @@ def forget(definitions: Definitions, entities: Sequence[Entity], url: str | None
             files = files_with_forgotten_rows(served) if served else []
             version, rows, online = published.get(name, (None, 0, 0))
             source = served.source if served else ""
+            together = served is not None and are_read_together(served)
             outcome.features[name] = Forgot(
-                name, version, rows, scrubbed, online, source, tuple(files)
+                name, version, rows, scrubbed, online, source, tuple(files), together
             )
         except MlforgeError as error:
             outcome.failures.setdefault(name, error)

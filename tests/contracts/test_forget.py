@@ -218,6 +218,7 @@ def test_every_byte_of_an_entity_goes_and_none_comes_back(
     assert outcome.failures == {}
     spend = outcome.features["spend"]
     assert (spend.files, spend.rows) == (("a.parquet", "c.parquet"), 2)
+    assert (spend.together, outcome.features["whole"].together) == (False, True)
     assert spend.scrubbed.sets == (str(Path("train").absolute()),)
     assert spend.scrubbed.exports == (lake,)
     assert first in spend.scrubbed.versions

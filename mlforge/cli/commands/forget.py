@@ -34,10 +34,10 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 def forget(args: argparse.Namespace) -> int:
     """Delete the rows of entities from the store and online. Exit code 1 where something stays: run it again then.
 
-    JSON: `{"features": [{"feature", "version", "rows", "versions", "partials", "in_use", "online", "source", "files", "sets", "exports"}],
+    JSON: `{"features": [{"feature", "version", "rows", "versions", "partials", "in_use", "online", "source", "files", "together", "sets", "exports"}],
     "failures": {feature: reason}, "left": [text]}`. version, rows: of the version that was published without them, null and 0 for none.
     versions: those that went; in_use: those that a reader still reads. online: keys deleted. files: those of the source that hold
-    rows of forgotten entities still. sets: folders of training sets made from versions that went. exports: tables to which such versions were exported. left: servers whose own files may
+    rows of forgotten entities still, or may, where `together` says that the function reads several at once. sets: folders of training sets made from versions that went. exports: tables to which such versions were exported. left: servers whose own files may
     hold rows still.
     """
     from mlforge.registry.forgetting import entities_of
@@ -84,16 +84,22 @@ def _show(outcome: Outcome, *, online: bool) -> None:
 
 def _notes(forgot: list[Forgot], *, online: bool) -> list[str]:
     """Sentences on what is left to the person who asked."""
-    files = list(dict.fromkeys(f"{path} of {f.source}" for f in forgot for path in f.files))
+    files = _files(forgot, together=False)
+    perhaps = [each for each in _files(forgot, together=True) if each not in files]
     sets = list(dict.fromkeys(out for each in forgot for out in each.scrubbed.sets))
     tables = list(dict.fromkeys(table for each in forgot for table in each.scrubbed.exports))
     notes = []
     if files:
-        first = ", ".join(files[:5]) + (f" and {len(files) - 5} more" if len(files) > 5 else "")
         hold, yours = ("holds", "file is") if len(files) == 1 else ("hold", "files are")
         notes.append(
             f"{plural(len(files), 'source file')} {hold} rows of forgotten entities, which are left out from now on; "
-            f"the {yours} yours to rewrite: {first}"
+            f"the {yours} yours to rewrite: {_first(files)}"
+        )
+    if perhaps:
+        names = ", ".join(each.feature for each in forgot if each.files and each.together)
+        notes.append(
+            f"{plural(len(perhaps), 'source file')} may hold rows of forgotten entities, as the function of {names} reads its files together: "
+            f"{_first(perhaps)}"
         )
     if sets:
         notes.append(
@@ -106,6 +112,16 @@ def _notes(forgot: list[Forgot], *, online: bool) -> list[str]:
     if not online:
         notes.append("no online store is named here, so rows online stay until the next push")
     return notes
+
+
+def _files(forgot: list[Forgot], *, together: bool) -> list[str]:
+    """The files of features whose functions read files together, or one at a time, each once."""
+    chosen = [each for each in forgot if each.together == together]
+    return list(dict.fromkeys(f"{path} of {each.source}" for each in chosen for path in each.files))
+
+
+def _first(files: list[str]) -> str:
+    return ", ".join(files[:5]) + (f" and {len(files) - 5} more" if len(files) > 5 else "")
 
 
 def _document(outcome: Outcome) -> dict[str, object]:
@@ -121,6 +137,7 @@ def _document(outcome: Outcome) -> dict[str, object]:
                 "online": each.online,
                 "source": each.source,
                 "files": list(each.files),
+                "together": each.together,
                 "sets": list(each.scrubbed.sets),
                 "exports": list(each.scrubbed.exports),
             }
