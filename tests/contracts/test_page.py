@@ -188,13 +188,20 @@ def test_a_feature_shows_its_versions_columns_and_the_files_behind_a_number(
 
 
 def test_a_service_shows_columns_locks_and_what_a_change_reaches(
-    definitions: Definitions,
+    definitions: Definitions, project: Project, online: RedisStore
 ) -> None:
     page = browser(definitions).page("/services/checkout")
     assert "amount__sum__7d of spend" in page.text
     assert "mlforge lock checkout --model" in page.text
     assert "source events 1 of 1" in page.text
     assert f"curl '{HERE}/v1/services/checkout?user_id=…'" in page.text
+    assert "Version 1.0.0" in page.text
+    spend = definitions.feature("spend")
+    other = Service("checkout", features=[spend["amount__count__7d"]])
+    edited = project.definitions(spend, online_store=online, services=[other])
+    edited.build()
+    text = browser(edited).page("/services/checkout").text
+    assert "Version 2.0.0 ; kept besides: checkout@1.0.0" in text
 
 
 def test_the_call_that_a_service_shows_names_the_path_that_the_server_is_mounted_at_and_a_key(
