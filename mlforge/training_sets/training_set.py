@@ -70,14 +70,14 @@ class TrainingSet(StoredSet):
 
     def to_xgboost(
         self,
-        label: str,
+        label: str | None = None,
         columns: Sequence[str] | None = None,
         rows: int = 65_536,
         **options: Any,
     ) -> Any:
         """An `xgboost.QuantileDMatrix`, filled from batches of so many rows: it is in memory, the set never is.
 
-        label: a column of numbers or booleans. Rows without a value of it are left out; the log says how many. columns: of
+        label: a column of numbers or booleans; by default the only one of `labels`. Rows without a value of it are left out; the log says how many. columns: of
         numbers, booleans and texts, which are categories; by default all behind the spine's but labels. options: of QuantileDMatrix,
         as `ref=` for a set to validate with.
 
@@ -88,6 +88,7 @@ class TrainingSet(StoredSet):
         from mlforge.training_sets.loaders.xgboost_matrix import xgboost_matrix
 
         check_rows(rows)
+        label = self._only_label() if label is None else label
         check_column(self.columns, label)
         labels = (label, *self.labels)
         behind = [c.name for c in self.document.columns if c.name not in labels]
@@ -95,6 +96,14 @@ class TrainingSet(StoredSet):
         if label in names:
             raise RetrievalError(f"{label!r} is the label; leave it out of columns")
         return xgboost_matrix(self, label, names, rows, options)
+
+    def _only_label(self) -> str:
+        if len(self.labels) != 1:
+            labels = ", ".join(self.labels) or "none"
+            raise RetrievalError(
+                f"say which column is the label, as in to_xgboost({self.columns[-1]!r}); the set was made with these labels: {labels}"
+            )
+        return self.labels[0]
 
     def verify(self) -> list[str]:
         """Faults in the set's files, in words; an empty list if every byte is as it was written. Objects of a bucket are fetched anew."""

@@ -109,6 +109,7 @@ def test_xgboost_takes_the_rows_that_have_a_label_and_all_columns_but_labels(
     ]
     assert matrix.feature_names == [c for c in made.columns if c.startswith("spend__")]
     assert matrix.get_label().tolist() == made.read()["ahead"].drop_nulls().to_list()
+    assert made.to_xgboost().get_label().tolist() == matrix.get_label().tolist()
     whole = made.to_xgboost("number", SUMS, rows=11, max_bin=16)
     assert (whole.num_row(), whole.num_col(), whole.feature_names) == (HEIGHT, 2, SUMS)
 
@@ -168,6 +169,8 @@ def test_a_label_of_no_row_an_infinity_and_a_damaged_file_are_told(
         pl.col("amount").alias("empty"), endless=float("inf")
     )
     made = training_set(spine, ["spend"], project.store, tmp_path / "set", part_rows=4)
+    with pytest.raises(RetrievalError, match=r"say which column .*'spend__\w+'\).* labels: none"):
+        made.to_xgboost()
     with pytest.raises(RetrievalError, match=r"none of the 9 rows of .* has a value of 'empty'"):
         made.to_xgboost("empty")
     sums = "spend__amount__sum__2d"
