@@ -385,6 +385,10 @@ class Store(PartialStorage, Erasure, Promises):
             return FeatureNotFound(
                 f"the store has no feature {name!r}, nor any other{where}; is that the store's place? If so, run 'mlforge build'"
             )
+        if name in self.services():
+            return FeatureNotFound(
+                f"{name} is a service, and no feature; 'mlforge services {name}' tells of it and of its versions"
+            )
         return FeatureNotFound(
             f"the store has no feature {name!r}; there are: {', '.join(features)}{near_hint(name, features)}"
         )

@@ -22,11 +22,18 @@ from mlforge.core import clock
 from mlforge.core.keeper import Keeper
 from mlforge.core.values import to_us
 from mlforge.definitions.services import keep_services
-from mlforge.errors import DefinitionError, IntegrityError, LockMismatch, RetrievalError
+from mlforge.errors import (
+    DefinitionError,
+    FeatureNotFound,
+    IntegrityError,
+    LockMismatch,
+    RetrievalError,
+)
 from mlforge.features.feature import Feature
 from mlforge.metrics import Rolling
 from mlforge.online import RedisStore
 from mlforge.services.keeping import keep, kept_versions
+from mlforge.store import LocalStore
 from tests.support.commands import as_json, printed
 from tests.support.projects import Project, at, rows
 from worker.reconcile.service_keeper import ServiceKeeper
@@ -307,6 +314,8 @@ defs = Definitions(store=LocalStore("store"), features=[spend], services=[Servic
     printed(capsys, "build")
     document = as_json(capsys, "services", "checkout")
     assert (document["version"], document["versions"]) == ("2.0.0", ["1.0.0", "2.0.0"])
+    with pytest.raises(FeatureNotFound, match="'mlforge services checkout' tells of it"):
+        LocalStore("store").list_versions("checkout")
     printed(capsys, "lock", "checkout@2")
     SPINE.write_parquet(project.root / "spine.parquet")
     printed(capsys, "train", "checkout@2", "--spine", "spine.parquet", "--out", "set")
