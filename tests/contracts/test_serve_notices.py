@@ -56,8 +56,11 @@ def live(definitions: Definitions, redis_url: str) -> Iterator[Live]:
 
 
 @pytest.fixture
-def heard(definitions: Definitions, redis_url: str) -> Iterator[list[str]]:
+def heard(
+    definitions: Definitions, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[list[str]]:
     """The addresses that a watcher's thread hears of."""
+    monkeypatch.setattr("worker.state.notices._WAIT_S", 0.1)  # its end is waited for
     heard: list[str] = []
     notices, stop = Notices(connect(redis_url), scope_of(definitions)), threading.Event()
     thread = threading.Thread(target=notices.run, args=(heard.extend, stop))
