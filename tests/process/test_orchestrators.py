@@ -129,6 +129,8 @@ def airflow(shop: Path) -> Iterator[Tool]:
 def test_the_dag_of_the_page_checks_builds_waits_and_makes_a_training_set(
     airflow: Tool, shop: Path
 ) -> None:
+    added = airflow.run("airflow", "connections", "add", "typed", "--conn-type", "mlforge")
+    assert "invalid" not in added, added
     early = rows((1, -9, 1.0))  # before the instant that the sensor waits for
     early.write_parquet(shop / "drops/a.parquet")
     log = shop.parent / "dag.log"
