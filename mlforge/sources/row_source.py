@@ -121,6 +121,11 @@ class RowSource(ABC):
         return False
 
     @property
+    def is_told_of(self) -> bool:
+        """Whether a bucket's notices name what changes in it and in its tables."""
+        return False
+
+    @property
     def missing(self) -> tuple[Path, ...]:
         """The roots that do not exist."""
         return tuple(root for root in self.roots if not root.exists())

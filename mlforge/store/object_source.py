@@ -62,6 +62,11 @@ class ObjectSource(RowSource):
         return True
 
     @property
+    def is_told_of(self) -> bool:
+        """True, unless a table lies elsewhere: a bucket may send notices of its changes."""
+        return all(table.is_told_of for _, table in self.tables)
+
+    @property
     def rows(self) -> ObjectSource:
         """The source without the tables."""
         return replace(self, tables=())

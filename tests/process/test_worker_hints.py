@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 from mlforge.errors import MlforgeError
 from mlforge.sources.bucket_notices import objects_of
 from mlforge.store.bucket_place import _bucket
+from mlforge.store.lakehouse.source import LakeSource
 from mlforge.store.object_source import ObjectSource
 from mlforge.store.objects.bucket import Bucket
 from tests.support.object_servers import BUCKET, Server, moto
@@ -94,6 +95,19 @@ def test_an_address_that_is_no_queue_is_refused_and_the_setting_is_read():
     read = Settings.read({"REDIS_URL": "redis://localhost", "MLFORGE_HINTS": url})
     assert read.hints == url
     assert Hints(url, lambda addresses: None)._queue.meta.region_name == "eu-central-1"
+
+
+def test_what_no_hint_names_is_listed_as_often_as_without_hints(tmp_path: Path) -> None:
+    objects, lake = ObjectSource.of(["s3://shop/drops/"]), LakeSource.of(["delta:lake"], tmp_path)
+    dim = ObjectSource.of(["s3://shop/dim.parquet"])
+    sources = [objects, lake, *(replace(objects, tables=(("dim", t),)) for t in (dim, lake))]
+    every = Polls([FileTracker(source, ("spend",)) for source in sources], "https://sqs/1/drops")
+    assert every._hints is not None
+    every._hints.are_heard = True
+    seconds = [every._every(poll, 5.0) for poll in every._polls]
+    assert seconds == [polls.HINTED_EVERY_S, 5.0, polls.HINTED_EVERY_S, 5.0]
+    every.hint(["s3://shop/dim.parquet", "s3://shop/other", "no address"])
+    assert [poll.is_hinted.is_set() for poll in every._polls] == [False, False, True, False]
 
 
 @dataclass

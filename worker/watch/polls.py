@@ -21,7 +21,7 @@ from worker.watch.hints import Hints
 _SHARE = 10
 """The pause after a listing, in times of its length."""
 HINTED_EVERY_S = 60.0
-"""How often a source is listed at the least while a queue of hints is heard."""
+"""How often a source that hints tell of is listed at the least while a queue of hints is heard."""
 _LISTED = Change({}, "first look into the source")
 """The news of a first listing, which no file stands for: a file may have come between it and the refresh that every feature has at the start."""
 
@@ -104,11 +104,15 @@ class Polls:
         """Have the sources listed that objects of these addresses belong to."""
         for address in addresses:
             place = as_path(address)
-            for poll in self._polls if place else ():
+            if place is None:
+                continue
+            for poll in self._polls:
                 source = poll.tracker.source
-                path = source.path_of(place) if place and source.matches(place) else None
+                path = source.path_of(place) if source.matches(place) else None
                 if path is not None:
                     poll.hint(path)
+                elif source.feeds(place):  # of a table
+                    poll.is_hinted.set()
 
     def _wake(self) -> None:
         """End all pauses between listings."""
@@ -121,7 +125,7 @@ class Polls:
             self._round(poll)
             took = time.monotonic() - began
             stop.wait(took)  # whatever comes in meanwhile is seen by one listing
-            poll.is_hinted.wait(max(self._every(every_s), _SHARE * took) - took)
+            poll.is_hinted.wait(max(self._every(poll, every_s), _SHARE * took) - took)
 
     def _round(self, poll: _Poll) -> None:
         """List a source, and have refreshes list all of it where a hint named what they may not see."""
@@ -136,9 +140,11 @@ class Polls:
                 self._unseal_of(tracker, late[0])
                 poll.late.clear()
 
-    def _every(self, every_s: float) -> float:
+    def _every(self, poll: _Poll, every_s: float) -> float:
         are_heard = self._hints is not None and self._hints.are_heard
-        return max(every_s, HINTED_EVERY_S) if are_heard else every_s
+        if are_heard and poll.tracker.source.is_told_of:
+            return max(every_s, HINTED_EVERY_S)
+        return every_s
 
     def _unseal_of(self, tracker: FileTracker, path: str) -> None:
         """Have the next refreshes list all of a source, and ask for them."""
