@@ -33,6 +33,15 @@ def command_of(pid: int) -> bytes:
         return b""
 
 
+def parent_of(pid: int) -> int:
+    """The process that started a process; 0 if it has ended."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0
+    return int(stat.rpartition(")")[2].split()[1])
+
+
 class Terminal:
     """A running `mlforge up`, as somebody at a terminal sees it."""
 
@@ -62,6 +71,10 @@ class Terminal:
     def family(self) -> list[int]:
         """The processes that run for this project."""
         return [pid for pid in processes() if self._has(pid)]
+
+    def children(self) -> list[int]:
+        """The processes of the project that `mlforge up` has started itself."""
+        return [pid for pid in self.family() if parent_of(pid) == self.process.pid]
 
     def _has(self, pid: int) -> bool:
         try:
@@ -165,9 +178,9 @@ def test_a_killed_up_leaves_nothing_and_its_data_is_there_again(terminal, up, fo
 @pytest.mark.slow
 def test_a_dead_child_is_started_again(up):
     up.sees("watching")
-    # The first is the worker; its forks, which come and go, have the same command line.
-    workers = eventually(lambda: [pid for pid in up.family() if b"\0worker" in command_of(pid)])
-    os.kill(min(workers), signal.SIGKILL)
+    # Its forks, which come and go, have the same command line: the worker is the one that this process started.
+    [worker] = eventually(lambda: [pid for pid in up.children() if b"\0worker" in command_of(pid)])
+    os.kill(worker, signal.SIGKILL)
     up.sees("worker-1 ended .killed by SIGKILL.; it starts again")
     assert up.end() == 0
 
