@@ -142,7 +142,8 @@ class DynamoDBStore(OnlineStore):
             is_new = not fields or not fields.keys() <= after.keys()
             until = self._books_until(clock.now()) if is_new else before.books_until
             further = list(self._items.raise_fence(feature, _fence_in(after)))
-            if before.fields is None:
+            # Somebody who dropped the feature may have taken off the list what was pushed again meanwhile.
+            if before.fields is None or feature not in self.features():
                 further.append(self._items.register(feature))
             return self._living(
                 replace(before, fields=json.dumps(after), books_until=until)
