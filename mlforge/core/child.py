@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from importlib import import_module
 
@@ -17,10 +18,16 @@ def command(module: str, *arguments: str) -> tuple[str, ...]:
 
 
 def main(module: str, *arguments: str) -> int:
-    """Run `main` of a module with these arguments; returns its exit code."""
-    with loading():
-        code: int = import_module(module).main(*arguments)
-        return code
+    """Run `main` of a module with these arguments; returns its exit code.
+
+    A terminal's Ctrl-C reaches this process, too: whoever started it tells of that.
+    """
+    try:
+        with loading():
+            code: int = import_module(module).main(*arguments)
+            return code
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
 
 
 if __name__ == "__main__":
