@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.covering import beyond
-from tests.support.order import longest_first
+from tests.support.order import LONGEST, longest_first
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -59,13 +60,15 @@ def _are_unit_tests_alone(config: pytest.Config) -> bool:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Put the files of tests into memory, and draw the same examples in each run.
+    """Put the files of tests into memory, let processes that they start hear Ctrl-C, and draw the same examples in each run.
 
     A store syncs each file that it writes, which takes a disk a few milliseconds each time, and memory none.
     `python -m tests.property.proof` draws new examples, and unit tests draw none.
     """
     if _holds_files(MEMORY):
         os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell has it in its background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     runs_tests = config.getoption("dist", "no") == "no" or hasattr(config, "workerinput")
     if runs_tests and not _are_unit_tests_alone(config):
         from hypothesis import settings
@@ -99,7 +102,9 @@ def pytest_collection_modifyitems(
     for item in beyond(items):
         item.add_marker(pytest.mark.slow)
     yield
-    items[:] = longest_first(items, getattr(config, "workerinput", {}).get("workercount", 1))
+    longest = () if config.getoption("markexpr") == "not slow" else LONGEST
+    processes = getattr(config, "workerinput", {}).get("workercount", 1)
+    items[:] = longest_first(items, processes, longest)
 
 
 def pytest_collection_finish() -> None:

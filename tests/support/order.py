@@ -35,22 +35,24 @@ LONGEST = (
     "test_faults_definitions.py",
     "test_worker_together.py",
 )
-"""Files of more than a minute, by turns such as wait for processes and such as compute; any other order is right, too, and takes longer."""
+"""Files whose slow tests take more than a minute, by turns such as wait for processes and such as compute; any other order is right, too, and takes longer."""
 WAITING = ("process", "faults")
 """Folders of tests that mostly wait for processes that they have started."""
 SHORT = ROOT / "tests" / "unit"
 """The folder of tests that neither wait nor compute for long: they come last, so that all processes end at one time."""
 
 
-def longest_first(items: Sequence[pytest.Item], processes: int) -> list[pytest.Item]:
-    """The tests in the order in which their files are handed out.
+def longest_first(
+    items: Sequence[pytest.Item], processes: int, longest: Sequence[str]
+) -> list[pytest.Item]:
+    """The tests in the order in which their files are handed out. longest: names of files, the longest first.
 
     Behind the longest, files that wait are strewn evenly among those that compute, so that there is always something to compute, and
     something to do meanwhile. Short ones are the last.
     A process that has only few tests of its first file left is given one more file at once, the one behind the first of each: a small one.
     """
     files = [list(tests) for _, tests in groupby(items, key=lambda item: item.path)]
-    ranks = {name: rank for rank, name in enumerate(LONGEST)}
+    ranks = {name: rank for rank, name in enumerate(longest)}
     files = sorted(strewn(files), key=lambda tests: ranks.get(tests[0].path.name, len(ranks)))
     if len(files) > processes:
         smallest = min(files[processes:], key=len)

@@ -31,7 +31,7 @@ def test_the_longest_files_come_first_each_in_its_own_order_and_a_small_one_four
         several(LONGEST[1], 3),
         several(LONGEST[2], 2),
     )
-    ordered = cast(list[Any], longest_first([*short, *second, *small, *third, *first], processes=3))
+    ordered = cast(list[Any], longest_first([*short, *second, *small, *third, *first], 3, LONGEST))
     assert ordered == [*first, *second, *third, *small, *short]
 
 
