@@ -33,6 +33,7 @@ from benchmarks.pushing import FEATURE, READY, SOURCE
 from benchmarks.reads import fill_plain
 from mlforge.definitions.loader import load as load_definitions
 from mlforge.serve.server import listening
+from worker.child_process import READERS_FIRST
 
 _MICROSECONDS = Unit(1_000_000, " us CPU", 0)
 _DEFINITIONS = """
@@ -354,7 +355,8 @@ class _Pushing:
     """The process that pushes, and in the end how many drops a second that were."""
 
     def __init__(self, site: _Site) -> None:
-        command = [sys.executable, "-m", "benchmarks.pushing", str(site.root), str(_PER_SECOND)]
+        pushing = [sys.executable, "-m", "benchmarks.pushing", str(site.root), str(_PER_SECOND)]
+        command = [*READERS_FIRST, *pushing]
         environment = dict(os.environ) | {"PYTHONPATH": str(Path(__file__).parents[1])}
         self._process = subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

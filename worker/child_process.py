@@ -16,6 +16,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+READERS_FIRST = ("nice", "-n", "5")
+"""The command line before that of a worker beside an online server: of a core that both want, the server gets three quarters."""
 ON_LINUX = sys.platform.startswith("linux")
 GROWTH_BYTES = 512 << 20
 """By how much a process may have grown, at the most, to be given more work."""

@@ -176,10 +176,12 @@ def test_a_killed_up_leaves_nothing_and_its_data_is_there_again(terminal, up, fo
 
 
 @pytest.mark.slow
-def test_a_dead_child_is_started_again(up):
+def test_workers_give_way_to_readers_and_a_dead_child_is_started_again(up):
     up.sees("watching")
     # Its forks, which come and go, have the same command line: the worker is the one that this process started.
     [worker] = eventually(lambda: [pid for pid in up.children() if b"\0worker" in command_of(pid)])
+    niceness = [os.getpriority(os.PRIO_PROCESS, pid) for pid in (up.process.pid, worker)]
+    assert niceness[1] == min(niceness[0] + 5, 19), "it gives way to what answers readers"
     os.kill(worker, signal.SIGKILL)
     up.sees("worker-1 ended .killed by SIGKILL.; it starts again")
     assert up.end() == 0

@@ -23,7 +23,7 @@ from mlforge.core.text import plural
 from mlforge.definitions.environment import PROFILE, REDIS_URL
 from mlforge.definitions.running import FOLDER, NOTE, project_folder, read_note
 from mlforge.errors import MissingExtra, MlforgeError
-from worker.child_process import bound_to_parent
+from worker.child_process import READERS_FIRST, bound_to_parent
 from worker.connection import hide_password
 from worker.ending import set_from_handler
 from worker.project import DEFINITIONS, Project, Settings
@@ -225,7 +225,7 @@ class Up:
                 f"--metrics-port={beside.metrics_port}",
                 f"--metrics-host={beside.metrics_host}",
             ]
-        worker = [*mlforge, "worker", *([] if self.plan.fork else ["--no-fork"])]
+        worker = [*READERS_FIRST, *mlforge, "worker", *([] if self.plan.fork else ["--no-fork"])]
         names = {_WATCHER: watcher} | {
             f"worker-{number}": worker for number in range(1, self.plan.workers + 1)
         }
