@@ -340,6 +340,17 @@ def test_a_content_that_was_outvoted_does_not_stand_in_for_the_bad_one_after_it(
     assert users(project) == [3]
 
 
+def test_a_last_good_content_that_no_longer_fits_counts_no_more(project: Project) -> None:
+    feature = project.define(metrics=[])
+    truncated_later = project.drop("a", rows((1, 0, 1.0)))
+    project.build(feature)
+    truncated(truncated_later)
+    for name in "bc":
+        project.drop(name, rows((2, 0, 1.0)).with_columns(amount=pl.lit("one")))
+    assert [q.path for q in project.build(feature).quarantined] == ["a.parquet"]
+    assert users(project) == [2]
+
+
 def test_when_every_file_turns_bad_the_last_version_is_served(project: Project) -> None:
     paths = [project.drop(name, rows((n, 0, 1.0))) for n, name in enumerate("ab")]
     project.build()

@@ -133,11 +133,16 @@ def test_a_file_that_was_written_a_moment_before_it_was_read_is_looked_at_again(
     assert scans == []
 
 
-def test_files_that_are_set_aside_are_looked_at_again(project: Project, scans: list[str]) -> None:
+@pytest.mark.parametrize("is_known", [True, False], ids=["known", "of which no state is known"])
+def test_files_that_are_set_aside_are_looked_at_again(
+    project: Project, scans: list[str], is_known: bool
+) -> None:
     path = project.drop("a", rows((7, 3, 2.0)))
     good = path.read_bytes()
     path.write_bytes(JUNK)
     assert [bad.path for bad in told(project, "a.parquet").quarantined] == ["a.parquet"]
+    if not is_known:  # as of one that could not even be opened
+        lose_a_state(project, "a.parquet")
     path.write_bytes(good)
     result = told(project, "other.parquet")
     assert (result.rows_changed, result.quarantined) == (1, ())
@@ -151,10 +156,10 @@ def lose_states(project: Project) -> None:
     (project.store.path / "spend" / "_sources.json").unlink()
 
 
-def lose_a_state(project: Project) -> None:
+def lose_a_state(project: Project, of: str = "d1.parquet") -> None:
     path = project.store.path / "spend" / "_sources.json"
     lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join(line for line in lines if "d1.parquet" not in line))
+    path.write_text("".join(line for line in lines if of not in line))
 
 
 def link_a_file(project: Project) -> None:

@@ -39,6 +39,7 @@ from worker.reconcile.reconciler import (
 )
 from worker.service.wait import ask_at_once, wait_for
 from worker.state import work_queue as protocol
+from worker.state.pending import PendingRequest
 
 COUNTED_S = 3_600.0
 """So long after a count the next one is due, however long that took on a busy machine."""
@@ -174,6 +175,8 @@ def test_drops_within_an_interval_of_publishing_become_one_version_when_it_is_ov
     definitions = several({"spend": "drops/"}, settings={"publish_every": "1h"})
     shop = Shop(tmp_path, server.url, definitions=definitions, sources=("drops",))
     project, at_work = shop.project, reconciler(shop.project)
+    Requests(project)("spend", "start", None)
+    assert work(project, "spend") == "unchanged", "no version, so the first drop does not wait"
     for name in "abc":
         write(shop.folder / "drops" / f"{name}.parquet", purchases((1, 0, 2.0)))
         Requests(project)("spend", f"{name} came", clock.now())
@@ -436,6 +439,12 @@ def test_requests_that_the_server_forgot_are_made_again(project):
     assert project.work_queue.read(["spend"])[0].wanted == 2, "an old copy is not up to date"
     at_work.tick(2.0)
     assert project.work_queue.read(["spend"])[0].wanted == 2, "and is told so once"
+    of_a = PendingRequest("a changed", paths=frozenset(["a.parquet"]))
+    at_work.requests.each({"spend": of_a})
+    project.redis.restore(key, 0, copy, replace=True)
+    at_work.requests.each({"spend": of_a})
+    [ticket] = project.work_queue.read(["spend"])
+    assert (ticket.wanted, ticket.reason) == (3, "the server lost a request"), "it is about all"
 
 
 def test_who_waits_asks_again_when_the_server_forgot_that(project):

@@ -324,6 +324,7 @@ def test_a_change_that_was_rolled_back_from_counts_once(project: Project) -> Non
     project.drop("more", rows((7, 0, 1.0)))
     late = definitions.refresh("spend")
     assert (late.version, late.bump, late.reason) == ("2.0.2", "patch", "data_refresh")
+    assert str(project.store.read_metadata("spend").parent) == "1.0.0", "what was served"
     assert project.store.read("spend").height == 41
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
 from hashlib import sha256
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
@@ -165,6 +166,7 @@ def test_wrong_key_names_are_told_with_the_right_ones(
         ("Date", "2024-1-2"),
         ("Date", "20240102"),
         ("Date", 5),
+        ("Date", datetime(2024, 1, 2, tzinfo=ZoneInfo("UTC"))),
         ("Date", pd.NaT),
     ],
 )

@@ -125,6 +125,21 @@ def test_an_event_told_by_the_real_path_of_a_root_concerns_its_source(tmp_path: 
     assert len(roots.concerned(str(tmp_path / "real/a.parquet"))) == 1
 
 
+def test_a_folder_concerns_a_source_that_it_held_files_of_or_held(
+    tracker: FileTracker, tmp_path: Path
+) -> None:
+    drops = tmp_path / "drops"
+    put(drops / "day/a.parquet")
+    look(tracker, 1)
+    (tmp_path / "aside").mkdir()
+    concerned = [drops, drops / "day", tmp_path]
+    assert all(map(tracker.concerns_folder, concerned))
+    shutil.rmtree(drops)
+    assert all(map(tracker.concerns_folder, concerned))
+    others = [tmp_path / "aside", drops / "other", drops / "_day"]
+    assert not any(map(tracker.concerns_folder, others))
+
+
 def settled(folder: Path) -> None:
     """Let a folder have changed last a minute ago."""
     then = folder.stat().st_mtime - 60
