@@ -91,7 +91,7 @@ def loss_of(
     before, after = (sum([p.rows for p in m.partials]) for m in (latest, candidate))
     gone, aside = _without_successor(latest, candidate, set_aside)
     # What comes does not make up for events that are set aside: they are there, and counted before.
-    lost = aside.events + max(0, before - aside.events - after)
+    lost = max(aside.events, before - after)
     lost = min(lost, before if diff is None else diff.went)
     if lost <= 0:
         return None

@@ -30,9 +30,10 @@ AMENDMENTS: dict[str, Callable[[pl.DataFrame], pl.DataFrame]] = {
     "a row of another entity": lambda df: df.with_columns(user_id=df["user_id"].scatter(20, 77)),
     "all rows": lambda df: df.with_columns(pl.col("amount") + 1),
     "a column null": lambda df: df.with_columns(amount=pl.lit(None, pl.Float64)),
+    "a key of fewer bits": lambda df: df.with_columns(pl.col("user_id").cast(pl.Int32)),
     "no row": lambda df: df.reverse(),
 }
-HASHED = ("all rows", "a column null")
+HASHED = ("all rows", "a column null", "a key of fewer bits")
 """Amendments after which all rows are hashed."""
 
 

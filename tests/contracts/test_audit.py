@@ -292,6 +292,9 @@ def test_entities_of_a_file_whose_content_is_gone_are_not_called_proven(project:
         (project.events / f"f{number}.parquet").unlink()
     found = definitions.audit("spend", ALL)
     assert (found.entities, found.unproven, found.is_proof) == (0, 7, False)
+    assert definitions.refresh("spend", attended=False).reason == "held"
+    found = definitions.audit("spend", ALL)
+    assert (found.unproven, found.mismatches) == (7, 0), "what is there now was not published"
 
 
 def test_an_empty_file_that_is_gone_leaves_nothing_unproven(project: Project) -> None:

@@ -47,14 +47,14 @@ def test_a_row_names_the_files_that_reach_it_and_no_others(project: Project) -> 
     made = made_of(project)
     assert made.blast_radius(project.store).rows.is_empty()
     project.drop("b", rows((1, 2, 3.5), (9, 1, 1.0)))  # amended
-    project.drop("late", rows((2, 2.5, 1.0), (1, 29.9, 1.0), (7, 1, 1.0)))
+    project.drop("late", rows((2, 2.5, 1.0), (1, 29.9, 1.0), (9, -4, 1.0), (7, 1, 1.0)))
     project.build()
     radius = made.blast_radius(project.store)
     late, amended = "events/late.parquet", "events/b.parquet"
-    assert files_by_row(radius) == {0: [amended], 1: [late], 2: [late]}
-    assert radius.by_file == {amended: 1, late: 2}
+    assert files_by_row(radius) == {0: [amended], 1: [late], 2: [late], 3: [late]}
+    assert radius.by_file == {amended: 1, late: 3}
     assert radius.versions == {"spend": ("1.0.0", "1.0.1")}
-    assert (radius.looked_at, radius.redefined, radius.unlike) == (3, (), {})
+    assert (radius.looked_at, radius.redefined, radius.unlike) == (4, (), {})
     (project.events / "late.parquet").unlink()
     project.drop("b", rows((1, 2, 3.0), (9, 1, 1.0)))
     project.build()

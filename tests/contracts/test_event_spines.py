@@ -86,7 +86,7 @@ def test_a_row_for_each_entity_at_each_instant_of_its_events(
 
 
 @pytest.mark.parametrize("at_once", [7, 200_000])
-@pytest.mark.parametrize("between", [None, (at(-3), at(2.5)), (at(18), at(25))])
+@pytest.mark.parametrize("between", [None, (at(-3), at(2.5)), (at(18.2), at(25))])
 def test_a_row_for_each_entity_seen_by_then_at_each_tick(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, between: Any, at_once: int
 ) -> None:

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -182,10 +183,18 @@ def test_what_only_a_look_at_all_can_tell_is_told_by_one(
     assert scans
 
 
-def test_another_definition_looks_at_all(project: Project, scans: list[str]) -> None:
+@pytest.mark.parametrize(
+    "other",
+    [{"metrics": [Rolling(["3d"], {"amount": ["sum"]})]}, {"source": "other"}],
+    ids=["metrics", "source"],
+)
+def test_another_definition_looks_at_all(
+    project: Project, scans: list[str], other: dict[str, Any]
+) -> None:
     project.drop("untold", rows((8, 3, 2.0)))
-    other = project.definitions(project.define(metrics=[Rolling(["3d"], {"amount": ["sum"]})]))
-    other.refresh("spend", options=replace(Options(), paths=frozenset({"a.parquet"})))
+    project.drop("../other/untold", rows((8, 3, 2.0)))
+    definitions = project.definitions(project.define(**other))
+    definitions.refresh("spend", options=replace(Options(), paths=frozenset({"a.parquet"})))
     assert scans
     assert 8 in project.store.read("spend")["user_id"]
 

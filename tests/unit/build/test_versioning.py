@@ -14,7 +14,7 @@ from mlforge.core.values import Version
 from mlforge.errors import FeatureNotFound, StoreError, VersionConflict, VersionNotFound
 from mlforge.metrics import Rolling
 from mlforge.store.manifest_json import to_json
-from tests.support.projects import Project, identity, rows
+from tests.support.projects import Project, at, identity, rows
 
 
 @pytest.fixture(params=["polars", "duckdb"])
@@ -179,6 +179,20 @@ def test_rows_are_compared_by_their_columns_whatever_these_are_called(
     assert changes.sample == tuple({"added": key} for key in keys)
     counts = (changes.added, changes.removed, changes.changed)
     assert counts == ((2, 0, 0) if metrics else (5, 3, 0))
+
+
+def test_another_of_two_instants_as_the_timestamp_sorts_the_rows_anew(
+    project: Project, tmp_path: Path
+) -> None:
+    def seen_later(df: pl.DataFrame) -> pl.DataFrame:
+        return df.with_columns(seen=pl.col("at").dt.offset_by("40d") - (pl.col("at") - at(0)) * 2)
+
+    plain = {"function": seen_later, "metrics": [], "name": "plain"}
+    project.build(project.define(**plain))
+    other = project.define(**plain, timestamp="seen")
+    assert project.build(other).reason == "config_changed"
+    fresh = project.rebuilt(tmp_path / "fresh", other)
+    assert project.store.read("plain").equals(fresh.read("plain"))
 
 
 def test_a_removed_column_of_the_function_is_major(project: Project) -> None:

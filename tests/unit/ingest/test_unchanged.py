@@ -60,7 +60,7 @@ def test_files_that_changed_or_went_are_at_rest_no_more() -> None:
 
 
 def test_others_take_their_places_by_path() -> None:
-    assert paths(grown("d", "b", start=grown(*NAMES))) == ["a", "b", "c", "d", "e"]
+    assert paths(grown("f", "d", "b", start=grown(*NAMES))) == [*"abcdef"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Values that callers bring: those of a spine are those of an online request."""
+"""Values that callers bring: those of a spine are those of an online request; defaults fill the columns that they name."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pytest
 
 from mlforge import Service
 from mlforge.services.brought import request_columns, request_rows
+from mlforge.services.completion import Output, completion
 
 SERVICES = {dtype: Service("s", ["f"], request={"x": dtype}) for dtype in (pl.Float32, pl.Float64)}
 
@@ -20,3 +21,9 @@ def test_whole_numbers_are_the_floats_in_training_that_they_are_online(dtype, ow
     [trained] = request_columns(service, {"x": pl.Series(numbers, dtype=own)})
     served = request_rows(service, [{"x": number} for number in numbers], len(numbers))
     assert trained.to_list() == [row["x"] for row in served]
+
+
+def test_a_default_of_a_name_in_the_answer_is_no_other_column_s_of_that_name():
+    outputs = (Output("a__x", "x", "Float64"), Output("b__a__x", "a__x", "Float64"))
+    service = Service("s", ["a", "b"], defaults={"a__x": 1.0})
+    assert completion(service, outputs, ()).defaults == {"a__x": 1.0}
