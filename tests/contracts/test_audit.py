@@ -354,11 +354,20 @@ def test_a_version_of_other_code_is_not_audited(project: Project) -> None:
 
 def test_rows_of_a_push_under_way_are_not_compared(project: Project, redis_url: str) -> None:
     definitions = served(project, redis_url)
+    online = definitions.online_store
+    assert online is not None
     project.drop("more", rows((6, 9.0, 5.0)))
     definitions.build()
+    skipped = ("online: another version, or none, is there just now",)
     found = definitions.audit("spend", ALL)
-    assert found.is_proof
-    assert found.skipped == ("online: another version, or none, is there just now",)
+    assert (found.is_proof, found.skipped) == (True, skipped)
+    definitions.push("spend")
+    assert definitions.audit("spend", ALL).skipped == ()
+    books = online.books("spend")
+    assert books is not None
+    assert books.target is not None
+    online.begin("spend", replace(books.target, as_of=to_us(at(31))))
+    assert definitions.audit("spend", ALL).skipped == skipped
 
 
 def test_the_command_says_what_is_proven_and_fails_for_what_is_wrong(

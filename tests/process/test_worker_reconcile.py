@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from mlforge import get_online_features
 from mlforge.core import clock
 from mlforge.core.forgotten import Entity, Forgotten
 from mlforge.core.keeper import DefinedNames
+from mlforge.core.values import HOUR_US, SECOND_US, to_us
 from mlforge.errors import DataError, MlforgeError, NotServed, OnlineError
 from mlforge.frames.encoding import key_hash
 from mlforge.maintenance.operations import verify
@@ -166,7 +169,8 @@ def test_a_refresh_for_another_reason_counts_from_the_file_that_it_took_in(shop,
     eventually(dropped_later)
     Requests(project).remind("spend", "its rows must be renewed")
     assert work(project, "spend") == "refreshed"
-    assert project.event_log.freshness("spend").count == 1
+    told = project.event_log.freshness("spend")
+    assert (told.count, told.p50 * 1_000 <= clock.now() - served_at) == (1, True)
 
 
 def test_drops_within_an_interval_of_publishing_become_one_version_when_it_is_over(
@@ -458,6 +462,35 @@ def test_who_waits_asks_again_when_the_server_forgot_that(project):
     assert work(project, "spend") == "unchanged"
     waits.join(60)
     assert not waits.is_alive()
+
+
+def test_who_waits_for_a_file_is_told_from_when_its_own_rows_count(redis, server, tmp_path):
+    definitions = several({"spend": "drops/"}, {"spend": {"interval": "1d"}})
+    shop = Shop(tmp_path, server.url, definitions=definitions, sources=("drops",))
+    soon = int((clock.now() - to_us(datetime(2024, 1, 1, tzinfo=UTC))) / SECOND_US) + 60
+    files = {
+        name: write(shop.folder / f"drops/{name}.parquet", purchases((1, second, 2.0)))
+        for name, second in (("old", 0), ("new", soon))
+    }
+    with ThreadPoolExecutor() as pool:
+        told = {
+            name: pool.submit(wait_for, shop.project, ["spend"], file, 90)
+            for name, file in files.items()
+        }
+        while not all(each.done() for each in told.values()):
+            eventually(lambda: waiting(shop.project) or all(e.done() for e in told.values()))
+            if waiting(shop.project):
+                work(shop.project, "spend")
+    [[old], [new]] = [each.result() for each in told.values()]
+    assert (old.problem, old.counts_from, new.problem) == (None, None, None)
+    assert new.counts_from is not None
+
+
+@pytest.mark.parametrize("off", [-HOUR_US, HOUR_US])
+def test_a_host_whose_clock_is_off_has_the_time_of_the_server(project, off):
+    with clock.shifted(off), project.common_clock() as told:
+        assert abs(told - off) < HOUR_US / 2
+        assert abs(clock.now() - project.work_queue.now()) < HOUR_US / 2
 
 
 @pytest.mark.parametrize("text", ["soon", "0", "-3", "1.5"])

@@ -177,7 +177,8 @@ def test_a_lease_that_is_not_renewed_is_taken_over(tickets, monkeypatch):
     monkeypatch.setattr(module, "LEASE_MS", 50)
     lease = tickets.start("spend", requested(tickets, "spend", "a came").job)
     left = eventually(lambda: found if orphaned(found := ticket_of(tickets)) else None)
-    tickets.died("spend", left.working, "killed")
+    assert tickets.died("spend", left.working, "killed")
+    assert not tickets.died("spend", left.working, "killed"), "it is at work no more"
     left = ticket_of(tickets)
     assert (left.error, left.deaths, left.failures) == ("killed", 1, 0)
     assert overdue(left, tickets.now(), lost=False)

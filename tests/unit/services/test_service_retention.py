@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from mlforge.core.lock import Lock, LockedColumn
-from mlforge.core.values import Version
+from mlforge.core.values import Duration, Version
 from mlforge.maintenance.retention import Retention, removable
 from mlforge.maintenance.service_versions import needed_versions
 from mlforge.services.versions import ServiceVersion
@@ -65,3 +65,22 @@ def test_a_registered_lock_keeps_the_newest_version_that_has_its_columns() -> No
     created = {each.version: each.lock.created_at for each in kept}
     gone = removable(created, None, needed, Retention(newest=1), 18)
     assert list(map(str, gone)) == ["1.0.0", "1.0.1", "1.1.0", "2.0.0", "2.0.1"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "gone"),
+    [
+        (Retention(patches=2), ["1.0.0", "1.1.0", "1.1.1"]),
+        (Retention(newest=2), ["1.0.0", "1.0.1", "1.1.0", "1.1.1"]),
+        (Retention(newest=0), ["1.0.0", "1.0.1", "1.1.0", "1.1.1", "1.1.2"]),
+        (Retention(older_than=Duration(3, "3us")), ["1.0.0", "1.0.1", "1.1.0"]),
+        (Retention(newest=4, older_than=Duration(5, "5us")), ["1.0.0"]),
+        (Retention(), ["1.0.0", "1.0.1", "1.1.0", "1.1.1", "1.1.2"]),
+    ],
+)
+def test_a_version_goes_if_every_part_of_the_rule_allows_it(
+    rule: Retention, gone: list[str]
+) -> None:
+    made = ["1.0.0", "1.0.1", "1.1.0", "1.1.1", "1.1.2", "1.1.3"]
+    created = {Version.parse(version): number for number, version in enumerate(made)}
+    assert list(map(str, removable(created, None, (), rule, 5))) == gone

@@ -11,7 +11,7 @@ import pytest
 from mlforge.sources.source import Source
 from tests.support.workers import purchases
 from worker.watch.file_tracker import Change, FileTracker
-from worker.watch.polls import _LISTED
+from worker.watch.polls import _LISTED, Polls
 from worker.watch.roots import Roots
 
 HOUR_US = 3_600_000_000
@@ -197,3 +197,10 @@ def test_a_first_look_into_a_source_is_news_in_words_and_no_file_among_others() 
     assert str(_LISTED) == "first look into the source"
     assert str(_LISTED.and_then(came)) == str(came.and_then(_LISTED)) == "a.parquet came"
     assert _LISTED.and_then(came).closed_at == 7
+
+
+def test_the_first_listing_of_a_poll_is_news_though_it_finds_none(tracker: FileTracker) -> None:
+    polls = Polls([tracker])
+    for _ in range(2):
+        polls._round(polls._polls[0])
+    assert [change for _, change in polls.taken()] == [_LISTED]
