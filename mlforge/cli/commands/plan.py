@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from mlforge.cli.command import Command
 from mlforge.cli.commands.build import configure_options
-from mlforge.cli.options import compared_definitions_of, compared_store_option
+from mlforge.cli.options import compared_store_option
 from mlforge.cli.output import note, number
-from mlforge.cli.planned_services import planned_services, service_json
-from mlforge.cli.results import CHANGE, Outcome, change, end, failed, run
+from mlforge.cli.planned import Planned, plan_of, same_code
+from mlforge.cli.planned_services import service_json
+from mlforge.cli.results import CHANGE, Outcome, change, end, failed
 from mlforge.cli.table import table
 from mlforge.core.arguments import shown
 from mlforge.core.text import plural
 from mlforge.core.values import BEGINNING, END, to_iso
 
 if TYPE_CHECKING:
-    from mlforge.build.broken_locks import BrokenLock, DefaultsChange
+    from mlforge.build.broken_locks import BrokenLock
     from mlforge.build.categorizer import Difference
     from mlforge.build.result import BuildResult
-    from mlforge.definitions.registry import Definitions
-    from mlforge.services.versions import ServiceVersion
     from mlforge.store import Store
 
 PLANNED = (*CHANGE, "recomputed", "keys")
@@ -93,44 +91,6 @@ def plan(args: argparse.Namespace) -> int:
     )
 
 
-@dataclass(frozen=True)
-class Planned:
-    """A plan: its results, how columns and defaults would differ by feature, stored features that the definitions do not name, and locks.
-
-    services: each one's version before, None for none, and the one that would be kept. unkept: those of which none
-    could be, and why.
-    """
-
-    definitions: Definitions
-    outcome: Outcome
-    differences: dict[str, Difference]
-    vanishing: list[dict[str, Any]]
-    defaults: dict[str, DefaultsChange]
-    services: list[tuple[str, str | None, ServiceVersion]]
-    unkept: dict[str, str]
-    broken: list[BrokenLock]
-
-    @property
-    def other_defaults(self) -> dict[str, dict[str, Any]]:
-        """The defaults of features that would be others, by feature and column, as JSON has them."""
-        changes = {name: _defaults_json(change) for name, change in self.defaults.items()}
-        return {name: columns for name, columns in changes.items() if columns}
-
-
-def plan_of(args: argparse.Namespace) -> Planned:
-    """The plan of a command line with the options of `configure_options`."""
-    definitions = compared_definitions_of(args)
-    vanishing = [] if args.features or args.tags else _vanishing(definitions)
-    outcome = run(definitions, args, lambda options: definitions.plan(**options))
-    differences = {
-        name: _difference(definitions.store, result) for name, result in outcome.results.items()
-    }
-    defaults = dict(_other_defaults(definitions, outcome))
-    broken = _broken(definitions.store, outcome, vanishing, defaults)
-    services, unkept = planned_services(definitions, outcome, defaults)
-    return Planned(definitions, outcome, differences, vanishing, defaults, services, unkept, broken)
-
-
 def show_plan(planned: Planned) -> None:
     """Print a table of what would change, and sentences on what a reader of it should know."""
     definitions, outcome = planned.definitions, planned.outcome
@@ -152,7 +112,7 @@ def show_plan(planned: Planned) -> None:
             f"other versions stay in the store, its rows online go after {definitions.settings.gone_after}",
             "red",
         )
-        for name in _same_code(definitions.store, outcome, gone["feature"]):
+        for name in same_code(definitions.store, outcome, gone["feature"]):
             note(
                 f"{name} would begin anew with the code and settings of {gone['feature']}; if it is the same feature, "
                 f"'mlforge rename {gone['feature']} {name}' keeps its history",
@@ -171,88 +131,10 @@ def show_plan(planned: Planned) -> None:
         note(f"a build would break the lock of {lock}", "red")
 
 
-def _vanishing(definitions: Definitions) -> list[dict[str, Any]]:
-    """Stored features that neither these definitions name nor others keep that share the store."""
-    from mlforge.definitions.keeping import keeper_elsewhere
-
-    store = definitions.store
-    unnamed = [name for name in store.features() if name not in definitions.features]
-    manifests = {
-        name: store.latest(name) for name in unnamed if keeper_elsewhere(definitions, name) is None
-    }
-    return [
-        {"feature": name, "version": str(manifest.version), "rows": manifest.row_count}
-        for name, manifest in manifests.items()
-        if manifest is not None
-    ]
-
-
-def _other_defaults(
-    definitions: Definitions, outcome: Outcome
-) -> Iterator[tuple[str, DefaultsChange]]:
-    """The defaults of each feature that is planned, as they count now and as a build would note them."""
-    from mlforge.build.broken_locks import DefaultsChange
-    from mlforge.services.description import described_defaults
-
-    for name in outcome.results:
-        before = definitions.store.books(name).defaults
-        yield name, DefaultsChange(before, described_defaults(definitions.feature(name).defaults))
-
-
-def _same_code(store: Store, outcome: Outcome, gone: str) -> Iterator[str]:
-    """The features without a version whose code and settings are those of one that would vanish."""
-    last = store.latest(gone)
-    for name, result in outcome.results.items():
-        if last and result.manifest and store.latest(name) is None:
-            then, now = ((m.code_hash, m.config_hash, m.source) for m in (last, result.manifest))
-            if then == now:
-                yield name
-
-
-def _defaults_json(change: DefaultsChange) -> dict[str, dict[str, Any]]:
-    """The columns whose default would be another one."""
-    before, after = change.before, change.after
-    return {
-        column: {"from": before.get(column), "to": after.get(column)}
-        for column in {**before, **after}
-        if before.get(column) != after.get(column)
-    }
-
-
 def _default_text(described: Any) -> str:
     if isinstance(described, dict):
         [described] = described.values()
     return "none" if described is None else shown(described)
-
-
-def _broken(
-    store: Store,
-    outcome: Outcome,
-    vanishing: list[dict[str, Any]],
-    defaults: Mapping[str, DefaultsChange],
-) -> list[BrokenLock]:
-    """Registered locks that a build would break, and those of models that read a feature which would vanish."""
-    from mlforge.build.broken_locks import BrokenLock, broken_locks, means_the_same
-    from mlforge.core.lock import Change
-
-    candidates = [
-        (served, result.manifest, defaults[result.feature])
-        for result in outcome.results.values()
-        if result.manifest is not None
-        for served in [store.latest(result.feature)]
-        if served is not None
-        if not means_the_same(served, result.manifest) or _defaults_json(defaults[result.feature])
-    ]
-    if not candidates and not vanishing:
-        return []
-    locks = store.locks()
-    broken = [lock for candidate in candidates for lock in broken_locks(locks, *candidate)]
-    gone = {entry["feature"] for entry in vanishing}
-    for model, lock in locks.items():
-        columns = [column for column in lock.columns if column.feature in gone]
-        changes = [Change(c.name, f"the feature {c.feature} would vanish") for c in columns]
-        broken += [BrokenLock(model, lock.service, tuple(changes))] if changes else []
-    return broken
 
 
 def _tasks_json(result: BuildResult) -> list[dict[str, Any]]:
@@ -310,16 +192,6 @@ def _intake_table(outcome: Outcome) -> str:
 def _lock_json(lock: BrokenLock) -> dict[str, Any]:
     changes = [{"column": change.column, "why": change.why} for change in lock.changes]
     return {"model": lock.model, "service": lock.service, "changes": changes}
-
-
-def _difference(store: Store, result: BuildResult) -> Difference:
-    """How the columns of the version that a build would publish differ from those that are served."""
-    from mlforge.build.categorizer import Difference
-
-    served = store.latest(result.feature)
-    if served is None or result.manifest is None or not result.changed:
-        return Difference()
-    return Difference.between(served.columns, result.manifest.columns)
 
 
 def _columns_json(difference: Difference) -> dict[str, list[str]]:

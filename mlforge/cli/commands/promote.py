@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from mlforge.cli.command import Command
 from mlforge.cli.commands.build import BUILT, built_rows
-from mlforge.cli.commands.plan import Planned, plan_of, show_plan
+from mlforge.cli.commands.plan import show_plan
 from mlforge.cli.options import definitions_option, json_option, selection_options
 from mlforge.cli.output import confirmed, note, stdout_is_ours
+from mlforge.cli.planned import Planned, plan_of
 from mlforge.cli.results import Outcome, end
 from mlforge.cli.table import table
 from mlforge.core.text import plural
