@@ -75,6 +75,10 @@ PLUGINS = "mlforge.commands"
 FAILED, USAGE, INTERRUPTED, BROKEN_PIPE, TERMINATED = 1, 2, 130, 141, 143
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, raised as Ctrl-C is: a SystemExit would pass for one of the definitions or of a feature's function."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `mlforge` with these arguments, or else as the command that this process is; return the exit code."""
     if argv is None:
@@ -86,8 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code = _run(argv)
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    except KeyboardInterrupt as stop:
+        return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
     except BrokenPipeError:
         # What is still buffered has no reader: at exit it must not raise once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -139,7 +143,7 @@ def _tidy_end() -> Iterator[None]:
 
 
 def _terminated(number: int, frame: FrameType | None) -> NoReturn:
-    raise SystemExit(TERMINATED)
+    raise Terminated
 
 
 def _is_main_thread() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from mlforge.store import Store
 
 ENVIRONMENT = "MLFORGE_DEFINITIONS"
+_YEAR_S, _LEAST_PAUSE_S = 31_536_000, 0.1
 
 
 def definitions_option(parser: argparse.ArgumentParser) -> None:
@@ -202,6 +204,28 @@ def at_least_one(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
     return int(text)
+
+
+def seconds(text: str) -> float:
+    """A number of seconds, from 0 to a year."""
+    return _seconds_from(0, text)
+
+
+def pause(text: str) -> float:
+    """A number of seconds between two looks: as `seconds`, but more than none."""
+    return _seconds_from(_LEAST_PAUSE_S, text)
+
+
+def _seconds_from(least: float, text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not least <= number <= _YEAR_S:  # what compares with nothing, such as nan, is no number here either
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number of seconds from {least:g} to {_YEAR_S:,}"
+        )
+    return number
 
 
 def names(text: str) -> list[str]:

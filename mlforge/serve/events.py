@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -15,6 +17,7 @@ from starlette.routing import Route
 
 from mlforge.core.logs import get_logger
 from mlforge.serve.http import Receive, Scope, Send
+from mlforge.serve.keys import holder_of
 from mlforge.serve.live import Happening, Live
 from mlforge.serve.operations import NO_WORKERS
 from mlforge.serve.problems import Refused
@@ -64,7 +67,9 @@ class Events:
         since = await asyncio.to_thread(live.last_id)
         self._check_room()  # others may have come meanwhile
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        stream = self._stream(live, after or since)
+        holder = holder_of(request.scope)
+        left_s = _left_s(None if holder is None else holder.until)
+        stream = self._stream(live, after or since, time.monotonic() + left_s)
         return _Stream(self._following(live, since), stream, headers)
 
     def _check_room(self) -> None:
@@ -73,19 +78,19 @@ class Events:
                 503, "too_many_streams", f"{STREAMS} callers follow already; ask again later"
             )
 
-    async def _stream(self, live: Live, last: str) -> AsyncIterator[bytes]:
-        """The events after `last`."""
+    async def _stream(self, live: Live, last: str, until: float) -> AsyncIterator[bytes]:
+        """The events after `last`, until a time of the monotonic clock, at which the caller's token is over: who comes back is checked anew."""
         yield b": following\n\n"
         for happening in await asyncio.to_thread(live.after, last):
             last = happening.id
             yield _event(happening)
-        while not self._ended:
+        while not self._ended and (left_s := until - time.monotonic()) > 0:
             news = self._news
             for happening in await self._after(live, last):
                 last = happening.id
                 yield _event(happening)
             try:
-                async with asyncio.timeout(ALIVE_S):
+                async with asyncio.timeout(min(ALIVE_S, left_s)):
                     await news.wait()
             except TimeoutError:
                 yield b": alive\n\n"
@@ -145,6 +150,11 @@ class _Stream(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._following:
             await super().__call__(scope, receive, send)
+
+
+def _left_s(until: float | None) -> float:
+    """The seconds until an instant, in seconds since the epoch; None stands for no end."""
+    return math.inf if until is None else until - time.time()
 
 
 def _event(happening: Happening) -> bytes:

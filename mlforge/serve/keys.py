@@ -39,6 +39,7 @@ class ApiKey:
     hash: of the key; empty where a token is brought. issuer, claims: whose tokens, and what each must claim.
     services: None for all that the server answers. per_second: None for any number. operates: whether its holder may approve, retry and roll back.
     sources: those that its holder may send rows to, or tell of: names of folders, and addresses in buckets.
+    until: the seconds since the epoch at which the token that was brought has to be checked anew; None for a key.
     """
 
     name: str
@@ -49,6 +50,7 @@ class ApiKey:
     sources: frozenset[str] = frozenset()
     issuer: Issuer | None = None
     claims: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    until: float | None = None
 
     def fits(self, claims: Claims) -> bool:
         """Whether a token that claims so is one of these: a claim that is a list may hold what is asked for among others."""
@@ -123,15 +125,16 @@ class Admission:
         for issuer, alike in groupby(entries, lambda entry: entry.issuer):
             assert issuer is not None
             try:
-                claims = await self._tokens.claims(token, issuer)
+                taken = await self._tokens.taken(token, issuer)
             except Refused as error:  # another entry may be for another audience
                 refusal = refusal or error
                 continue
-            entry = next((entry for entry in alike if entry.fits(claims)), None)
+            entry = next((entry for entry in alike if entry.fits(taken.claims)), None)
             if entry is not None:
-                subject = str(claims["sub"])
+                subject = str(taken.claims["sub"])
                 of_subject = sha256(f"{issuer.url} {subject}".encode()).hexdigest()
-                return replace(entry, name=f"{entry.name}/{subject}", hash=of_subject)
+                name, until = f"{entry.name}/{subject}", taken.until
+                return replace(entry, name=name, hash=of_subject, until=until)
             refusal = Refused(403, "not_allowed", "no entry of the file of keys is for such tokens")
         if refusal is not None:
             raise refusal

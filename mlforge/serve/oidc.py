@@ -105,6 +105,14 @@ class _Keys:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A token that its issuer vouches for. until: the seconds since the epoch at which it has to be checked anew, or is over."""
+
+    claims: Claims
+    until: float
+
+
 class Tokens:
     """The check of tokens; clocks: seconds that only go forward, and seconds since the epoch."""
 
@@ -115,19 +123,20 @@ class Tokens:
     ) -> None:
         self._clock, self._now = clock, now
         self._keys: dict[Issuer, _Keys] = {}
-        self._known: dict[tuple[Issuer, bytes], tuple[Claims, float]] = {}
+        self._known: dict[tuple[Issuer, bytes], Taken] = {}
 
-    async def claims(self, token: bytes, issuer: Issuer) -> Claims:
-        """The claims of a token. Refused: 401 for one that its issuer does not vouch for, 503 where the issuer's keys cannot be had."""
+    async def taken(self, token: bytes, issuer: Issuer) -> Taken:
+        """The token, with what it claims. Refused: 401 for one that its issuer does not vouch for, 503 where the issuer's keys cannot be had."""
         known = self._known.get(place := (issuer, sha256(token).digest()))
-        if known is not None and self._now() < known[1]:
-            return known[0]
+        if known is not None and self._now() < known.until:
+            return known
         keys = await self._keys_for(issuer, _part(token, 0).get("kid"))
         claims = _verified(token, issuer, keys, int(self._now()))
         if len(self._known) >= _MOST_KNOWN:
             self._known.clear()
-        self._known[place] = claims, min(claims["exp"], self._now() + FRESH_S)
-        return claims
+        until = min(claims["exp"] + LEEWAY_S, self._now() + FRESH_S)
+        self._known[place] = taken = Taken(claims, until)
+        return taken
 
     async def _keys_for(self, issuer: Issuer, kid: object) -> list[Any]:
         """The keys that may have signed: those of that id, or all where the token names none."""

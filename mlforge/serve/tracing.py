@@ -89,7 +89,9 @@ def tracing_of_environment() -> Tracing | None:
     except ModuleNotFoundError:
         _log.warning("requests are not traced: that needs the extra 'otel'", variable=_ENDPOINTS[1])
         return None
-    named = {} if "OTEL_SERVICE_NAME" in os.environ else {SERVICE_NAME: "mlforge"}
-    provider = TracerProvider(resource=Resource.create(named))
+    resource = Resource.create()
+    if str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):
+        resource = resource.merge(Resource({SERVICE_NAME: "mlforge"}))
+    provider = TracerProvider(resource=resource)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return Tracing(provider)

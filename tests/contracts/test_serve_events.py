@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,8 +15,9 @@ import redis
 
 from mlforge import Definitions
 from mlforge.online import RedisStore
-from mlforge.serve import events
+from mlforge.serve import events, keys
 from mlforge.serve.app import App
+from mlforge.serve.keys import ApiKey
 from mlforge.serve.live import Happening
 from tests.support.projects import Project
 from worker.connection import connect
@@ -46,6 +48,7 @@ class Stream:
 
     def __init__(self) -> None:
         self.status, self.text, self._news = 0, "", asyncio.Condition()
+        self.ended = asyncio.Event()
 
     async def sent(self, message: Any) -> None:
         self.status = message.get("status", self.status)
@@ -67,9 +70,9 @@ class Stream:
 
 @asynccontextmanager
 async def following(
-    app: App, query: str = "", path: str = "/v1/events", **headers: str
+    app: App, query: str = "", path: str = "/v1/events", key: ApiKey | None = None, **headers: str
 ) -> AsyncIterator[Stream]:
-    """A caller who follows, and goes at the end of the block."""
+    """A caller who follows, and goes at the end of the block. key: the caller's, as a server with keys has found it."""
     stream, going, asked = Stream(), asyncio.Event(), False
 
     async def receive() -> Any:
@@ -86,8 +89,10 @@ async def following(
         "path": path,
         "query_string": query.encode(),
         "headers": [(k.replace("_", "-").encode(), v.encode()) for k, v in headers.items()],
+        keys._HOLDER: key,
     }
     call = asyncio.create_task(app(scope, receive, stream.sent))
+    call.add_done_callback(lambda _: stream.ended.set())
     try:
         yield stream
     finally:
@@ -137,6 +142,19 @@ def test_events_come_as_they_happen_and_from_where_a_caller_left_off(
             app.end()
         assert whole.status == 200
         assert not unforeseen
+
+    asyncio.run(scenario())
+
+
+def test_a_stream_is_over_with_the_token_that_it_was_asked_for_with(
+    definitions: Definitions, log: EventLog, redis_url: str
+) -> None:
+    async def scenario() -> None:
+        app, over = App(definitions, live=open_live(definitions, redis_url)), time.time()
+        async with following(app, key=ApiKey("risk/ann", "", until=over)) as stream:
+            async with asyncio.timeout(WITHIN_S):
+                await stream.ended.wait()
+        assert stream.text.startswith(": following")
 
     asyncio.run(scenario())
 

@@ -21,7 +21,7 @@ from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
 from mlforge.errors import DefinitionError
 from mlforge.serve import keys, oidc
-from mlforge.serve.keys import Admission
+from mlforge.serve.keys import Admission, ApiKey
 from mlforge.serve.keys_file import keys_in
 from mlforge.serve.problems import Refused
 
@@ -97,14 +97,19 @@ def encoded(part: bytes) -> str:
     return urlsafe_b64encode(part).decode().rstrip("=")
 
 
-def asked(admission: Admission, token: str, path: str = PATH) -> str:
-    """The holder that a request is let in for, or the reason why it is refused."""
+def holder(admission: Admission, token: str, path: str = PATH) -> ApiKey:
+    """The holder that a request is let in for."""
     scope = {"path": path, "headers": [(b"authorization", f"Bearer {token}".encode())]}
+    asyncio.run(admission.check(scope))
+    return scope["mlforge.key"]  # type: ignore[return-value]
+
+
+def asked(admission: Admission, token: str, path: str = PATH) -> str:
+    """The name of the holder that a request is let in for, or the reason why it is refused."""
     try:
-        asyncio.run(admission.check(scope))
+        return holder(admission, token, path).name
     except Refused as refused:
         return f"{refused.problem.status} {refused.problem.reason}: {refused.problem.detail}"
-    return str(scope["mlforge.key"].name)  # type: ignore[attr-defined]
 
 
 def test_a_token_that_its_issuer_vouches_for_is_let_in_for_what_its_claims_allow(
@@ -122,6 +127,8 @@ def test_a_token_that_its_issuer_vouches_for_is_let_in_for_what_its_claims_allow
     assert asked(admission, bob, "/v1/services/refunds").startswith("403 not_allowed")
     assert asked(admission, issuer.token(groups="risk", sub="cy")) == "risk/cy"
     assert asked(admission, issuer.token(aud=["x", "everything"], groups=None)) == "all/ann"
+    soon = int(time.time()) + 300
+    assert holder(admission, issuer.token(sub="dee", exp=soon)).until == soon + oidc.LEEWAY_S
     for groups in (["staff"], None, "risks", {"risk": 1}):
         assert asked(admission, issuer.token(groups=groups)).startswith("403 not_allowed"), groups
 
@@ -195,12 +202,13 @@ def test_a_token_is_taken_no_longer_than_its_issuer_has_its_key(issuer: LocalIss
     tokens = oidc.Tokens(clock=lambda: passed, now=lambda: started + passed)
     at = oidc.Issuer(issuer.url, "features", None, issuer.ca)
     token = issuer.token(exp=started + 10 * oidc.FRESH_S).encode()
-    assert asyncio.run(tokens.claims(token, at))["sub"] == "ann"
+    taken = asyncio.run(tokens.taken(token, at))
+    assert (taken.claims["sub"], taken.until) == ("ann", started + oidc.FRESH_S)
     former, issuer.keys = issuer.keys, [RSAKey.generate_key(2048, {"kid": "second"})]
     try:
         passed = oidc.FRESH_S + 1
         with pytest.raises(Refused) as refused:
-            asyncio.run(tokens.claims(token, at))
+            asyncio.run(tokens.taken(token, at))
         assert refused.value.problem.status == 401
     finally:
         issuer.keys = former

@@ -12,8 +12,10 @@ from mlforge.cli.options import (
     at_least_one,
     definitions_option,
     definitions_target,
+    pause,
     port,
     profile_name,
+    seconds,
 )
 from mlforge.definitions.environment import redis_url
 from worker.service.command_project import name_definitions
@@ -53,7 +55,7 @@ def _configure_watch(parser: argparse.ArgumentParser) -> None:
     _polling_option(parser)
     parser.add_argument(
         "--scan-every",
-        type=float,
+        type=pause,
         default=5.0,
         metavar="SECONDS",
         help="how often to look for what no event told (default: 5)",
@@ -76,7 +78,7 @@ def _polling_option(parser: argparse.ArgumentParser) -> None:
 def _beside_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--audit-every",
-        type=float,
+        type=seconds,
         default=AUDIT_EVERY_S,
         metavar="SECONDS",
         help=f"hold each feature against its raw files so often, while all is quiet; 0: never (default: {AUDIT_EVERY_S:g})",

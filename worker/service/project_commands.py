@@ -12,6 +12,7 @@ from mlforge.cli.options import (
     definitions_option,
     json_option,
     profile_name,
+    seconds,
     served_definitions_of,
     workers_url,
 )
@@ -35,7 +36,7 @@ def _configure_status(parser: argparse.ArgumentParser) -> None:
 def _configure_wait(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", help="a file of a source, or a feature")
     parser.add_argument(
-        "--timeout", type=float, default=60.0, metavar="SECONDS", help="at most (default: 60)"
+        "--timeout", type=seconds, default=60.0, metavar="SECONDS", help="at most (default: 60)"
     )
     definitions_option(parser)
     json_option(parser)

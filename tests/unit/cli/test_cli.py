@@ -5,6 +5,7 @@ import pkgutil
 import sys
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from mlforge.cli import main
@@ -237,3 +238,52 @@ def test_serving_without_its_extra_names_it(
     assert "needs the extra 'serve'" in " ".join(capsys.readouterr().err.split())
     assert main(["serve", "--port", "65536"]) == 2
     assert "a number from 0 to 65535" in capsys.readouterr().err
+
+
+ENDED = """
+import os, signal
+import polars as pl
+from mlforge import Definitions, feature
+from mlforge.store import LocalStore
+
+def end(where):
+    assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    if where == {where!r}:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+@feature(keys=["user_id"], source="users/", incremental=True)
+def users(df):
+    end("function")
+    return df
+
+end("import")
+defs = Definitions(store=LocalStore("store"), features=[users])
+"""
+
+
+@pytest.mark.parametrize("where", ["import", "function"])
+def test_sigterm_is_no_fault_of_the_code_in_which_it_comes(
+    where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "users").mkdir()
+    pl.DataFrame({"user_id": [1], "age": [30]}).write_parquet(tmp_path / "users" / "a.parquet")
+    (tmp_path / "definitions.py").write_text(ENDED.format(where=where))
+
+    assert main(["build"]) == 143
+    assert capsys.readouterr() == ("", "")
+    assert not list(tmp_path.glob("store/users/_books.json")), "the file is not set aside"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["wait", "x", "--timeout", "nan"], "'nan' is not a number of seconds from 0 to"),
+        (["watch", "--scan-every", "0"], "'0' is not a number of seconds from 0.1 to"),
+        (["up", "--audit-every", "-1"], "'-1' is not a number of seconds from 0 to"),
+    ],
+)
+def test_seconds_that_nobody_could_wait_are_a_wrong_command_line(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    assert said in capsys.readouterr().err
