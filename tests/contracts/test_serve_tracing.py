@@ -123,3 +123,21 @@ def test_without_an_endpoint_nothing_is_traced(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT", raising=False)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", " ")
     assert tracing_of_environment() is None
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "name"),
+    [
+        ("OTEL_RESOURCE_ATTRIBUTES", "service.name=shop", "shop"),
+        ("OTEL_SERVICE_NAME", "shop", "shop"),
+        ("OTEL_SERVICE_NAME", "", "mlforge"),
+    ],
+)
+def test_the_service_has_the_name_that_opentelemetry_is_told(
+    variable: str, value: str, name: str, collector: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    tracing = tracing_of_environment()
+    assert tracing is not None
+    assert tracing._provider.resource.attributes["service.name"] == name
+    tracing.end()
