@@ -221,9 +221,7 @@ def _seconds_from(least: float, text: str) -> float:
         number = float(text)
     except ValueError:
         number = math.nan
-    if (
-        not least <= number <= _YEAR_S
-    ):  # what compares with nothing, such as nan, is no number here either
+    if not least <= number <= _YEAR_S:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not a number of seconds from {least:g} to {_YEAR_S:,}"
         )

@@ -155,7 +155,7 @@ def feature(
     engine: "polars", "duckdb", or "spark", by which polars computes and big work goes to a Spark cluster; None takes that of Definitions.
     incremental: True or False overrides the proof that the function treats each row alone.
     online_clock: "data" serves values as of the data's own end, "wall" as of now.
-    name: by default the function's.
+    name: by default the function's. tags: words by which `build`, `plan` and the registry find the feature.
     tables: name -> source of a further argument of that name, as `source` names one; a change of it is a drop.
     derive: name -> expression over the feature's keys and columns, earlier derived ones included, and `t`, the
         instant of evaluation: `{"silent": "days(t - seen__last_time__30d)"}`.

@@ -45,7 +45,7 @@ def get_training_data(
         derived columns come behind the features'.
     timestamp: the spine's time column; by default the feature's own timestamp name, else the only
         temporal column.
-
+    engine: "polars" or "duckdb", which give the same values.
     lock: what a model was made with, a Lock or the path of its file: each of its columns must be in the answer as it was.
     labels: `{"spend_ahead": ahead(user_spend, "amount", "sum", "30d")}`: columns behind the others, of events in
         `(t, t + 30d]`; null where that is not over by the feature's watermark.
