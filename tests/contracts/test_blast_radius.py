@@ -143,6 +143,10 @@ def test_columns_without_a_counterpart_are_named_with_those_that_follow_from_the
     assert set(radius.unlike) == {"spend__amount__sum__7d", "mean", "twice"}
     assert "no column 'amount__sum__7d'" in radius.unlike["spend__amount__sum__7d"]
     assert radius.rows.rows() == [(1, ["spend__amount__count__2d", "few"], ["events/late.parquet"])]
+    whole = pl.col("amount").cast(pl.Int64)
+    project.build(project.define(lambda df: df.select("user_id", "at", whole)))
+    radius = made.blast_radius(project.store)
+    assert radius.unlike["spend__amount__sum__7d"] == "it is Int64, was Float64"
 
 
 def test_a_pinned_version_is_what_it_was_and_other_keys_are_not_compared(project: Project) -> None:

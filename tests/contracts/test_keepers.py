@@ -109,6 +109,20 @@ def test_a_feature_that_other_definitions_keep_is_refused_by_name_and_nothing_ch
     assert share(project, "shop").build()["spend"].version == "1.0.1"
 
 
+def test_a_table_elsewhere_is_another_definition(project: Project) -> None:
+    def beside(df: pl.DataFrame, table: pl.DataFrame) -> pl.DataFrame:
+        return df.join(table, on="user_id")
+
+    for name in ("one", "other"):
+        pl.DataFrame({"user_id": [1, 2]}).write_parquet(project.root / f"{name}.parquet")
+    one, other = (
+        project.define(beside, tables={"table": f"{n}.parquet"}) for n in ("one", "other")
+    )
+    share(project, "shop", one).build()
+    with pytest.raises(BuildError, match=BY_SHOP):
+        share(project, "bank", other).build()
+
+
 def test_one_helper_applied_twice_is_two_features_to_a_shared_store(project: Project) -> None:
     share(project, "shop", project.define(partial(scaled, by=2.0))).build()
     with pytest.raises(BuildError, match=BY_SHOP):

@@ -60,6 +60,18 @@ def test_an_entity_with_events_of_which_none_counts_has_a_row_of_zero_and_null(
     assert stored["amount__sum__7d__is_refund"].to_list() == [None] * 4
 
 
+def test_columns_and_conditions_whose_names_run_together_are_two(project: Project) -> None:
+    frame = rows((1, 0, 1.0)).rename({"amount": "c"})
+    project.drop("a", frame.with_columns(b_c=10.0, a_b=True, a=False))
+    metrics = [
+        Rolling("7d", {column: "count"}, where=where)
+        for column, where in (("c", "a_b"), ("b_c", "a"))
+    ]
+    project.build(project.define(all_columns, metrics=metrics))
+    [stored] = project.store.read("spend").to_dicts()
+    assert (stored["c__count__7d__a_b"], stored["b_c__count__7d__a"]) == (1, 0)
+
+
 def test_a_column_that_is_null_throughout_is_true_of_no_event(project: Project) -> None:
     project.drop("a", flagged([None] * 4, pl.Null()))
     project.build(project.define(all_columns, metrics=[refunds()]))

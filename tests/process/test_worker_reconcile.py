@@ -147,6 +147,27 @@ def test_the_work_of_a_dead_worker_is_queued_again(project, monkeypatch):
     assert work(project, "spend") == "unchanged"
 
 
+def test_after_a_failure_all_of_a_source_is_looked_at(shop, project, monkeypatch):
+    write(shop.folder / "drops" / "a.parquet", purchases((1, 0, 2.0)))
+    Requests(project)("spend", "start", None)
+    work(project, "spend")
+    looked_at, refresh = [], project.definitions.refresh
+
+    def fails_first(feature: str, *, options: Any, reading: Any) -> Any:
+        looked_at.append(options.paths)
+        if len(looked_at) == 1:
+            raise DataError("boom")
+        return refresh(feature, options=options, reading=reading)
+
+    monkeypatch.setattr(project.definitions, "refresh", fails_first)
+    named = frozenset({"b.parquet"})
+    Requests(project).each({"spend": PendingRequest("b came", paths=named)})
+    assert work(project, "spend") == "failed"
+    enqueue(project, "spend", project.work_queue.requeue(shop.ticket("spend")))
+    assert work(project, "spend") == "unchanged"
+    assert looked_at == [named, None]
+
+
 def test_what_is_behind_is_requested_once(project):
     at_work = reconciler(project, lambda _, __, feature, ___: "old" if feature == "spend" else None)
     at_work.tick(0.0)

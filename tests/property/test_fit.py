@@ -15,6 +15,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from mlforge import Feature, get_training_data
+from mlforge.core.schema import integer_range
+from mlforge.core.widening import Backing, settle
+from mlforge.frames.polars_schema import parse_dtype
 from mlforge.metrics import Rolling
 from mlforge.store import LocalStore
 from tests.support.projects import Project, at, identity
@@ -37,6 +40,14 @@ TIMES = [
     pl.Datetime("ms"),
 ]
 WIDE = 2**53 + 1
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_decimals_take_all_digits_of_the_integers_beside_them(dtype: Any) -> None:
+    name = str(dtype)
+    settled = settle({name: Backing(1, 1), "Decimal(2, 1)": Backing(1, 1)})
+    extremes = pl.Series(integer_range(name), dtype=dtype)
+    assert extremes.cast(parse_dtype(settled)).cast(dtype).equals(extremes)
 
 
 @dataclass(frozen=True)

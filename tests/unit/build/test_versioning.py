@@ -345,6 +345,7 @@ def test_the_metadata_holds_what_the_version_is(project: Project) -> None:
     assert meta["row_count"] == project.store.read("spend").height == 5
     assert [column["name"] for column in meta["columns"]] == project.store.read("spend").columns
     assert [source["path"] for source in meta["sources"]] == ["one.parquet", "two.parquet"]
+    assert "rolled_back_from" not in meta["change_summary"]["evidence"]
     assert meta["change_summary"]["evidence"]["files_added"] == {
         "count": 1,
         "first": ["two.parquet"],

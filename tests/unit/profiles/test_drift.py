@@ -91,6 +91,7 @@ def test_a_feed_that_dries_up_has_drifted_though_its_values_are_alike() -> None:
 
 def test_too_few_values_or_such_as_do_not_compare_are_unknown() -> None:
     assert drift([1.0] * 99, [2.0] * 500).verdict() == "unknown"
+    assert drift(*[[1.0] * 99 + [None] * 200] * 2).verdict() == "unknown"
     assert drift([1], ["a"]).reason == "Int64 and String do not compare"
     assert drift([None], [1]).reason == "no values on one side"
     assert drift([None], [None]).reason == "no values on both sides"

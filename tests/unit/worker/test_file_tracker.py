@@ -86,6 +86,19 @@ def test_a_file_that_was_not_whole_came_when_its_last_byte_did(
     assert look(tracker, closed + 1_000_000) == closed
 
 
+def test_a_root_that_went_and_came_back_as_it_was_is_news(
+    tracker: FileTracker, tmp_path: Path
+) -> None:
+    put(tmp_path / "drops/a.parquet")
+    told = []
+    for folder in ("drops", "aside", "aside", "drops", "drops"):
+        for present in tmp_path.iterdir():
+            present.rename(tmp_path / folder)
+        told.append(tracker.look(tracker.scan(), 1, 0.0))
+    root = tmp_path / "drops"
+    assert list(map(str, told[1:])) == [f"{root} missing", "None", f"{root} is back", "None"]
+
+
 def test_roots_below_others_are_watched_with_them(tmp_path: Path) -> None:
     for name in ("a", "a/b", "a/b/c", "a-b", "d"):
         (tmp_path / name).mkdir()
@@ -197,6 +210,8 @@ def test_a_first_look_into_a_source_is_news_in_words_and_no_file_among_others() 
     assert str(_LISTED) == "first look into the source"
     assert str(_LISTED.and_then(came)) == str(came.and_then(_LISTED)) == "a.parquet came"
     assert _LISTED.and_then(came).closed_at == 7
+    later = Change({"came": 1}, "b.parquet", 9)
+    assert came.and_then(later).closed_at == later.and_then(came).closed_at == 7
 
 
 def test_the_first_listing_of_a_poll_is_news_though_it_finds_none(tracker: FileTracker) -> None:
