@@ -238,6 +238,16 @@ def test_another_engine_makes_no_version(project: Project) -> None:
     assert not project.build(engine=other).changed
 
 
+def test_a_column_that_loses_its_values_and_has_some_again_has_no_other_dtype(
+    project: Project,
+) -> None:
+    path = project.events / "one.parquet"
+    before = pl.read_parquet(path)
+    for frame, version in ((before.with_columns(amount=pl.lit(None)), "1.0.1"), (before, "1.0.2")):
+        frame.write_parquet(path)
+        assert (project.build().version, project.build().reason) == (version, "unchanged")
+
+
 def test_a_moved_source_makes_no_version(project: Project) -> None:
     project.events.rename(project.root / "elsewhere")
     assert not project.build(project.define(source="elsewhere")).changed
