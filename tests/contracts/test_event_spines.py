@@ -10,7 +10,7 @@ import pytest
 
 from mlforge import Feature, TrainingSet, ahead, events_of, feature, get_training_data, training_set
 from mlforge.cli.main import main
-from mlforge.core.values import Version, from_us, to_us
+from mlforge.core.values import DAY_US, HOUR_US, Version, from_us, to_us
 from mlforge.errors import DefinitionError, MlforgeError, RetrievalError, VersionNotFound
 from mlforge.maintenance.operations import pin, prune
 from mlforge.maintenance.retention import Retention
@@ -29,6 +29,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
             for _ in range(30)
         ]
         project.drop(f"f{number}", rows(*some))
+    ends = ((hour * HOUR_US - 1) / DAY_US for hour in range(100, 110))
+    project.drop("last", rows(*((1, end, 1.0) for end in ends)))  # instants of their hours
     project.build()
     return project
 

@@ -25,6 +25,7 @@ from worker.service.live import open_live
 from worker.state.notices import Notices
 
 SHOP = {"message": {"attributes": {"bucketId": "shop", "objectId": "drops/a b.parquet"}}}
+BESIDE = {"message": {"attributes": {"bucketId": "shop", "objectId": "drops2/a.parquet"}}}
 OTHER = {"message": {"attributes": {"bucketId": "other", "objectId": "drops/a.parquet"}}}
 
 
@@ -85,7 +86,7 @@ def test_notices_reach_the_watcher_as_far_as_the_caller_s_key_goes(
     definitions: Definitions, live: Live, heard: list[str], keys: Path
 ) -> None:
     app = App(definitions, keys=keys, live=live)
-    answers: list[Any] = [tell(app, notice) for notice in (OTHER, "text", [1], SHOP)]
+    answers: list[Any] = [tell(app, notice) for notice in (OTHER, BESIDE, [1], SHOP)]
     assert [(each.status_code, each.json()["objects"]) for each in answers] == [
         (202, 0),
         (202, 0),

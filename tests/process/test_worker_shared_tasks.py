@@ -379,6 +379,7 @@ def test_a_task_that_fails_on_three_workers_is_left_to_the_process_that_builds(
             )
             assert workers.has_refused(f"worker {number}")
         assert workers.lost() == {}
+        assert redis.llen(f"mlforge-work:shop:build:{shared.id}:left") == 1
 
     def here(task: BuildTask) -> TaskResult:
         ran.append(task.id)

@@ -136,6 +136,23 @@ def test_rows_ahead_of_the_clock_keep_none_from_being_judged(
         assert str(refreshed(definitions).held).startswith(f"{FOR_DRIFT} from the rows of 1.0.1")
 
 
+def test_drift_begins_at_the_index_of_the_rule() -> None:
+    for psi, is_broken in ((0.2, True), (0.21, False)):
+        judgement = drifting.Judgement({SUM: (v.no_drift(psi=psi),)}, {SUM: 0.2})
+        assert (judgement.hold("spend") is not None) is is_broken
+
+
+def test_rows_whose_windows_are_still_filling_are_no_drift(project: Project) -> None:
+    definitions = ruled(
+        project, v.no_drift(), metrics=[Rolling("5d", {"amount": "sum"})], column="amount__sum__5d"
+    )
+    project.drop("a", days(0, 8))
+    refreshed(definitions)
+    project.drop("b", days(8, 3))
+    assert refreshed(definitions).version == "1.0.1"
+    assert not project.store.books("spend").drift["amount__sum__5d"].is_drift
+
+
 def test_a_rule_that_warns_publishes_and_notes_the_index_in_the_books(project: Project) -> None:
     both = (v.no_drift(psi=1000), v.no_drift(psi=0.2, on_fail="warn"))
     definitions, store = ruled(project, *both), project.store

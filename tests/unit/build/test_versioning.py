@@ -67,10 +67,14 @@ def test_nothing_changed_makes_no_version(project: Project) -> None:
 
 
 def test_new_data_is_a_patch(project: Project) -> None:
+    (project.events / "one.parquet").touch()
     project.drop("two", rows((1, 2, 3.0)))
     result = project.build()
     assert (result.version, result.bump, result.reason) == ("1.0.1", "patch", "data_refresh")
     assert (result.rows_changed, result.entities) == (1, 1)
+    change = project.store.read_metadata("spend").change
+    assert change is not None
+    assert change.evidence.keys() == {"rows_changed", "entities", "files_added"}
 
 
 CHANGES: dict[str, tuple[dict[str, Any], str, str]] = {
@@ -123,11 +127,24 @@ CHANGES: dict[str, tuple[dict[str, Any], str, str]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_changed_definition_is_named_and_numbered(project: Project, change: str) -> None:
+def test_a_changed_definition_is_named_and_numbered_and_has_the_rows_of_a_rebuild(
+    project: Project, change: str, tmp_path: Path
+) -> None:
     changes, version, reason = CHANGES[change]
-    changes = dict(changes)
-    result = project.build(project.define(changes.pop("function", identity), **changes))
+    feature = project.define(**{"function": identity, **changes})
+    result = project.build(feature)
     assert (result.version, result.reason) == (version, reason)
+    assert project.store.read("spend").equals(
+        project.rebuilt(tmp_path / "x", feature).read("spend")
+    )
+
+
+def test_another_interval_makes_the_rows_of_a_rebuild(project: Project, tmp_path: Path) -> None:
+    for interval, version in (("1d", "1.1.0"), ("12h", "1.2.0"), (None, "1.3.0")):
+        feature = project.define(interval=interval)
+        assert project.build(feature).version == version
+        fresh = project.rebuilt(tmp_path / str(interval), feature)
+        assert project.store.read("spend").equals(fresh.read("spend"))
 
 
 @pytest.mark.parametrize("metrics", [rolling("2d", amount=["sum"]), []])

@@ -23,6 +23,7 @@ def forgotten(*texts: str) -> Forgotten:
         ("7", [7, 70, None], pl.UInt8, [70, None]),
         ("7", ["7", "7.0", "07", None], pl.String, ["7.0", "07", None]),
         ("7", [7.0, 7.5, float("nan"), float("inf"), None], pl.Float32, 4),
+        (str(2**53 - 1), [2.0**53 - 1, 2.0**53 - 2], pl.Float64, [2.0**53 - 2]),
         ("7", [Decimal("7.00"), Decimal("7.10")], pl.Decimal(9, 2), [Decimal("7.10")]),
         ("70", [Decimal(70), Decimal(7)], pl.Decimal(9, 0), [Decimal(7)]),
         ("7.1", [Decimal("7.10"), Decimal("7.01")], pl.Decimal(9, 2), [Decimal("7.01")]),
