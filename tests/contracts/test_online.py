@@ -31,6 +31,7 @@ from mlforge.errors import (
 )
 from mlforge.frames.encoding import key_hash
 from mlforge.online import OnlineStore, RedisStore, Target
+from mlforge.online.redis import resp
 from mlforge.testing.online_contract import OnlineStoreContract
 from mlforge.testing.online_values import NEW, NOON, OLD, books, entities, frame, push
 from tests.support.servers import free_port, running
@@ -317,8 +318,11 @@ def test_a_full_server_and_a_replica_are_named_as_such() -> None:
         store.close()
     with running(config={"replicaof": "127.0.0.1 1"}) as server:
         store = RedisStore(port=server.port)
+        client_id = resp.command("CLIENT", "ID")
+        before = store._server.ask(client_id, 1)
         with pytest.raises(OnlineError, match="read-only replica"):
             store.begin("spend", OLD)
+        assert store._server.ask(client_id, 1) != before, "its name may be the primary's by now"
         with pytest.raises(OnlineError, match="read-only replica"):
             store.write("spend", {"user_id": 1}, {"n": 1})
         store.close()

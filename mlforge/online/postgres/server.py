@@ -101,8 +101,10 @@ class Server:
                 connection = self._take(fresh=attempt > 0)
                 try:
                     result = work(connection)
-                except BaseException:
-                    if connection.closed or connection.info.transaction_status:
+                except BaseException as error:
+                    # A standby's address may be that of the primary by now.
+                    is_standby = isinstance(error, errors.ReadOnlySqlTransaction)
+                    if connection.closed or connection.info.transaction_status or is_standby:
                         connection.close()
                     raise
                 finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import redis
 from redis.asyncio import connection as kinds
@@ -14,11 +14,22 @@ from redis.backoff import ExponentialBackoff, NoBackoff
 from mlforge.online.redis.shared_connection import SharedConnection
 
 
+class Whereabouts(Protocol):
+    """Whoever tells at which host and port a server is by now."""
+
+    @property
+    def known(self) -> tuple[str, int] | None:
+        """The address as it was told last; None where nobody has asked yet."""
+
+    def ask(self) -> tuple[str, int]:
+        """The address as it is told now. Blocks; raises redis-py's errors."""
+
+
 class AsyncConnections:
     """The connection of the running event loop, whichever that is.
 
-    kind: the name of redis-py's class of connections. options: its arguments, but for `retry`. where: tells further ones,
-    asked in a thread before each connection.
+    kind: the name of redis-py's class of connections. options: its arguments, but for `retry`. whereabouts: asked in a thread for
+    the address before each connection; one to an address that is known to be left by now is given up.
     """
 
     def __init__(
@@ -27,10 +38,10 @@ class AsyncConnections:
         options: Mapping[str, Any],
         backoff: ExponentialBackoff,
         retries: int,
-        where: Callable[[], Mapping[str, Any]] | None = None,
+        whereabouts: Whereabouts | None = None,
     ) -> None:
         self._kind, self._options = getattr(kinds, kind), options
-        self._backoff, self._retries, self._where = backoff, retries, where
+        self._backoff, self._retries, self._whereabouts = backoff, retries, whereabouts
         self._of_loops: dict[asyncio.AbstractEventLoop, _OfLoop] = {}
 
     async def ask(self, commands: bytes, replies: int, raw: bool = False) -> list[Any]:
@@ -44,7 +55,7 @@ class AsyncConnections:
         while True:
             try:
                 shared = own.shared
-                if shared is None or not shared.is_open:
+                if shared is None or not shared.is_open or self._is_left(shared):
                     shared = await own.opened(self._open)
                 return await shared.ask(commands, replies, raw)
             except (redis.ConnectionError, redis.TimeoutError):
@@ -59,8 +70,14 @@ class AsyncConnections:
         if own is not None:
             await own.close()
 
+    def _is_left(self, shared: SharedConnection) -> bool:
+        known = self._whereabouts and self._whereabouts.known
+        return known is not None and known != shared.address
+
     async def _open(self) -> SharedConnection:
-        now = await asyncio.to_thread(self._where) if self._where is not None else {}
+        now: dict[str, Any] = {}
+        if self._whereabouts is not None:
+            now["host"], now["port"] = await asyncio.to_thread(self._whereabouts.ask)
         connection = self._kind(**{**self._options, **now}, retry=Retry(NoBackoff(), 0))
         try:
             await connection.connect()

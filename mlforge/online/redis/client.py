@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from mlforge.errors import DefinitionError, MissingExtra, OnlineError, OnlineUnavailable
@@ -27,6 +27,11 @@ except ImportError:
 
 from mlforge.online.redis.async_connections import AsyncConnections
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mlforge.online.redis.async_connections import Whereabouts
+
 _TIMEOUT_S = 5.0
 _RETRIES = 2
 _IN_FLIGHT = 16
@@ -38,6 +43,8 @@ class Server:
     name: str
     host: str
     options_hash: str
+    whereabouts: Whereabouts | None = None
+    """Tells where the server is by now; None where the options alone say it."""
     writes_watched: bool
     """Whether rows may be written in transactions; False once the server lacked a command for it, or the right to one."""
 
@@ -51,7 +58,7 @@ class Server:
         self.client = redis.Redis.from_pool(
             self._pool(kind, {**options, "retry": Retry(backoff, _RETRIES)})
         )
-        self._async = AsyncConnections(kind.__name__, options, backoff, _RETRIES, self._where)
+        self._async = AsyncConnections(kind.__name__, options, backoff, _RETRIES, self.whereabouts)
         self.writes_watched = True
 
     @classmethod
@@ -72,8 +79,9 @@ class Server:
         """The connections of threads, by the arguments of their class."""
         return redis.ConnectionPool(connection_class=kind, **options)
 
-    _where: Callable[[], Mapping[str, Any]] | None = None
-    """Tells host and port as they are now, as options, by asking others; None where the options say it."""
+    def staying(self, what: str) -> AbstractContextManager[None]:
+        """A block that ends with OnlineUnavailable where the server has become another one; what: its work, in words."""
+        return nullcontext()
 
     @contextmanager
     def asking(self) -> Iterator[redis.Redis]:
@@ -152,6 +160,8 @@ class Server:
                 lambda: _answers(connection, commands, replies, raw),
                 connection.disconnect,
             )
+            if any(isinstance(answer, redis.ReadOnlyError) for answer in answers):
+                connection.disconnect()  # by now another server may have the name of this one
         finally:
             pool.release(connection)
         return answers

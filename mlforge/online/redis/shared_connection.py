@@ -72,6 +72,11 @@ class SharedConnection(asyncio.Protocol):
         self._unsent.append(commands)
         return ask.future
 
+    @property
+    def address(self) -> tuple[str, int]:
+        """The host and port of a connection over TCP."""
+        return self._connection.host, self._connection.port
+
     async def end(self) -> None:
         """Close it at once; whoever still waits for replies is told so."""
         self._transport.abort()

@@ -224,7 +224,8 @@ class RedisStore(OnlineStore):
         """Write the books with the target as done and none pending, atomically."""
         version = version_text(target.version, self.layout)
         fields = {**to_fields(target, books, self.ttl), "version": version}
-        self._record(feature, target, fields, self._books_life(books.renewed_at), server)
+        with self._server.staying(f"{feature}: the push of {target}"):
+            self._record(feature, target, fields, self._books_life(books.renewed_at), server)
 
     def evidence(self) -> Evidence | None:
         """The server's run and history, and its count of evicted keys; None if it does not report them, or may not."""
