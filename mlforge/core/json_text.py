@@ -6,6 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from mlforge.core.repeated import first_repeated
+
 
 def decoded(text: str) -> Any:
     """The value of a text.
@@ -34,8 +36,7 @@ def _names_in(value: Any) -> int:
 def _each_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in values if names.count(name) > 1)
+        twice = first_repeated(name for name, _ in pairs) or ""
         raise ValueError(f"an object says {twice[:100]!r} twice")
     return values
 

@@ -18,6 +18,7 @@ from mlforge.cli.options import (
 from mlforge.cli.output import instant, number, print_json
 from mlforge.cli.style import Styled, style
 from mlforge.cli.table import pairs, table
+from mlforge.core.repeated import first_repeated
 from mlforge.core.text import plural, printable
 from mlforge.core.values import to_iso, to_us
 from mlforge.definitions.environment import REDIS_URL
@@ -104,12 +105,10 @@ def explain(args: argparse.Namespace) -> int:
 
 def _entity(keys: Sequence[tuple[str, str]]) -> dict[str, str]:
     """The entity of the keys; RetrievalError for a key that is given twice, as of the two one would be left out."""
-    entity = dict(keys)
-    if len(entity) < len(keys):
-        names = [name for name, _ in keys]
-        twice = next(name for name in names if names.count(name) > 1)
+    twice = first_repeated(name for name, _ in keys)
+    if twice is not None:
         raise RetrievalError(f"key {twice!r} is given twice; explain one entity at a time")
-    return entity
+    return dict(keys)
 
 
 def _page(explanation: Explanation, with_online: bool = True) -> str:

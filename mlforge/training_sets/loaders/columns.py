@@ -8,6 +8,7 @@ from importlib import import_module
 import polars as pl
 
 from mlforge.core.arguments import shown
+from mlforge.core.repeated import first_repeated
 from mlforge.errors import MissingExtra, RetrievalError, did_you_mean
 from mlforge.frames.polars_schema import dtype_text
 
@@ -40,8 +41,9 @@ def named_columns(
     names = list(default if columns is None else columns)
     for name in names:
         check_column(known, name)
-        if names.count(name) > 1:
-            raise RetrievalError(f"columns has {name!r} twice; name it once")
+    twice = first_repeated(names)
+    if twice is not None:
+        raise RetrievalError(f"columns has {twice!r} twice; name it once")
     if not names:
         raise RetrievalError(
             f"no column is left to learn from; name some with columns=, of {', '.join(known)}"
