@@ -15,6 +15,7 @@ from mlforge.core.json_text import decoded
 from mlforge.core.manifest import Manifest
 from mlforge.core.meaning import FeatureMeaning, Parts, differences, meaning_hash
 from mlforge.core.schema import INTEGERS, Schema, dtypes
+from mlforge.core.text import plural
 from mlforge.core.values import from_iso, to_iso
 from mlforge.errors import LockMismatch, MlforgeError, RetrievalError
 
@@ -80,6 +81,12 @@ class Lock:
     versions: tuple[str, ...] = ()
     store: str = ""
     created_at: int = 0
+
+    def __repr__(self) -> str:
+        """The service, how many columns, and the versions; `columns` tells what each means."""
+        service = f"{self.service!r}: " if self.service else ""
+        of = ", ".join(self.versions) or ", ".join(self.features)
+        return f"Lock({service}{plural(len(self.columns), 'column')} of {of or 'no feature'})"
 
     def changes(self, now: Sequence[LockedColumn]) -> list[Change]:
         """The locked columns that are missing from an answer's, or not as they were; columns beside them do not count."""

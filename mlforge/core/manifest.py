@@ -13,6 +13,7 @@ from typing import Any
 from mlforge.core import time_model
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.schema import Schema
+from mlforge.core.text import plural
 from mlforge.core.values import FEATURE, TimeRange, Version
 
 MODULUS = 1 << 128  # of the digests of multisets of rows
@@ -164,6 +165,11 @@ class Manifest:
         default=None, repr=False, compare=False
     )
     """Partials, and what they add up to: of these very ones, where it followed from the version before."""
+
+    def __repr__(self) -> str:
+        """The feature and version, and how large it is; not its files and partials, of which there may be thousands."""
+        size = f"{plural(self.row_count, 'row')}, {plural(len(self.columns), 'column')}"
+        return f"Manifest({self.name!r} {self.version or 'without a version'}: {size}, of {plural(len(self.sources), 'file')})"
 
     @property
     def name(self) -> str:

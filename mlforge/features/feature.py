@@ -16,7 +16,9 @@ import polars as pl
 from mlforge.core.arguments import choice, flag, listed, named, shown, text, texts
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.metrics import Rolling, ToDate
+from mlforge.core.repeated import first_repeated
 from mlforge.core.signatures import named_arguments, named_methods
+from mlforge.core.text import plural
 from mlforge.core.time_model import ONLINE_CLOCKS, OnlineClock
 from mlforge.core.validators import REQUIRED, Rule
 from mlforge.core.values import FEATURE, Duration, check_name
@@ -97,6 +99,15 @@ class Feature:
     def name(self) -> str:
         """The feature's name, its folder in the store and its prefix in answers."""
         return self.spec.name
+
+    def __repr__(self) -> str:
+        """Its name, keys, source and time, and how many metrics; `spec` has all of it."""
+        spec = self.spec
+        told = [f"keys {', '.join(spec.keys) or 'none'}", f"source {self.source!r}"]
+        told += [f"timestamp {spec.timestamp}"] if spec.timestamp else []
+        told += [f"interval {spec.interval}"] if spec.interval else []
+        told += [plural(len(spec.columns), "metric")] if spec.columns else []
+        return f"Feature({self.name!r}: {', '.join(told)})"
 
     def __getitem__(self, columns: str | tuple[str, ...]) -> Selection:
         """Some of the feature's value columns, for a request: `user_spend["amount__sum__7d", "amount__count__7d"]`.
@@ -284,11 +295,9 @@ def _sources(source: object, what: str) -> tuple[str, ...]:
         raise DefinitionError(
             f"{what} lists {named[0]!r} among others; a feature is a source by itself: write source={named[0]!r}"
         )
-    twice = sorted({place for place in sources if sources.count(place) > 1})
-    if twice:
-        raise DefinitionError(
-            f"{what} names {twice[0]!r} twice, but a file counts once; name it once"
-        )
+    twice = first_repeated(sources)
+    if twice is not None:
+        raise DefinitionError(f"{what} names {twice!r} twice, but a file counts once; name it once")
     return sources
 
 

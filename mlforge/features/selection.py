@@ -25,6 +25,13 @@ class Selection:
     prefix: str = ""
     renamed: tuple[tuple[str, str], ...] = ()
 
+    def __repr__(self) -> str:
+        """As it is written, with all columns where none is named."""
+        columns = f"[{', '.join(map(repr, self.columns))}]" if self.columns else ""
+        keys = "".join(f", {key}={name!r}" for key, name in self.renamed)
+        renamed = f".as_({self.prefix!r}{keys})" if self.prefix or keys else ""
+        return f"{self.feature}{columns}{renamed}"
+
     @property
     def feature(self) -> str:
         """The feature's name."""

@@ -12,7 +12,7 @@ from mlforge.services.locking import Versions, lock_of
 from mlforge.services.spec import ServiceSpec
 
 
-@dataclass(frozen=True, init=False, eq=False)
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class Service(ServiceSpec):
     """A named list of columns for `get_training_data` and `get_online_features`, in the same order in both.
 

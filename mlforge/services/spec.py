@@ -16,8 +16,10 @@ from mlforge.core.expression.kinds import INSTANT_KIND, kind_of
 from mlforge.core.expression.parser import T
 from mlforge.core.feature_spec import parse_derived
 from mlforge.core.lock import Lock
+from mlforge.core.repeated import first_repeated
 from mlforge.core.schema import FLOATS, INSTANT, INTEGERS, Column, Schema
 from mlforge.core.signatures import named_arguments
+from mlforge.core.text import plural
 from mlforge.core.values import Duration, check_name
 from mlforge.errors import DefinitionError
 from mlforge.features.defaults import default_value
@@ -33,7 +35,7 @@ SERVED_AT = "served_at"
 _FEATURES = 'write features=[user_spend["amount__sum__7d"], merchant_daily]'
 
 
-@dataclass(frozen=True, init=False, eq=False)
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class ServiceSpec:
     """All that a service says; `Service` tells its parts.
 
@@ -89,6 +91,13 @@ class ServiceSpec:
             object.__setattr__(self, attribute, value)
         self.check({})
 
+    def __repr__(self) -> str:
+        """Its name, version and features, and how many columns of its own."""
+        name = f"{self.name}@{self.version}" if self.version else self.name
+        own = plural(len(self.own_names), "column") + " of its own"
+        of = ", ".join(self.feature_names)
+        return f"{type(self).__name__}({name!r}: of {of}{f', {own}' if self.own_names else ''})"
+
     @property
     def reads_t(self) -> bool:
         """Whether a derived column depends on the instant."""
@@ -141,11 +150,10 @@ class ServiceSpec:
             raise DefinitionError(
                 f"{self.name}: the column {clash!r} of the service has the name of a key; give it another name"
             )
-        names = [*(outputs or ()), *own]
-        twice = [name for name in names if names.count(name) > 1]
-        if twice:
+        twice = first_repeated([*(outputs or ()), *own])
+        if twice is not None:
             raise DefinitionError(
-                f"{self.name}: two columns would be {twice[0]!r} in an answer; give one another name, or its feature "
+                f"{self.name}: two columns would be {twice!r} in an answer; give one another name, or its feature "
                 'another prefix: user_spend.as_("...")'
             )
         columns_of_t(self.derived, self.name)
