@@ -186,7 +186,8 @@ def agree(value: Any, cell: Cell) -> bool:
     """Whether a value is the one of the cell: floats to PRECISION of its magnitude, all else exactly."""
     expected = cell.value
     if isinstance(value, float) and isinstance(expected, float):
-        return value == expected or abs(value - expected) <= PRECISION * cell.magnitude
+        most = max(PRECISION * cell.magnitude, math.ulp(0.0))  # no float is nearer
+        return value == expected or abs(value - expected) <= most
     return type(value) is type(expected) and bool(value == expected)
 
 

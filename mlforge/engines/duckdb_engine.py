@@ -39,7 +39,9 @@ class DuckDBEngine(Engine):
         are_apart, aggregates = points is not None, context.aggregates
         points = line.filter(pl.col(ROW).is_not_null()) if points is None else points
         few = are_apart or self.are_few(points, line)
-        looked_up = {a.window: None for a in aggregates if few or a.aggregation.kind.name in FOLDS}
+        tiny = overlapping.tiny_percentiles(line, context)
+        folded = [a for a in aggregates if a.aggregation.kind.name in FOLDS or a in tiny]
+        looked_up = {a.window: None for a in (aggregates if few else folded)}
         at_points = TimelineIndex.of(line, points).windows(points, list(looked_up))
         chosen = DistinctPoints.of(points, at_points, all_windows=few)
         folds, wide = Folds(line, context), overlapping.wide_columns(line, context)
@@ -47,7 +49,7 @@ class DuckDBEngine(Engine):
         for position, a in enumerate(aggregates):
             if a.aggregation.kind.name in FOLDS:
                 apart[position] = folds.folded(a, chosen.windows[a.window].segments)
-            elif few and overlapping.overlaps(a, chosen.windows[a.window], _OVERLAP):
+            elif a in tiny or (few and overlapping.overlaps(a, chosen.windows[a.window], _OVERLAP)):
                 apart[position] = overlapping.ranked(a, chosen.windows[a.window], wide)
         in_sql = tuple(a for position, a in enumerate(aggregates) if position not in apart)
         queried = iter(self._answers(line, chosen, in_sql, context, few) if in_sql else ())

@@ -14,6 +14,9 @@ from mlforge.engines import ranks
 from mlforge.engines.pairwise import Segments
 from mlforge.engines.point_windows import PointWindows
 
+_TINY = 1e-290
+"""Below it floats have fewer digits, or products with a share have: a percentile would be off by more than others are."""
+
 
 def overlaps(aggregate: Aggregate, windows: PointWindows, most: Mapping[str, int]) -> bool:
     """Whether ranks over the whole line cost less than the rows of each window.
@@ -37,10 +40,29 @@ def ranked(aggregate: Aggregate, windows: PointWindows, wide: Collection[int]) -
     return ranks.between_ranks(values.drop_nulls(), of_values, share, wide=is_wide)
 
 
+def tiny_percentiles(line: pl.DataFrame, context: ComputeContext) -> frozenset[Aggregate]:
+    """The percentiles of columns of floats that hold values of which a product with a share loses digits."""
+    floats = _percentile_columns(context)
+    sizes = (pl.col(value_name(i)).cast(pl.Float64).abs() for i in floats)
+    are_tiny = (((size > 0) & (size < _TINY)).any() for size in sizes)
+    found = line.select(are_tiny).row(0) if floats else ()
+    columns = {i for i, is_tiny in zip(floats, found, strict=True) if is_tiny}
+    return frozenset(
+        a
+        for a in context.aggregates
+        if a.value in columns and a.aggregation.kind.name in BETWEEN_RANKS
+    )
+
+
 def wide_columns(line: pl.DataFrame, context: ComputeContext) -> frozenset[int]:
     """The columns of floats, whose percentiles are asked for, in which two values differ by more than a float holds."""
-    positions = {a.value for a in context.aggregates if a.aggregation.kind.name in BETWEEN_RANKS}
-    floats = [value for value in positions if context.dtypes[value] in FLOATS]
+    floats = _percentile_columns(context)
     ranges = (pl.col(value_name(i)).cast(pl.Float64) for i in floats)
     spans = line.select(values.max() - values.min() for values in ranges).row(0) if floats else ()
     return frozenset(i for i, span in zip(floats, spans, strict=True) if span == math.inf)
+
+
+def _percentile_columns(context: ComputeContext) -> list[int]:
+    """The columns of floats whose percentiles are asked for."""
+    positions = {a.value for a in context.aggregates if a.aggregation.kind.name in BETWEEN_RANKS}
+    return [value for value in positions if context.dtypes[value] in FLOATS]

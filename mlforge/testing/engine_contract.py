@@ -195,6 +195,17 @@ class EngineContract:
         case = Case(tmp_path, rows, [Rolling(["1h", "9h"], {"x": names})])
         case.check(engine, [(user, NOON + n * HOUR) for user in (1, 2) for n in (0, 1, 2, 12)])
 
+    @pytest.mark.parametrize("size", [5e-324, 3e-310, 1e-300])
+    def test_percentiles_of_the_least_floats_are_none_but_these(
+        self, size: float, engine: Engine, tmp_path: Path
+    ) -> None:
+        rows = [(1, NOON + n * HOUR, size) for n in range(4)] + [(2, NOON, size), (2, NOON, -size)]
+        names = ["median", "p10", "p50", "p99"]
+        case = Case(tmp_path, rows, [Rolling("9h", {"x": names})])
+        values = engine.values(case.events, case.points([(1, NOON + 3 * HOUR), (2, NOON)]))
+        assert values.row(0) == (size,) * 4
+        case.check(engine, [(2, NOON)])
+
     def test_values_at_both_ends_of_time(self, engine: Engine, tmp_path: Path) -> None:
         ends = [FIRST_INSTANT, FIRST_INSTANT + 1, 0, LAST_INSTANT - 1, LAST_INSTANT]
         rows = [(1, instant, float(n)) for n, instant in enumerate(ends)]
