@@ -17,7 +17,7 @@ from mlforge.definitions.together import Readings, compacted, each_in_turn
 from mlforge.engines import Engine, engine_for
 from mlforge.engines.views import Gathered
 from mlforge.ingest.function_process import command
-from mlforge.maintenance.forgetting import end_begun
+from mlforge.maintenance.begun_forgetting import end_begun
 from mlforge.sources.source_reading import SourceReading
 from mlforge.store import Store
 

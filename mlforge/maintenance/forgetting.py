@@ -15,20 +15,17 @@ from mlforge.build.rewriting import publish_rewritten
 from mlforge.build.rows import Layout
 from mlforge.core.failpoints import reach
 from mlforge.core.forgotten import REASON, Entity, Forgotten
-from mlforge.core.logs import get_logger
 from mlforge.core.manifest import Manifest, Partial, SourceRecord
 from mlforge.core.values import Version
 from mlforge.engines import Engine
 from mlforge.engines.versions_diff import VersionsDiff
-from mlforge.errors import IntegrityError, StoreError
+from mlforge.errors import StoreError
 from mlforge.frames.forgotten import rows_of, without
 from mlforge.ingest import partials
 from mlforge.maintenance.manifests import manifests_of, remove
 from mlforge.store import Audit, Books, Store
 from mlforge.store.file_tasks import PartialLocation, PartialWrite, read_file
 from mlforge.store.integrity import intact
-
-log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,30 +65,6 @@ def publish_without(
             sources=tuple(_record(record, rewritten) for record in latest.sources),
         )
         return publish_rewritten(store, snapshot, candidate, "entity_forgotten", engine, layout)
-
-
-def end_begun(store: Store, name: str, engine: Engine) -> None:
-    """End what a killed `mlforge forget` has left of a feature: publish a version without the rows, then delete what holds them.
-
-    Notes that name an entity stay: its value is not known here. Versions that somebody reads, or of which events are damaged, stay,
-    too, and with them the note that the feature may hold rows. Raises as `publish_without`.
-    """
-    forgotten = store.forgotten()
-    diff = publish_without(store, name, engine)
-    try:
-        scrubbed = scrub(store, name, ())
-    except IntegrityError as error:
-        log.error("versions may hold rows of forgotten entities", feature=name, error=str(error))
-        return
-    if not scrubbed.in_use:
-        store.end_forgetting([name], forgotten)
-    log.warning(
-        "a forgetting that was killed is ended",
-        feature=name,
-        rows=diff.events.rows if diff else 0,
-        versions=scrubbed.versions,
-        in_use=scrubbed.in_use,
-    )
 
 
 def scrub(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -15,6 +16,8 @@ from mlforge.core import clock
 from mlforge.core.forgotten import Entity, Forgotten
 from mlforge.core.values import Duration, Version, to_us
 from mlforge.errors import VersionConflict, VersionNotFound
+from mlforge.maintenance import begun_forgetting
+from mlforge.maintenance.forgetting import Scrubbed, scrub
 from mlforge.maintenance.operations import pin, prune, rollback, verify
 from mlforge.maintenance.retention import UNATTENDED, Retention
 from mlforge.online import RedisStore
@@ -344,7 +347,7 @@ def test_the_default_retention_keeps_the_disk_bounded_for_four_hours_of_minutes(
 
 
 def test_what_a_killed_forgetting_has_left_keeps_no_damaged_feature_from_a_rebuild(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = Project(tmp_path)
     project.drop("a", rows((1, 0, 1.0), (2, 0, 2.0)))
@@ -353,11 +356,23 @@ def test_what_a_killed_forgetting_has_left_keeps_no_damaged_feature_from_a_rebui
     project.store.write_forgotten(forgotten.begun(["spend"]))
     [stored] = (tmp_path / "store" / "spend" / "_partials").glob("*.parquet")
     stored.write_bytes(b"PAR1 damaged PAR1")
+    scrubs: list[str] = []
+
+    def counted(*of: Any) -> Scrubbed:
+        scrubs.append(of[1])
+        return scrub(*of)
+
+    monkeypatch.setattr(begun_forgetting, "scrub", counted)
     project.build()
     assert project.store.read("spend")["user_id"].to_list() == [2]
     project.build()  # what is damaged stays, so nobody can say that all rows are gone
     assert len(verify(project.store, ["spend"])) == 2
+    for day in (1, 2):
+        project.drop(f"{day}", rows((2, day, 2.0)))
+        project.build()
+    assert len(scrubs) == 1, "which reads all that is stored"
     prune(project.store, ["spend"], Retention(newest=1))
     project.build()
+    assert len(scrubs) == 2
     assert project.store.forgotten() == forgotten
     assert verify(project.store, ["spend"]) == []
