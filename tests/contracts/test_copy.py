@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from mlforge.core import failpoints
 from mlforge.core.values import Version
 from mlforge.errors import IntegrityError, StoreError, UnsupportedStore
 from mlforge.maintenance import copying
+from mlforge.maintenance.copy_checks import check_apart
 from mlforge.maintenance.copying import copy
 from mlforge.maintenance.exporting import export
 from mlforge.maintenance.operations import pin, rollback, verify
@@ -48,6 +50,31 @@ def project(built: Project, tmp_path: Path) -> Project:
 def in_bucket(objects: MemoryObjects, tmp_path: Path, machine: str = "machine") -> ObjectStore:
     client = MemoryObjects(objects.stored)
     return ObjectStore("s3://memory/store", tmp_path / machine, objects=client)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "told"),
+    [
+        ("store", "store/", "is store itself"),
+        ("store", "./elsewhere/../store", "is store itself"),
+        ("store", "link", "is store itself"),
+        ("link", "store/copy", "store/copy lies within link"),
+        ("store/copy", "store", "store/copy lies within store"),
+        ("s3://b/store", "s3://b//store/", "is s3://b/store itself"),
+        ("s3://b", "s3://b/store", "s3://b/store lies within s3://b"),
+        ("store", "store2", ""),
+        ("s3://b/store", "s3://b/store2", ""),
+        ("s3://b/store", "gs://b/store", ""),
+    ],
+)
+def test_a_store_is_not_copied_onto_itself_by_any_name(
+    source: str, target: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("store").mkdir()
+    Path("link").symlink_to("store")
+    with pytest.raises(UnsupportedStore, match=told) if told else nullcontext():
+        check_apart(source, target)
 
 
 def state_of(store: Store) -> object:

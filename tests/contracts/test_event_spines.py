@@ -368,6 +368,11 @@ def test_train_makes_rows_of_events_with_labels_as_the_store_was(
             1,
             "two labels are named 'x'",
         ),
+        (
+            ["--events-of", "spend", "--every", "1d", "--out", "events/set"],
+            1,
+            "events/set lies in the source of ",
+        ),
     ],
 )
 def test_train_says_what_is_wrong_with_its_options(
@@ -375,7 +380,7 @@ def test_train_says_what_is_wrong_with_its_options(
 ) -> None:
     capsys.readouterr()
     try:
-        outcome = main(["train", "plain", *options, "--out", "set"])
+        outcome = main(["train", "plain", "--out", "set", *options])
     except SystemExit as ended:
         outcome = ended.code
     assert outcome == code

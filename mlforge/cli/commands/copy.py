@@ -37,12 +37,15 @@ def copy(args: argparse.Namespace) -> int:
     were not there before; erased: versions that went, as they had rows of entities that were forgotten since. only_there: features
     of the copy that the store which is copied does not have, or no longer has.
     """
+    from mlforge.maintenance.copy_checks import check_apart
     from mlforge.maintenance.copying import copy as copied_stores
     from mlforge.store.opening import store_at
 
     source, target = store_at(args.from_), store_at(args.to_)
     if not source.features():
         raise MlforgeError(f"{args.from_} holds no feature; name the folder or address of a store")
+
+    check_apart(args.from_, args.to_)
 
     def told(name: str, version: Version) -> None:
         if sys.stderr.isatty():

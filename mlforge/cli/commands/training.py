@@ -128,9 +128,11 @@ def train(args: argparse.Namespace) -> int:
     """
     from mlforge.definitions.runners import distribution_of
     from mlforge.definitions.services import service_named
+    from mlforge.definitions.sources import check_output
     from mlforge.training_sets.making import PART_ROWS, training_set
 
     definitions = definitions_of(args)
+    check_output(definitions, args.out)
     service = service_named(definitions.services, args.service, definitions.store)
     stored_set = training_set(
         _spine_of(args, service),
