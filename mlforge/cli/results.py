@@ -38,8 +38,11 @@ def run(
     work: Callable[[dict[str, Any]], Mapping[str, BuildResult]],
 ) -> Outcome:
     """Results and failures of `work`, which gets the options of the command line; connections are closed."""
+    from mlforge.definitions.runners import without_address
+
     try:
         chosen = definitions.selected(args.features, args.tags)
+        warn(*without_address(definitions, chosen, args.engine))
         with Progress("", total=len(chosen)) as progress, stdout_is_ours():
             results = work(
                 {

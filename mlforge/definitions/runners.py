@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlforge.build.distribution import Distribution
 from mlforge.build.processes import ProcessRunner, command
-from mlforge.build.runner import Origin, Runner
+from mlforge.build.runner import Origin, RunHere, Runner, Task
 from mlforge.build.tasks import tasks_at_once
 from mlforge.core import machine
 from mlforge.core.arguments import choice
 from mlforge.definitions.settings import LOCAL
-from mlforge.errors import MissingExtra
+from mlforge.errors import DefinitionError, MissingExtra, RunnerUnavailable
 from mlforge.features.feature import SPARK
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def push_distribution_of(definitions: Definitions, engine: str) -> Distribution 
     if runner == LOCAL:
         return None
     if not isinstance(runner, Runner):
-        runner = _runner_named(runner, definitions)
+        runner = _runner_or_none(runner, definitions)
     alone = settings.fallback == LOCAL
     runner = runner.for_definitions(_origin(definitions))
     return Distribution(runner, settings.distribute_above, definitions.hash, alone)
@@ -79,6 +79,49 @@ def _origin(definitions: Definitions) -> Origin | None:
         return None
     target, here = definitions.loaded_from
     return Origin(target, str(here), definitions.profile)
+
+
+class _WithoutAddress(Runner):
+    """A runner that its surroundings do not tell where to go: what is small needs none, and what is big is told so."""
+
+    def __init__(self, name: str, why: str) -> None:
+        self.name, self._why = name, why  # type: ignore[misc]
+
+    def run(self, tasks: Sequence[Task], here: RunHere) -> Iterable[Any]:
+        """Nobody is there."""
+        raise RunnerUnavailable(self._why)
+
+
+def _runner_or_none(name: str, definitions: Definitions) -> Runner:
+    """The runner of that name, or one that is unavailable, where it has no address to go to."""
+    try:
+        return _runner_named(name, definitions)
+    except DefinitionError as error:
+        return _WithoutAddress(name, str(error))
+
+
+def without_address(
+    definitions: Definitions, names: Iterable[str], override: str | None = None
+) -> list[str]:
+    """Sentences on runners of features that have no address here: to be said once, before big work needs them. override: an engine for once."""
+    chosen = [definitions.features[name].engine for name in names]
+    engines = {override or engine or definitions.settings.engine for engine in chosen}
+    sentences = []
+    for runner in {_runner_of(definitions, engine) for engine in engines}:
+        if isinstance(runner, str) and runner != LOCAL:
+            try:
+                _runner_named(runner, definitions)
+            except DefinitionError as error:
+                above = definitions.settings.distribute_above
+                what = (
+                    "this process does it alone"
+                    if definitions.settings.fallback == LOCAL
+                    else "it fails"
+                )
+                sentences.append(
+                    f"{error}; until then {what} where work is of more than {above:,} events"
+                )
+    return sorted(sentences)
 
 
 def _runner_named(name: str, definitions: Definitions) -> Runner:

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from mlforge import Definitions, Feature, feature
+from mlforge.definitions.runners import without_address
 from mlforge.errors import BuildError, DefinitionError
 from mlforge.metrics import Rolling
 from mlforge.runners import SparkRunner
@@ -64,14 +65,22 @@ def test_big_work_of_that_feature_alone_goes_to_spark(
     assert definitions.build(features="chosen", engine="polars")["chosen"].changed
 
 
-def test_without_an_address_a_build_says_where_to_give_it(
+def test_without_an_address_small_work_goes_on_and_big_work_says_where_to_give_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SPARK_REMOTE", raising=False)
-    definitions = _definitions(tmp_path, _spend("plain", None), engine="spark")
-
-    with pytest.raises(BuildError, match="set SPARK_REMOTE="):
-        definitions.build()
+    spend = _spend("plain", None)
+    small = _definitions(tmp_path, spend, engine="spark")
+    assert small.build()["plain"].changed
+    [sentence] = without_address(small, ["plain"])
+    assert "set SPARK_REMOTE=" in sentence
+    assert sentence.endswith("it fails where work is of more than 50,000,000 events")
+    assert without_address(small, ["plain"], "polars") == []
+    big = _definitions(tmp_path, spend, engine="spark", distribute_above=0)
+    with pytest.raises(BuildError, match=r"set SPARK_REMOTE=.*fallback=\"local\""):
+        big.build(full=True, version="2.0.0")
+    alone = _definitions(tmp_path, spend, engine="spark", distribute_above=0, fallback="local")
+    assert alone.build(full=True, version="2.0.0")["plain"].changed
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from worker.monitor.service_status import ServiceStatus, service_status
 from worker.project import Gone, Project
 from worker.queue import JobQueue, WorkerState
 from worker.state.presence import WatcherState
-from worker.state.work_queue import Ticket
+from worker.state.ticket import Ticket
 from worker.supervision import FAULTS
 
 T = TypeVar("T")
@@ -80,7 +80,7 @@ def gather(project: Project) -> Status:
         gone=gone,
         warnings=(
             *_refusals(project),
-            *_worker_problems(workers),
+            *_worker_problems(workers, queue),
             *_watcher_problems(watcher),
             *_definition_problems(project, gone),
             *_drifts(features.values()),
@@ -265,8 +265,8 @@ def _refusals(project: Project) -> Iterator[str]:
         )
 
 
-def _worker_problems(workers: tuple[WorkerState, ...]) -> Iterator[str]:
-    if not any(worker.unreadable is None for worker in workers):
+def _worker_problems(workers: tuple[WorkerState, ...], queue: JobQueue) -> Iterator[str]:
+    if not any(worker.unreadable is None for worker in workers) and not queue.is_starting():
         yield "no worker listens: run `mlforge worker`, or `mlforge up` for everything"
     for worker in workers:
         if worker.unreadable is not None:

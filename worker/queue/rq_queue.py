@@ -27,6 +27,8 @@ QUEUE = "mlforge"
 """The queue's name on command lines: a worker of ours listens on that of its own project."""
 RESULT_TTL_S, FAILURE_TTL_S = 60, 3_600
 WORKER_TTL_S = 20
+STARTS_WITHIN_S = 15
+"""So long a worker that becomes a new process is not missed."""
 MARK = "mlforge_definitions"
 """Under which a worker of ours tells which definitions it has."""
 LIFE = "mlforge_life_s"
@@ -113,6 +115,18 @@ class JobQueue:
     def has_waiting(self) -> bool:
         """Whether there are jobs that no worker has taken yet."""
         return bool(self._redis.llen(self._queue.key))
+
+    def note_start(self) -> None:
+        """Note that a worker becomes a new process, which listens in a moment."""
+        self._redis.set(self._starting, "", ex=STARTS_WITHIN_S)
+
+    def is_starting(self) -> bool:
+        """Whether a worker has lately become a new process."""
+        return bool(self._redis.exists(self._starting))
+
+    @property
+    def _starting(self) -> str:
+        return f"mlforge-work:{self._scope}:starting"
 
     def workers(self) -> list[WorkerState]:
         """The workers that listen on the queue, including those whose records cannot be read."""

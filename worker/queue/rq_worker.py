@@ -25,6 +25,7 @@ from mlforge.core.failpoints import reach
 from mlforge.core.logs import get_logger
 from mlforge.definitions.building import engine_of
 from mlforge.definitions.registry import Definitions
+from mlforge.definitions.runners import without_address
 from mlforge.errors import MissingExtra, MlforgeError
 from worker import logs, project
 from worker.connection import patience
@@ -37,6 +38,7 @@ from worker.queue.rq_queue import (
     QUEUE,
     RESULT_TTL_S,
     WORKER_TTL_S,
+    JobQueue,
     argument,
     give_back,
     queue_of,
@@ -247,6 +249,8 @@ class Forge(BaseWorker):
         opened = Project.open(Settings.read())
         project.use(opened)
         import_ahead(opened.definitions)
+        for sentence in without_address(opened.definitions, opened.definitions.features):
+            log.warning("a runner has no address", reason=sentence)
         gc.freeze()  # a collection in a fork would write to, and so copy, every page that holds an object
         return opened
 
@@ -281,6 +285,8 @@ class Forge(BaseWorker):
         if self._stop_requested or self._has_say() or young:
             return
         log.info("definitions have changed: starting anew")
+        if self._project is not None:
+            JobQueue(self.connection, self._project.scope).note_start()
         self.teardown()
         self._restart({})
 
