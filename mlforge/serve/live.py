@@ -79,10 +79,6 @@ class Live(ABC):
         """Have the watcher list the sources that objects of these addresses, such as `s3://shop/drops/a.parquet`, belong to."""
 
 
-ROLLED_BACK, APPROVED = "rolled_back", "approved"
-"""Kinds of entries of what people do: details `from` and `version`; `hold`, `version` and `changed`."""
-
-
 def note_deed(live: Live | None, kind: str, feature: str, **details: Any) -> None:
     """Add what a person did to the event log, if there is one that answers: the deed itself is done."""
     if live is None:

@@ -714,8 +714,17 @@ def test_every_command_finds_the_server_of_a_running_up(
     store.close()
     assert as_json(capsys, "approve", "spend")["push"]["version"] == "1.0.2"
     live = open_live(load(None, here=Path.cwd()), redis_url)
-    told = [(each.kind, each.details["version"]) for each in live.recent(9)]
-    assert told == [("approved", "1.0.2"), ("rolled_back", "1.0.0")]
+    assert main(["rename", "spend", "spent", "--yes"]) == 0
+    assert main(["rename", "spent", "spend", "--yes"]) == 0
+    renamed = [(each.kind, each.feature, each.details["before"]) for each in live.recent(2)]
+    assert renamed == [("renamed", "spend", "spent"), ("renamed", "spent", "spend")]
+    told = [(each.kind, each.details["version"]) for each in live.recent(9)[2:]]
+    assert told == [
+        ("approved", "1.0.2"),
+        ("rolled_back", "1.0.0"),
+        ("built", "1.0.1"),
+        ("built", "1.0.0"),
+    ]
     live.close()
 
 

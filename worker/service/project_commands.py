@@ -138,8 +138,10 @@ def retire(args: argparse.Namespace) -> int:
 
     JSON: `{"feature", "rows", "versions"}`: how many rows online and versions went.
     """
+    from mlforge.cli.deeds import note_deeds
     from mlforge.cli.output import confirmed, print_json, warn
     from mlforge.core.text import plural
+    from mlforge.serve.deeds import RETIRED
     from worker.service import retiring
 
     holdings = _holdings(args)
@@ -151,6 +153,9 @@ def retire(args: argparse.Namespace) -> int:
         keep_versions=args.keep_versions,
         force=args.force,
     )
+    if retired.versions:
+        done = {"versions": retired.versions, "rows": retired.rows}
+        note_deeds(args, holdings.definitions, RETIRED, [(args.feature, done)])
     if not is_online:
         warn("rows online, if there are any, stay: set REDIS_URL to the server that has them")
     if args.json:

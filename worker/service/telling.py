@@ -12,7 +12,7 @@ from mlforge.cli.output import lines_for
 from mlforge.core.text import bump_word, plural, printable
 from mlforge.definitions.environment import REDIS_URL
 from mlforge.errors import without_owners
-from mlforge.serve.live import APPROVED, ROLLED_BACK
+from mlforge.serve.deeds import DEEDS
 from worker.state.event_log import Entry
 
 _TOLD = ("refresh failed", "held", "quarantined", "edited definitions do not import", "audit:")
@@ -42,11 +42,8 @@ def describe(entry: Entry) -> str:
         return f"{feature:<20} failed: {without_owners(str(details['error']), feature)}"
     if entry.kind == "held":
         return f"{feature:<20} held: {details['reason']}"
-    if entry.kind == ROLLED_BACK:
-        return f"{feature:<20} rolled back: {details['version']} is served in place of {details['from']}"
-    if entry.kind == APPROVED:
-        what = "is published" if details["changed"] else "goes on"
-        return f"{feature:<20} approved: {details['version']} {what}"
+    if deed := DEEDS.get(entry.kind):
+        return f"{feature:<20} {deed.title.lower()}: {deed.sentence(details)}"
     if entry.kind == "mismatch":
         return f"{feature:<20} WRONG: {details['mismatches']} values are not what the files give: {details['first'][0]}"
     if entry.kind == "dropped":

@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from mlforge.cli.command import Command
+from mlforge.cli.deeds import note_deeds
 from mlforge.cli.options import definitions_option, json_option, served_definitions_of
 from mlforge.cli.output import fail, note, number, print_json, stdout_is_ours
 from mlforge.errors import OnlineError
@@ -38,6 +39,7 @@ def adopt(args: argparse.Namespace) -> int:
     "names": [name]}`, the features and services that were taken over.
     """
     from mlforge.definitions.keeping import take_over
+    from mlforge.serve.deeds import ADOPTED
 
     definitions = served_definitions_of(args)
     if args.keeper is not None:
@@ -46,6 +48,9 @@ def adopt(args: argparse.Namespace) -> int:
         kept_by = take_over(definitions, args.name)
         if args.name in definitions.features:
             rows = _rows_adopted(definitions, args.name, kept_by)
+            if kept_by is not None or (rows[0] and rows[0].version):
+                done = {"kept_by": kept_by, "from": rows[1]}
+                note_deeds(args, definitions, ADOPTED, [(args.name, done)])
     if kept_by is not None and not args.json:
         print(f"{args.name} is kept by these definitions: it was kept by {kept_by!r}")
         note(
@@ -80,9 +85,13 @@ def _rows_adopted(
 
 def _all_adopted(args: argparse.Namespace, definitions: Definitions) -> int:
     from mlforge.definitions.keeping import take_over_all
+    from mlforge.serve.deeds import ADOPTED
 
     with closing(definitions), stdout_is_ours():
         names = take_over_all(definitions, args.keeper)
+        done = {"kept_by": args.keeper, "from": None}
+        adopted = [(name, done) for name in names if name in definitions.features]
+        note_deeds(args, definitions, ADOPTED, adopted)
     if args.json:
         print_json({"kept_by": args.keeper, "names": names})
     elif names:

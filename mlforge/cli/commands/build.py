@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from mlforge.cli.command import Command
+from mlforge.cli.deeds import Noted, note_deeds
 from mlforge.cli.options import (
     definitions_option,
     engine_or_spark,
@@ -55,10 +56,13 @@ def build(args: argparse.Namespace) -> int:
     rows_changed, rows_dropped (by reason, in the version), entities, rows_recomputed, files_read, keys_written (null unless pushed),
     quarantined and ignored (`[{"path", "reason"}]`), warnings, seconds, engine.
     """
+    from mlforge.serve.deeds import BUILT as DEED
+
     definitions = served_definitions_of(args)
     outcome = run(
         definitions, args, lambda options: definitions.build(online=args.online, **options)
     )
+    note_deeds(args, definitions, DEED, _published(outcome))
     if not args.json:
         headers = PUSHED if args.online else BUILT
         print(table(headers, built_rows(outcome, headers), right=("rows", "keys", "time")))
@@ -67,6 +71,14 @@ def build(args: argparse.Namespace) -> int:
             if rows:
                 note(f"{result.feature} {result.version} leaves out rows: {rows}", "dim")
     return end(outcome, args.json)
+
+
+def _published(outcome: Outcome) -> Iterator[Noted]:
+    for name, result in outcome.results.items():
+        if result.changed:
+            facts = {"bump": result.bump, "rows_changed": result.rows_changed, "rows": result.rows}
+            done = {"version": result.version, "reason": result.reason, **facts}
+            yield name, {**done, "keys_written": result.keys_written}
 
 
 def built_rows(outcome: Outcome, headers: Sequence[str]) -> list[tuple[object, ...]]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 from mlforge.cli.command import Command
+from mlforge.cli.deeds import Noted, note_deeds
 from mlforge.cli.options import (
     definitions_option,
     json_option,
@@ -19,6 +21,7 @@ from mlforge.core.text import plural
 from mlforge.errors import MlforgeError
 
 if TYPE_CHECKING:
+    from mlforge.definitions.registry import Definitions
     from mlforge.registry.forgetting import Forgot, Outcome
 
 
@@ -42,6 +45,7 @@ def forget(args: argparse.Namespace) -> int:
     """
     from mlforge.registry.forgetting import entities_of
     from mlforge.registry.forgetting import forget as forget_entities
+    from mlforge.serve.deeds import BUILT
 
     definitions = served_definitions_of(args)
     with closing(definitions), stdout_is_ours():
@@ -53,6 +57,7 @@ def forget(args: argparse.Namespace) -> int:
         if not args.yes and not confirmed(question):
             raise MlforgeError("nothing was forgotten; --yes forgets without asking")
         outcome = forget_entities(definitions, entities, workers_url(args))
+        note_deeds(args, definitions, BUILT, _published(outcome, definitions))
     if args.json:
         print_json(_document(outcome))
     else:
@@ -63,6 +68,15 @@ def forget(args: argparse.Namespace) -> int:
     for name, versions in in_use.items():
         fail(f"{name} {', '.join(versions)} is being read and stays; run the same command again")
     return 1 if outcome.failures or in_use else 0
+
+
+def _published(outcome: Outcome, definitions: Definitions) -> Iterator[Noted]:
+    """The versions without the rows; not whose rows they were."""
+    for name, each in outcome.features.items():
+        if each.version is not None:
+            keys = None if definitions.online_store is None else each.online
+            done = {"version": each.version, "reason": "entity_forgotten", "bump": "patch"}
+            yield name, {**done, "rows_changed": each.rows, "keys_written": keys}
 
 
 def _show(outcome: Outcome, *, online: bool) -> None:

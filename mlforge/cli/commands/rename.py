@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from mlforge.cli.command import Command
+from mlforge.cli.deeds import note_deeds
 from mlforge.cli.options import definitions_option, json_option, served_definitions_of
 from mlforge.cli.output import confirmed, note, number, print_json, stdout_is_ours
 from mlforge.core.text import plural
@@ -35,6 +36,7 @@ def rename(args: argparse.Namespace) -> int:
     """
     from mlforge.registry.renaming import check_renameable
     from mlforge.registry.renaming import rename as rename_feature
+    from mlforge.serve.deeds import RENAMED
 
     definitions = served_definitions_of(args)
     with closing(definitions), stdout_is_ours():
@@ -43,6 +45,7 @@ def rename(args: argparse.Namespace) -> int:
         if not args.yes and not confirmed(question):
             raise MlforgeError("nothing was renamed; --yes renames without asking")
         renamed = rename_feature(definitions, args.before, args.after)
+        note_deeds(args, definitions, RENAMED, [(renamed.after, {"before": renamed.before})])
     if args.json:
         document = {
             "before": renamed.before,

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from mlforge.cli.command import Command
+from mlforge.cli.deeds import note_deeds
 from mlforge.cli.options import (
     definitions_option,
     existing_store,
@@ -14,7 +15,6 @@ from mlforge.cli.options import (
     served_definitions_of,
     store_options,
     version_number,
-    workers_url,
 )
 from mlforge.cli.output import fail, note, print_json, stdout_is_ours
 from mlforge.cli.progress import Progress
@@ -23,7 +23,6 @@ from mlforge.core.text import plural
 from mlforge.errors import MlforgeError, OnlineError
 
 if TYPE_CHECKING:
-    from mlforge.definitions.registry import Definitions
     from mlforge.online.push import PushResult
     from mlforge.store import Store
 
@@ -67,7 +66,7 @@ def _rollback_store(args: argparse.Namespace) -> int:
 
 
 def _rollback_project(args: argparse.Namespace) -> int:
-    from mlforge.serve.live import ROLLED_BACK
+    from mlforge.serve.deeds import ROLLED_BACK
 
     definitions = served_definitions_of(args)
     store = definitions.store
@@ -82,7 +81,8 @@ def _rollback_project(args: argparse.Namespace) -> int:
             online, problem = False, error
         pointer = store.pointer(args.feature)
         served = str(pointer.version) if pointer else None
-        _note(args, definitions, ROLLED_BACK, **{"from": before, "version": served})
+        done = {"from": before, "version": served}
+        note_deeds(args, definitions, ROLLED_BACK, [(args.feature, done)])
     finally:
         definitions.close()
     _tell(args, store, before, online)
@@ -120,7 +120,7 @@ def approve(args: argparse.Namespace) -> int:
     done); the result as in `build`; the push as `{"version", "as_of", "written", "deleted"}`, null
     without an online store.
     """
-    from mlforge.serve.live import APPROVED
+    from mlforge.serve.deeds import APPROVED
 
     name = args.feature
     definitions = served_definitions_of(args)
@@ -139,7 +139,7 @@ def approve(args: argparse.Namespace) -> int:
             still = store.books(name).hold
             if still is None:
                 done = {"hold": hold, "version": str(result.version), "changed": result.changed}
-                _note(args, definitions, APPROVED, **done)
+                note_deeds(args, definitions, APPROVED, [(name, done)])
             pushed = None if still or definitions.online_store is None else definitions.push(name)
     finally:
         definitions.close()
@@ -156,16 +156,6 @@ def approve(args: argparse.Namespace) -> int:
     if still is not None:
         raise MlforgeError(f"{name} stays held: {result.reason}")
     return 1 if result.quarantined else 0
-
-
-def _note(args: argparse.Namespace, definitions: Definitions, kind: str, **details: object) -> None:
-    """Add what was done to the event log of the project's workers, if there are some."""
-    from mlforge.serve.live import live_of, note_deed
-
-    live = live_of(definitions, workers_url(args))
-    note_deed(live, kind, args.feature, **details)
-    if live is not None:
-        live.close()
 
 
 def _push_json(pushed: PushResult | None) -> dict[str, Any] | None:

@@ -11,7 +11,8 @@ from typing import Any
 from mlforge.core.text import FIRST_BUILD, plural
 from mlforge.core.values import to_iso
 from mlforge.errors import without_owners
-from mlforge.serve.live import APPROVED, ROLLED_BACK, Happening
+from mlforge.serve.deeds import DEEDS
+from mlforge.serve.live import Happening
 from mlforge.serve.page.words import duration, of, sentence
 
 STEPS: Mapping[str, str] = {
@@ -103,12 +104,9 @@ def _told(entry: Happening) -> tuple[str, str, str, str, tuple[Step, ...]]:
         return BAD, "Failed", sentence(details["error"]), "", ()
     if kind == "held":
         return WARNING, "Held", sentence(details["reason"]), "", ()
-    if kind == ROLLED_BACK:
-        text = f"{details['version']} is served in place of {details['from']}, and held until somebody approves it."
-        return WARNING, "Rolled back", text, "", ()
-    if kind == APPROVED:
-        what = "was published" if details["changed"] else "goes on"
-        return GOOD, "Approved", f"{details['version']} {what}.", "", ()
+    if deed := DEEDS.get(kind):
+        tone = WARNING if deed.is_warning else GOOD
+        return tone, deed.title, sentence(deed.sentence(details)), "", ()
     if kind == "mismatch":
         wrong = int(details["mismatches"])
         what = f"{plural(wrong, 'value')} {'differs' if wrong == 1 else 'differ'}"
