@@ -16,7 +16,8 @@ from tests.support.faults import ASKED, HEAD, Plant, places, running, usual_with
 from tests.support.invariant import Witness, assert_invariant
 from tests.support.workers import eventually
 from worker.service.embedded_redis import EmbeddedServer
-from worker.state.work_queue import DEATHS, LEASE_MS, Ticket
+from worker.state.ticket import DEATHS, Ticket
+from worker.state.work_queue import LEASE_MS
 
 OTHERS = ["spend", "daily", "newest"]
 """The usual features."""

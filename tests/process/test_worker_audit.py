@@ -6,6 +6,7 @@ import json
 import select
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from mlforge.frames.encoding import key_hash
 from tests.support.workers import Shop, eventually, purchases, write
 from worker.reconcile.audit_scheduler import Auditor
 from worker.service.embedded_redis import EmbeddedServer
-from worker.state.work_queue import Ticket
+from worker.state.ticket import Ticket
 
 CALM = [Ticket("spend")]
 
@@ -114,6 +115,21 @@ def test_an_audit_gives_way_to_work_at_once_and_is_made_up_for(
     auditor.tick([Ticket("spend", wanted=2, served=1)])
     assert running(auditor) is None, "nor does work that somebody else asked for"
     assert shop.store.audit("spend") is None
+
+
+def test_a_drop_does_not_wait_while_features_are_looked_up_for_an_audit(
+    auditor: Auditor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meanwhile(*_: object) -> tuple[str, ...]:
+        drop = threading.Thread(target=auditor.give_way)
+        drop.start()
+        drop.join(60)
+        assert not drop.is_alive()
+        return ("spend",)
+
+    monkeypatch.setattr(Auditor, "_due", meanwhile)
+    auditor.tick(CALM)
+    assert running(auditor) is None, "work has arrived meanwhile"
 
 
 def test_nothing_is_audited_before_it_has_been_quiet_for_a_while(auditor: Auditor) -> None:

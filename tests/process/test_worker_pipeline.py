@@ -285,7 +285,12 @@ def test_edited_definitions_are_taken_up_and_a_broken_edit_keeps_the_old_ones(sh
     write(shop.folder / "drops" / "f.parquet", purchases((6, 0, 1.0)))
     eventually(lambda: shop.online("spend", 6))
     file.write_text(good.replace('["sum", "count"]', '["sum", "count", "max"]'))
-    eventually(lambda: (shop.online("spend", 6) or {}).get("amount__max__7d") == 1.0)
+
+    def is_taken_up() -> bool:
+        assert shop.project.presence.read() is not None, "it starts anew, and watches on"
+        return (shop.online("spend", 6) or {}).get("amount__max__7d") == 1.0
+
+    eventually(is_taken_up)
     assert shop.versions("spend")[-1].endswith(".0"), "a new metric is a minor version"
     only = 'features=[spend], gone_after="1ms"'
     file.write_text(file.read_text().replace("features=[spend, slow, poison]", only))

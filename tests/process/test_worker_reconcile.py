@@ -33,6 +33,7 @@ from worker.monitor.status import gather
 from worker.project import Project, Settings
 from worker.queue import JobQueue, enqueue, queue_of, refresh_job
 from worker.queue.cascade import request_readers
+from worker.queue.redefined import hurry_redefined
 from worker.queue.requests import Requests
 from worker.reconcile.reconciler import (
     COMPARE_EVERY_S,
@@ -41,6 +42,7 @@ from worker.reconcile.reconciler import (
     Reconciler,
 )
 from worker.service.wait import ask_at_once, wait_for
+from worker.state import ticket as tickets
 from worker.state import work_queue as protocol
 from worker.state.pending import PendingRequest
 
@@ -225,6 +227,14 @@ def test_drops_within_an_interval_of_publishing_become_one_version_when_it_is_ov
     ask_at_once(project, ["spend"], "retry")
     assert work(project, "spend") == "refreshed"
     assert shop.store.list_versions("spend")[2:] == ["1.0.2"]
+    hurry_redefined(project)
+    assert shop.ticket("spend").rests(project.work_queue.now()), "its definition is as it was"
+    (shop.folder / "definitions.py").write_text(definitions.replace('["7d"]', '["7d", "14d"]'))
+    edited = Project.open(project.settings)
+    hurry_redefined(edited)
+    Requests(edited)("spend", "definitions", None)
+    assert work(edited, "spend") == "refreshed"
+    assert shop.store.list_versions("spend")[3:] == ["1.1.0"]
     assert shop.ticket("spend").rests(project.work_queue.now())
 
 
@@ -291,8 +301,11 @@ def test_a_hold_that_is_lifted_leads_to_a_refresh(shop, project):
     work(project, "spend")
     for name in "ab":
         (shop.folder / "drops" / f"{name}.parquet").unlink()
-    Requests(project)("spend", "they went", None)
-    assert work(project, "spend") == "held"
+    for closed_at, tells in ((10, 1), (10, 1), (None, 1), (20, 2)):
+        Requests(project)("spend", "they went", closed_at)
+        assert work(project, "spend") == "held"
+        told = [entry.kind for entry in project.event_log.recent()]
+        assert told.count("held") == tells, "once for each drop that it keeps back"
     at_work = reconciler(project)
     at_work.tick(0.0)
     assert waiting(project) == set()
@@ -324,7 +337,7 @@ def test_a_feature_that_other_definitions_let_go_of_is_tried_again(
         enqueue(project, "spend", project.work_queue.requeue(bank.ticket("spend")))
     work(project, "spend")
     assert "'shop', which share this store" in bank.ticket("spend").error
-    monkeypatch.setattr(protocol, "RESUME_AFTER_S", (0,))
+    monkeypatch.setattr(tickets, "RESUME_AFTER_S", (0,))
     at_work.tick(COMPARE_EVERY_S)
     assert waiting(project) == set()
     store.write_defined_names("shop", DefinedNames())
@@ -679,7 +692,7 @@ def test_rows_of_a_parked_feature_are_pushed_when_they_are_behind(shop, project,
     project.online.drop("spend")
     reconciler(project, behind).tick(0.0)
     assert waiting(project) == set(), "a parked feature rests a while"
-    monkeypatch.setattr(protocol, "RESUME_AFTER_S", (0,))
+    monkeypatch.setattr(tickets, "RESUME_AFTER_S", (0,))
     reconciler(project, behind).tick(0.0)
     assert work(project, "spend") == "parked"
     assert shop.online("spend", 1)
@@ -789,9 +802,9 @@ def test_rows_are_counted_between_drops_or_a_minute_later(
         counted.append(now_s)
         return {}
 
-    def read_tickets(*_: object, **__: object) -> list[protocol.Ticket]:
-        left_alone = protocol.Ticket("peaks", wanted=1, rests_until=1 << 50)
-        return [left_alone, protocol.Ticket("spend", leased=now_s in at_work)]
+    def read_tickets(*_: object, **__: object) -> list[tickets.Ticket]:
+        left_alone = tickets.Ticket("peaks", wanted=1, rests_until=1 << 50)
+        return [left_alone, tickets.Ticket("spend", leased=now_s in at_work)]
 
     monkeypatch.setattr(type(project.online), "rows_by_feature", count)
     monkeypatch.setattr(Reconciler, "_read_tickets", read_tickets)

@@ -13,16 +13,8 @@ from worker.state import work_queue as module
 from worker.state.event_log import Distribution, EventLog
 from worker.state.figures import add_each
 from worker.state.pending import PendingRequest
-from worker.state.work_queue import (
-    DEATHS,
-    RETRY_AFTER_S,
-    Lease,
-    Ticket,
-    WorkQueue,
-    idle,
-    orphaned,
-    overdue,
-)
+from worker.state.ticket import DEATHS, RETRY_AFTER_S, Ticket, idle, orphaned, overdue
+from worker.state.work_queue import Lease, WorkQueue
 
 
 @pytest.fixture

@@ -26,7 +26,8 @@ from tests.support import contents
 from worker.project import Project, Settings
 from worker.service.embedded_redis import EmbeddedServer
 from worker.state.pending import PendingRequest
-from worker.state.work_queue import Request, Ticket, WorkQueue
+from worker.state.ticket import Ticket
+from worker.state.work_queue import Request, WorkQueue
 
 RQ_WORKER = [
     str(Path(sys.executable).with_name("rq")),

@@ -31,7 +31,8 @@ from worker.queue.renewal import renewing
 from worker.queue.together import waiting_beside, waiting_together
 from worker.state.drop_steps import drop_steps, trigger_of
 from worker.state.figures import add_each
-from worker.state.work_queue import Lease, Looked, Ticket
+from worker.state.ticket import Ticket
+from worker.state.work_queue import Lease, Looked
 from worker.supervision import FAULTS, survived
 
 if TYPE_CHECKING:
@@ -190,10 +191,10 @@ def _brought_online(
     # Rows are readable from here on: what tidying takes is no part of their freshness.
     fresh_ms = None if lease.closed_at is None else max(0.0, (clock.now() - lease.closed_at) / 1000)
     if built.held is not None:
-        held = at_work.event_log.entry("held", feature, reason=built.held)
-        add_each(at_work.redis, held, at_work.counts.rise(feature, {"held": 1}))
-        log.warning("held", reason=built.held)
+        _tell_hold(at_work, lease, before, built.held)
         return "held"
+    if before.told_hold:
+        add_each(at_work.redis, at_work.work_queue.hold_told(feature, ""))
     moved = built.changed or pushed.written or pushed.deleted
     set_aside = {bad.path: bad.reason for bad in built.quarantined if bad.since >= began}
     if set_aside and not moved:
@@ -216,6 +217,18 @@ def _brought_online(
         (log.info if built.reason in WAITING else log.warning)(warning)
     log.info("refreshed", **{name: value for name, value in details.items() if value is not None})
     return outcome
+
+
+def _tell_hold(at_work: Project, lease: Lease, before: Ticket, reason: str) -> None:
+    """Tell a hold once, however often it is found, and again for each drop that it keeps back."""
+    feature, (closed_at, _, known) = lease.feature, before.told_hold.partition(" ")
+    told = [at_work.counts.rise(feature, {"held": 1})]
+    if reason != known or (lease.closed_at is not None and str(lease.closed_at) != closed_at):
+        told.append(at_work.event_log.entry("held", feature, reason=reason))
+        note = f"{lease.closed_at or ''} {reason}"
+        told.append(at_work.work_queue.hold_told(feature, note))
+        log.warning("held", reason=reason)
+    add_each(at_work.redis, *told)
 
 
 def _with_first_file(at_work: Project, lease: Lease, before: Ticket) -> Lease:

@@ -14,7 +14,8 @@ from mlforge.core.logs import get_logger
 from worker.project import Project
 from worker.queue.rq_queue import enqueue_each
 from worker.state.pending import PendingRequest, merge_into
-from worker.state.work_queue import Request, Ticket
+from worker.state.ticket import Ticket
+from worker.state.work_queue import Request
 from worker.supervision import FAULTS, tell_fault
 
 _TOLD = 3

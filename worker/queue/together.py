@@ -19,7 +19,8 @@ from mlforge.features.feature import Feature
 from worker.child_process import GROWTH_BYTES, resident_bytes
 from worker.project import Project
 from worker.queue.rq_queue import JobQueue, is_worker_ending
-from worker.state.work_queue import Lease, Ticket
+from worker.state.ticket import Ticket
+from worker.state.work_queue import Lease
 
 log = get_logger(__name__)
 TIME_SHARE = 0.1

@@ -22,7 +22,7 @@ from mlforge.errors import MlforgeError
 from worker import logs
 from worker.child_process import bound_to_parent
 from worker.project import Project, Settings
-from worker.state.work_queue import Ticket
+from worker.state.ticket import Ticket
 
 QUIET_S = 20.0
 """How long nothing must have been at work before an audit begins."""
@@ -76,11 +76,13 @@ class Auditor:
             was_at_work = self._process is not None
             if self._process is not None:
                 self._conclude(self._process, now)
-            elif now >= max(self._rests_until, self._busy_at + min(self.quiet_s, self.every_s)):
-                self._begin(now)
             has_ended = was_at_work and self._process is None
+            quiet_from = self._busy_at + min(self.quiet_s, self.every_s)
+            is_due = not was_at_work and now >= max(self._rests_until, quiet_from)
         if has_ended:
             self._rest_on(now)
+        elif is_due:
+            self._begin(now)
 
     def give_way(self) -> None:
         """Work arrives: an audit in hand is given up, and tried again once it is quiet."""
@@ -98,10 +100,18 @@ class Auditor:
                 self._end("stopping")
 
     def _begin(self, now: float) -> None:
+        """Begin with the features that are due. They are looked up without the lock, for which a drop would wait."""
         features = self._due(now)
-        if not features or not self.project.is_current():
-            self._rests_until = now + self.every_s / _LOOKS
-            return
+        is_current = bool(features) and self.project.is_current()
+        with self._lock:
+            if self._busy_at >= now:
+                return  # work has arrived meanwhile
+            if is_current:
+                self._start(features, now)
+            else:
+                self._rests_until = now + self.every_s / _LOOKS
+
+    def _start(self, features: tuple[str, ...], now: float) -> None:
         self._features, self._began = features, now
         self._tried |= dict.fromkeys(features, now)
         code = "import sys; from worker.reconcile.audit_scheduler import main; main(sys.argv[1:])"
@@ -149,7 +159,7 @@ class Auditor:
         self._rests_until = self._rests_until_work = self._rested(now, REST)
 
     def _rest_on(self, now: float) -> None:
-        """Rest for longer where all is proven. That is looked up without the lock, for which a drop would wait."""
+        """Rest for longer where all is proven; that is looked up without the lock, too."""
         if not self._all_is_proven():
             return
         with self._lock:

@@ -22,7 +22,7 @@ from worker.queue import JobQueue, enqueue
 from worker.queue.cascade import has_moved
 from worker.queue.requests import Requests
 from worker.reconcile.service_keeper import ServiceKeeper
-from worker.state.work_queue import Ticket, idle, orphaned, overdue
+from worker.state.ticket import Ticket, idle, orphaned, overdue
 from worker.supervision import survived
 
 TICK_S = 1.0

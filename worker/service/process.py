@@ -17,6 +17,7 @@ from mlforge.online.staleness import behind
 from worker.ending import Ending, set_from_handler, start_anew
 from worker.monitor.metrics import Exporter, Health
 from worker.project import Project, Settings
+from worker.queue.redefined import hurry_redefined
 from worker.queue.requests import Requests
 from worker.reconcile.audit_scheduler import Auditor
 from worker.reconcile.reconciler import TICK_S, Reconciler
@@ -72,6 +73,8 @@ def run(settings: Settings, timing: Timing, beside: Beside) -> int:
     takeover = project.make_current()
     if takeover.others_before:
         _tell(project, "definitions", hash=project.hash, features=sorted(definitions.features))
+    with survived("end the rest of edited features"):
+        hurry_redefined(project)
     requests, auditor = Requests(project), Auditor(project, beside.audit_every_s)
     watching, reconciling = Heartbeat("watch"), Heartbeat("reconcile")
     health = Health(project, (watching, reconciling))
@@ -142,8 +145,9 @@ def run(settings: Settings, timing: Timing, beside: Beside) -> int:
         stop.set()
         thread.join()
         auditor.stop()
-        with survived("say that this watcher ends"):
-            project.presence.leave()
+        if not anew.is_set():  # else it still watches: its report is renewed in a moment
+            with survived("say that this watcher ends"):
+                project.presence.leave()
     if anew.is_set():
         with survived("give up the say"):
             project.resign()
