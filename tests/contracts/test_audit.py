@@ -260,6 +260,8 @@ def test_a_row_changed_online_is_found_and_so_are_a_lost_and_a_strange_one(
     assert "is 99, the files give" in told
     assert "user_id=2: its row online is not there" in told
     assert "1 rows online are of entities that the files do not have" in told
+    unseen = project.definitions().audit("spend", ALL)  # no online store is at hand
+    assert unseen.mismatches == 3, "what was wrong is, until somebody has seen it right"
 
 
 def test_a_broken_kernel_is_found_although_all_that_it_made_agrees(

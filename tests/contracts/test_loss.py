@@ -63,6 +63,9 @@ def test_one_of_two_equal_files_that_goes_is_lost():
     loss = loss_of(twice, version({"b": ("A", 10)}), None, {})
     assert loss is not None
     assert (loss.lost, loss.gone.paths) == (10, ("a",))
+    loss = loss_of(twice, version({"x": ("A", 10)}), None, {})
+    assert loss is not None
+    assert (loss.lost, loss.gone.paths) == (10, ("b",)), "the other one was renamed"
 
 
 def test_no_more_is_lost_than_events_went():

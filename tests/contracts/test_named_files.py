@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from mlforge.build import looking
@@ -197,6 +198,24 @@ def test_another_definition_looks_at_all(
     definitions.refresh("spend", options=replace(Options(), paths=frozenset({"a.parquet"})))
     assert scans
     assert 8 in project.store.read("spend")["user_id"]
+
+
+def test_a_file_that_came_while_the_feature_was_held_is_looked_at_again(
+    project: Project, scans: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = pl.read_parquet(project.drop("d0", rows((0, 0, 1.0))))
+    build_settled(project, monkeypatch)
+    project.drop("d0", before.clear())
+    project.drop("a", rows((7, 3, 2.0)))
+    held = replace(Options(), attended=False, hold_above=0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(source_reading, "SETTLED_NS", -(10**18))
+        assert project.definitions().refresh("spend", options=held).reason == "held"
+    scans.clear()
+    project.drop("d0", before)
+    assert told(project, "d0.parquet").rows_changed == 1
+    assert scans == []
+    assert 7 in project.store.read("spend")["user_id"]
 
 
 def test_a_root_that_is_gone_changes_nothing(project: Project) -> None:

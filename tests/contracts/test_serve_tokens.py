@@ -112,6 +112,13 @@ def asked(admission: Admission, token: str, path: str = PATH) -> str:
         return f"{refused.problem.status} {refused.problem.reason}: {refused.problem.detail}"
 
 
+def test_a_list_of_claims_asks_for_each_of_its_values() -> None:
+    entry = ApiKey("staff", "", claims={"groups": ["risk", "eu"]})
+    assert entry.fits({"groups": ["eu", "staff", "risk"]})
+    for groups in (["risk"], "risk", [], None):
+        assert not entry.fits({"groups": groups})
+
+
 def test_a_token_that_its_issuer_vouches_for_is_let_in_for_what_its_claims_allow(
     issuer: LocalIssuer, tmp_path: Path
 ) -> None:

@@ -153,6 +153,11 @@ def test_after_a_failure_all_of_a_source_is_looked_at(shop, project, monkeypatch
     write(shop.folder / "drops" / "a.parquet", purchases((1, 0, 2.0)))
     Requests(project)("spend", "start", None)
     work(project, "spend")
+    ticket = f"mlforge-work:{project.scope}:ticket:spend"
+    whole_at = project.redis.hget(ticket, "whole_at")
+    Requests(project).each({"spend": PendingRequest("a came", paths=frozenset(["a.parquet"]))})
+    assert work(project, "spend") == "unchanged"
+    assert project.redis.hget(ticket, "whole_at") == whole_at, "all was not looked at again"
     looked_at, refresh = [], project.definitions.refresh
 
     def fails_first(feature: str, *, options: Any, reading: Any) -> Any:
@@ -375,7 +380,11 @@ def test_a_feature_that_is_gone_is_served_for_a_while_and_dropped_then(shop, pro
         assert shop.online("spend", 1)
     with monkeypatch.context() as later:
         gone_by(project, 1.1, later)
+        replace(project, hash="another").make_current()
         at_work.tick(COMPARE_EVERY_S * 2)
+        assert shop.online("spend", 1), "these definitions do not decide"
+        project.make_current()
+        at_work.tick(COMPARE_EVERY_S * 3)
     assert shop.online("spend", 1) is None
     assert project.online.read("of_another_project", {"user_id": 7}) == {"x": 1}
     assert project.owned() == set()

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from mlforge import Feature, get_training_data
 from mlforge.core.schema import integer_range
-from mlforge.core.widening import Backing, settle
+from mlforge.core.widening import Backing, holds, settle
 from mlforge.frames.polars_schema import parse_dtype
 from mlforge.metrics import Rolling
 from mlforge.store import LocalStore
@@ -48,6 +48,7 @@ def test_decimals_take_all_digits_of_the_integers_beside_them(dtype: Any) -> Non
     settled = settle({name: Backing(1, 1), "Decimal(2, 1)": Backing(1, 1)})
     extremes = pl.Series(integer_range(name), dtype=dtype)
     assert extremes.cast(parse_dtype(settled)).cast(dtype).equals(extremes)
+    assert not any(holds("Decimal(38, 1)", other) for other in ("String", "Boolean", "Float32"))
 
 
 @dataclass(frozen=True)

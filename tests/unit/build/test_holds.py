@@ -352,6 +352,16 @@ def test_a_rollback_to_what_the_source_says_survives_an_attended_build(project: 
     assert project.store.read("spend").height == 40
 
 
+def test_rows_that_were_rolled_back_from_are_new_data_to_who_reads_the_served_version(
+    project: Project,
+) -> None:
+    project.drop("more", rows((7, 0, 1.0)))
+    assert unattended(project).version == "1.0.1"
+    rollback(project.store, "spend")
+    again = attended(project)
+    assert (again.version, again.bump, again.reason) == ("1.0.2", "patch", "data_refresh")
+
+
 def test_an_attended_build_that_fails_leaves_the_last_version_served(project: Project) -> None:
     for number in range(4):
         rows((number, 0, 1.0)).drop("amount").write_parquet(project.events / f"f{number}.parquet")

@@ -17,6 +17,7 @@ from mlforge.engines import Engine, engine_named
 from mlforge.errors import BuildError, DefinitionError
 from mlforge.metrics import Rolling
 from mlforge.retrieval.explain import explain
+from mlforge.sources import source_reading
 from tests.support.judged import History, every
 from tests.support.projects import START, Project
 
@@ -148,9 +149,12 @@ def test_a_file_with_nothing_but_such_rows_is_one_error_that_says_so(tmp_path: P
         project.build(spend)
 
 
+@pytest.mark.parametrize("are_settled", [True, False])
 def test_an_interval_that_comes_later_sets_aside_what_was_good_without_it_and_goes_again(
-    tmp_path: Path,
+    tmp_path: Path, are_settled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if are_settled:  # files that are looked at no more, as they are known
+        monkeypatch.setattr(source_reading, "SETTLED_NS", -(10**18))
     project = Project(tmp_path / "p", "polars")
     metrics = [Rolling("1d", {"amount": ["count"]})]
     project.drop("good", rows(START))

@@ -198,6 +198,8 @@ def test_whole_numbers_of_any_width_are_keys_of_a_spine_or_were_never_seen() -> 
     wide = pl.Series("k", [5, 2**70, -1], dtype=pl.Int128)
     assert key_column(wide, "UInt8").to_list() == [5, None, None]
     assert key_column(wide.cast(pl.String), "UInt8").to_list() == [5, None, None]
+    texts = pl.Series("k", ["0", "255", "256", str(2**200)])
+    assert key_column(texts, "UInt8").to_list() == [0, 255, None, None]
     assert key_column(wide, "String").to_list() == ["5", str(2**70), "-1"]
     assert entity_key({"k": 2**70}, (Column("k", "UInt8"),)) == {"k": 2**70}
 

@@ -10,7 +10,7 @@ import pytest
 from mlforge.ingest.file_states import FileStates
 from mlforge.sources.source_file import SourceFile
 from mlforge.sources.source_reading import SourceReading
-from mlforge.store import FileStateMap
+from mlforge.store import FileState, FileStateMap
 
 LARGE = 4 << 30
 
@@ -58,6 +58,15 @@ def test_a_file_as_it_was_is_read_ahead_if_its_content_is_to_be_decoded(
         before[file.path] = before[file.path]._replace(mtime_ns=file.stat.mtime_ns)
     assert read_ahead(states_of(before), files, new=False) == {f.path for f in files[3:]}
     assert read_ahead(states_of(before), files) == {f.path for f in files}
+
+
+def test_a_content_is_known_as_long_as_some_file_has_it() -> None:
+    states = FileStateMap({path: FileState(1, 2, 3, 4, "old", rows=5) for path in "ab"})
+    assert states.of_content("old") == states["b"]
+    states["b"] = FileState(1, 2, 3, 4, "new", rows=6)
+    assert states.of_content("old") == states["a"]
+    del states["a"]
+    assert states.of_content("old") is None
 
 
 @pytest.mark.parametrize("most", [None, LARGE])

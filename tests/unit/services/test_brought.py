@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
 import polars as pl
 import pytest
 
 from mlforge import Service
+from mlforge.errors import RetrievalError
 from mlforge.services.brought import request_columns, request_rows
 from mlforge.services.completion import Output, completion
 
@@ -21,6 +25,27 @@ def test_whole_numbers_are_the_floats_in_training_that_they_are_online(dtype, ow
     [trained] = request_columns(service, {"x": pl.Series(numbers, dtype=own)})
     served = request_rows(service, [{"x": number} for number in numbers], len(numbers))
     assert trained.to_list() == [row["x"] for row in served]
+
+
+ZONED = datetime(
+    2026, 3, 29, 3, tzinfo=ZoneInfo("Europe/Berlin")
+)  # an hour after the clocks went on
+
+
+@pytest.mark.parametrize("instant", [ZONED, ZONED.replace(tzinfo=None)])
+def test_instants_of_any_zone_are_those_in_training_that_they_are_online(instant):
+    service = Service("s", ["f"], request={"x": pl.Datetime})
+    [trained] = request_columns(service, {"x": pl.Series([instant])})
+    [served] = request_rows(service, [{"x": instant}], 1)
+    assert trained.to_list() == [served["x"]] == [instant.replace(tzinfo=instant.tzinfo or UTC)]
+
+
+def test_a_float_that_is_no_whole_number_is_no_integer_in_training_nor_online():
+    service = Service("s", ["f"], request={"x": pl.Int64})
+    with pytest.raises(RetrievalError):
+        request_columns(service, {"x": pl.Series([1.5])})
+    with pytest.raises(RetrievalError):
+        request_rows(service, [{"x": 1.5}], 1)
 
 
 def test_a_default_of_a_name_in_the_answer_is_no_other_column_s_of_that_name():

@@ -192,6 +192,7 @@ def test_hidden_parts_above_the_root_do_not_matter(tmp_path):
         ("data/a.csv", False),
         ("data/_x/a.parquet", False),
         ("data/a.parquet.tmp", False),
+        ("data/up.tmp/a.parquet", False),
         ("data", False),
         ("database/a.parquet", False),
         ("a.parquet", False),
