@@ -203,7 +203,7 @@ def test_another_definition_looks_at_all(
 def test_a_file_that_came_while_the_feature_was_held_is_looked_at_again(
     project: Project, scans: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = pl.read_parquet(project.drop("d0", rows((0, 0, 1.0))))
+    before = pl.read_parquet(project.drop("d0", rows((0, 0, 1.0), (0, 1, 1.0))))
     build_settled(project, monkeypatch)
     project.drop("d0", before.clear())
     project.drop("a", rows((7, 3, 2.0)))
