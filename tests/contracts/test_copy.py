@@ -348,6 +348,15 @@ def _killed(*_: object) -> None:
     raise KeyboardInterrupt
 
 
+def test_who_was_forgotten_in_the_copy_alone_is_brought_back_by_no_copy(project, tmp_path):
+    target = LocalStore(tmp_path / "copy")
+    forget(project.definitions(), entities_of(project.store, ["user_id=99"]))
+    copy(project.store, target)
+    forget(project.on(target).definitions(), entities_of(target, ["user_id=98"]))
+    with pytest.raises(UnsupportedStore, match="has forgotten entities that"):
+        copy(project.store, target)
+
+
 def test_stores_that_have_forgotten_apart_are_told_what_to_do(project, tmp_path):
     target = LocalStore(tmp_path / "copy")
     copy(project.store, target)

@@ -166,6 +166,11 @@ def test_a_hold_for_a_lock_goes_with_the_lock_or_with_the_change(project: Projec
     assert unattended(project, before).changed
     assert project.store.books("spend").hold is None
     assert unattended(project, spend(project, doubled)).held
+    project.build(spend(project, doubled))
+    more = spend(project, doubled, **sums(names=("sum", "count", "max")))
+    assert unattended(project, more).changed, "what is broken already is broken no further"
+    project.build(before)
+    assert unattended(project, spend(project, doubled)).held
     assert project.store.remove_lock("fraud")
     assert not project.store.remove_lock("fraud")
     assert unattended(project, spend(project, doubled)).changed

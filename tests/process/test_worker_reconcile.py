@@ -294,6 +294,7 @@ def test_rows_lost_online_are_pushed_again(shop, project):
     assert work(project, "spend") == "refreshed"
     assert behind(project.definitions.store, project.online, "spend") is None
     project.online.drop("spend")
+    assert {f.feature: f.state for f in gather(project).features}["spend"] == "pushing"
     reconciler(project, behind).tick(0.0)
     assert work(project, "spend") == "refreshed"
     assert shop.online("spend", 1)

@@ -48,6 +48,7 @@ def test_decimals_take_all_digits_of_the_integers_beside_them(dtype: Any) -> Non
     settled = settle({name: Backing(1, 1), "Decimal(2, 1)": Backing(1, 1)})
     extremes = pl.Series(integer_range(name), dtype=dtype)
     assert extremes.cast(parse_dtype(settled)).cast(dtype).equals(extremes)
+    assert settle({name: Backing(1, 99), "String": Backing(2, 2)}) == "String", "files decide"
     assert not any(holds("Decimal(38, 1)", other) for other in ("String", "Boolean", "Float32"))
 
 

@@ -271,8 +271,9 @@ def test_an_attended_build_is_never_held(project: Project) -> None:
 def test_how_much_may_go_can_be_set(project: Project) -> None:
     strict = Options(attended=False, hold_above=0.1)
     remove(project, 0)
-    result = project.definitions().refresh("spend", options=strict)
+    result = project.definitions(hold_above=0.1).refresh("spend", attended=False)
     assert "1 of 4 files are gone" in str(result.held)
+    assert project.definitions().refresh("spend", options=strict).held == result.held
     project.store.write_books("spend", replace(project.store.books("spend"), hold=None))
     lax = replace(strict, hold_above=0.9)
     remove(project, 1, 2)

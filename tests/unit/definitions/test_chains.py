@@ -41,6 +41,7 @@ def test_readers_near_and_far() -> None:
     assert chains.readers(features, "a") == ["b", "d"]
     assert chains.upstreams(features, "c") == ["b", "a"]
     assert chains.with_readers(features, ["b"]) == ["b", "c"]
+    assert chains.with_readers(features, ["a"]) == ["a", "b", "c", "d"]
     assert chains.stages(features, ["c", "alone", "a", "d"]) == [["alone", "a"], ["c", "d"]]
 
 

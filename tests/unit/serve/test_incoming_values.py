@@ -82,6 +82,7 @@ def test_values_that_share_no_dtype_are_refused(values: list[Any], said: str) ->
         (pl.Decimal(5, 2), True),
         (pl.Decimal(38, 2), json.loads("12345678901234567.89")),
         (pl.Decimal(38, 0), json.loads("100000000000000000001.0")),
+        (pl.Decimal(38, 3), json.loads("9007199254740.993")),
         (pl.Decimal(38, 20), json.loads("0.12345678901234567891")),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 
 from mlforge.sources.source import Source
 from tests.support.workers import purchases
-from worker.watch.file_tracker import Change, FileTracker
+from worker.watch.file_tracker import SETTLE_S, Change, FileTracker
 from worker.watch.polls import _LISTED, Polls
 from worker.watch.roots import Roots
 
@@ -34,6 +34,17 @@ def put(path: Path, age_us: int = 0) -> int:
 def look(tracker: FileTracker, now_us: int) -> int | None:
     change = tracker.look(tracker.source.scan(), now_us, now_us / 1e6)
     return change.closed_at if change else None
+
+
+def test_a_file_that_has_a_writer_is_left_however_long_it_has_not_grown(
+    tracker: FileTracker, tmp_path: Path
+) -> None:
+    with (tmp_path / "drops/a.parquet").open("wb") as file:
+        file.write(CONTENT[:100])
+        file.flush()
+        assert tracker.look(tracker.scan(), 1, 0.0) is None
+        assert tracker.settle(1, 2 * SETTLE_S) is None
+    assert tracker.settle(1, 3 * SETTLE_S) is not None, "it is damaged, and nobody goes on with it"
 
 
 def test_a_folder_of_old_files_that_is_moved_in_came_when_it_was_moved(
