@@ -216,6 +216,7 @@ def _at_rest(bench: Bench, sources: int) -> _AtRest:
         text=True,
     )
     try:
+        until((root / ".mlforge" / "up.json").exists)  # whoever asks before starts in vain
         until(lambda: _is_ready(root, environment), within_s=600.0)
         # Meanwhile workers read what the next job of each feature may need.
         time.sleep(bench.size.rest_s / 2)

@@ -56,7 +56,7 @@ def _run(bench: Bench) -> list[Row]:
                 sides[name] = stack.enter_context(
                     builder(bench, _TIMED, server.runner, server.python)
                 )
-        for side in [*sides.values()] * _ROUNDS_BEFORE:
+        for side in [*sides.values()] * (_ROUNDS_BEFORE if bench.repeat > 1 else 1):
             side.build()
         measured = by_turns(bench.repeat, *(side.build for side in sides.values()))
         check(

@@ -28,7 +28,7 @@ SCHEMA: dict[str, pl.DataType] = {
 
 @dataclass(frozen=True)
 class Size:
-    """How much of everything. `drop` is events a drop; `online` the rows of a push."""
+    """How much of everything. `drop` is events a drop; `online` the rows of a push; `together` features of one source."""
 
     name: str
     events: int
@@ -49,6 +49,7 @@ class Size:
     sources: int = 300
     rest_s: float = 60.0
     sets: tuple[int, int] = (1_000_000, 20_000_000)
+    together: tuple[int, ...] = (1, 10, 50)
 
     @property
     def step(self) -> int:
@@ -64,7 +65,7 @@ class Size:
 SIZES = {
     size.name: size
     for size in (
-        Size("tiny", 20_000, 1_000, 72, 12, 100, 36, 5_000, (500, 5_000), 2_000, 10, 2, 20, 1, 60, 6, 3, 2.0, (1_000, 5_000)),
+        Size("tiny", 20_000, 1_000, 72, 12, 100, 36, 5_000, (500, 5_000), 2_000, 10, 2, 20, 1, 60, 6, 3, 1.0, (1_000, 5_000), (1, 3, 12)),
         Size("small", 1_000_000, 10_000, 365, 365, 1_000, 10_000, 100_000, (10_000, 100_000), 100_000, 300, 50, 500, 3, 10_000, 300, 300, 30.0, (100_000, 1_000_000)),
         Size("default", 10_000_000, 100_000),
         Size("large", 100_000_000, 1_000_000),

@@ -64,7 +64,6 @@ def test_parts_have_the_bytes_of_home_and_a_damaged_file_is_set_aside_as_there(
     assert not (project / "feature_store" / "spend" / ".tasks").exists()
 
 
-@pytest.mark.slow
 def test_files_are_read_by_executors_and_give_the_events_of_home(
     cluster: Cluster, at_home: list[tuple[str, str]], tmp_path: Path
 ) -> None:
@@ -82,55 +81,65 @@ def test_files_are_read_by_executors_and_give_the_events_of_home(
     assert not (project / "feature_store" / "spend" / ".tasks").exists()
 
 
-@pytest.mark.slow
+def pushed(project: Path, by: Cluster, redis_url: str) -> dict[str, str]:
+    """The rows online of a project that is built and pushed to an empty server."""
+    with Redis.from_url(redis_url, decode_responses=True) as client:
+        client.flushdb()
+        executors.project(project, by, f"online_store={redis_url!r}")
+        (project / "watch").touch()
+        executors.build(project, by, "build", "--online")
+        keys = [key for key in client.scan_iter("mlforge:spend:*") if client.type(key) == "string"]
+        return {key: client.get(key) or "" for key in keys if len(key.rpartition(":")[2]) == 64}
+
+
+@pytest.fixture(scope="module")
+def pushed_at_home(redis_server: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The rows online of a build and a push by one process alone."""
+    return pushed(tmp_path_factory.mktemp("pushed") / "home", executors.HOME, redis_server)
+
+
 def test_a_push_of_all_rows_writes_those_of_home(
-    cluster: Cluster, redis_server: str, tmp_path: Path
+    cluster: Cluster, pushed_at_home: dict[str, str], redis_server: str, tmp_path: Path
 ) -> None:
     if not cluster.pushes:
         pytest.skip("it has no part in pushes")
 
-    def pushed(name: str, by: Cluster) -> dict[str, str]:
-        with Redis.from_url(redis_server, decode_responses=True) as client:
-            client.flushdb()
-            folder = executors.project(tmp_path / name, by, f"online_store={redis_server!r}")
-            (folder / "watch").touch()
-            executors.build(folder, by, "build", "--online")
-            keys = [
-                key for key in client.scan_iter("mlforge:spend:*") if client.type(key) == "string"
-            ]
-            return {key: client.get(key) or "" for key in keys if len(key.rpartition(":")[2]) == 64}
-
-    away = pushed("away", cluster)
+    away = pushed(tmp_path / "away", cluster, redis_server)
 
     assert len(away) == 3
-    assert away == pushed("home", executors.HOME)
+    assert away == pushed_at_home
     ran = (tmp_path / "away" / "watch").read_text().split()
     assert sum(line.startswith("put-") for line in ran) > 2
 
 
-@pytest.mark.slow
+def trained(project: Path, by: Cluster, *faults: str) -> TrainingSet:
+    """The training set of a project that one process alone has built. faults: those of whoever makes the set."""
+    executors.project(project, executors.HOME)
+    executors.build(project, executors.HOME)
+    executors.define(project, by)
+    spine = pl.read_parquet(project / "drops" / "w*.parquet").drop("amount")
+    (project / "spine").mkdir()
+    for number, some in enumerate(spine.reverse().iter_slices(90)):
+        some.write_parquet(project / "spine" / f"{number}.parquet")
+    for name in ("watch", *faults):
+        (project / name).touch()
+    train = ["train", "checkout", "--spine", "spine", "--out", "set", "--part-rows", "40"]
+    assert executors.build(project, by, *train).returncode == 0
+    return TrainingSet.open(project / "set")
+
+
+@pytest.fixture(scope="module")
+def trained_at_home(tmp_path_factory: pytest.TempPathFactory) -> TrainingSet:
+    """The training set that one process makes alone."""
+    return trained(tmp_path_factory.mktemp("trained") / "home", executors.HOME)
+
+
 def test_a_training_set_has_the_bytes_of_home_also_where_an_executor_is_killed(
-    cluster: Cluster, at_home: list[tuple[str, str]], tmp_path: Path
+    cluster: Cluster, trained_at_home: TrainingSet, tmp_path: Path
 ) -> None:
-    def made(name: str, by: Cluster) -> TrainingSet:
-        folder = executors.project(tmp_path / name, by)
-        executors.build(folder, by)
-        assert published(folder) == at_home
-        spine = pl.read_parquet(folder / "drops" / "w*.parquet").drop("amount")
-        (folder / "spine").mkdir()
-        for number, some in enumerate(spine.reverse().iter_slices(90)):
-            some.write_parquet(folder / "spine" / f"{number}.parquet")
-        (folder / "watch").touch()
-        if by.survives:
-            (folder / "kill-set").touch()
-        train = ["train", "checkout", "--spine", "spine", "--out", "set", "--part-rows", "40"]
-        assert executors.build(folder, by, *train).returncode == 0
-        return TrainingSet.open(folder / "set")
+    away = trained(tmp_path / "away", cluster, *(["kill-set"] if cluster.survives else []))
 
-    home = made("home", replace(executors.HOME, survives=False))
-    away = made("away", cluster)
-
-    assert away.document.parts == home.document.parts
+    assert away.document.parts == trained_at_home.document.parts
     assert len(away.document.parts) == 6
     ran = (tmp_path / "away" / "watch").read_text().split()
     assert sum(line.startswith("set-") for line in ran) >= 12
@@ -261,7 +270,7 @@ def test_a_ray_that_fails_to_start_the_process_of_a_client_is_asked_again(
         f"if '--mode=specific-server' in sys.orig_argv and os.path.exists({str(fails)!r}):\n"
         f"    os.unlink({str(fails)!r})\n    os._exit(1)\n"
     )
-    soon = {"RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "10"}  # in place of 30, a few times
+    soon = {"RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "5"}  # in place of 30, a few times
     with executors.ray(tmp_path, PYTHONPATH=str(tmp_path), **soon) as cluster:
         project = executors.project(tmp_path / "project", cluster)
         executors.build(project, cluster)

@@ -127,4 +127,4 @@ def test_without_locks_one_publisher_wins_and_the_others_redo_their_decision(
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_eight_builders_and_four_readers_do_not_disturb_each_other(tmp_path: Path) -> None:
-    compete(tmp_path, builders=8, readers=4, rounds=20)
+    compete(tmp_path, builders=8, readers=4, rounds=12)

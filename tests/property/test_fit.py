@@ -184,7 +184,7 @@ def test_any_order_of_drops_gives_what_one_build_of_all_files_gives(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["polars", "duckdb"])
-@histories(25)
+@histories(16)
 @given(history=steps)
 def test_many_orders_of_drops_give_what_one_build_of_all_files_gives(
     engine: str, history: list[tuple[str, Shape | None]]

@@ -21,7 +21,7 @@ HISTORIES = settings(
     suppress_health_check=list(HealthCheck),
     print_blob=False,
 )
-MINUTES = 4
+MINUTES = 2
 
 
 def test_any_history_means_what_the_oracle_says() -> None:
