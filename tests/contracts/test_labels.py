@@ -243,7 +243,7 @@ def test_a_horizon_that_is_over_now_is_told_with_the_file_that_shows_it(
     labels = {"often": ahead("spend", "amount", "count", "2d")}
     made = training_set(one(1, 8.0), ["spend"], project.store, tmp_path / "set", labels=labels)
     assert made.read()["often"].to_list() == [None]
-    project.drop("new", rows((7, 30, 1.0)))
+    project.drop("new", rows((7, 10, 1.0)))
     project.build()
     radius = made.blast_radius(project.store)
     assert radius.by_column == {"often": 1}

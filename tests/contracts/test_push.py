@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -160,15 +161,36 @@ def test_the_wall_clock_moves_values_without_any_file(
     assert [online(client, user) is None for user in (1, 2, 3)] == [True, True, False]
 
 
-@pytest.mark.parametrize(("ahead_s", "mended"), [(30, False), (3_600, True)])
+def push_that_dies(defs: Definitions, place: str) -> None:
+    """Push, and end amid it."""
+
+    def die() -> None:
+        raise Dies
+
+    failpoints.arm(place, die)
+    try:
+        with pytest.raises(Dies):
+            defs.push("spend")
+    finally:
+        failpoints.disarm()
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "died", "mended"),
+    [(30, False, False), (3_600, False, True), (3_600, True, True)],
+)
 def test_an_instant_that_has_not_come_bars_no_push_once_the_clock_is_right(
-    project: Project, redis_url: str, client: redis.Redis, ahead_s: int, mended: bool
+    project: Project, redis_url: str, client: redis.Redis, ahead_s: int, died: bool, mended: bool
 ) -> None:
     feature = project.define(online_clock="wall")
     defs = project.definitions(feature, online_store=RedisStore.from_url(redis_url))
     out = at(7) + timedelta(microseconds=1)  # the first event's last moment in its window is over
     with clock.fixed(out + timedelta(seconds=ahead_s - 1)):
-        defs.build(online=True)
+        if died:
+            defs.build()
+            push_that_dies(defs, "push.put")
+        else:
+            defs.build(online=True)
     with clock.fixed(at(7)):
         pushed = defs.push("spend")
     assert pushed.full is mended
@@ -186,16 +208,7 @@ def test_a_push_that_died_is_covered_by_the_next(
     defs.build(online=True)
     project.drop("two", rows((1, 6.5, 100.0)))
     defs.refresh("spend")
-
-    def die() -> None:
-        raise Dies
-
-    failpoints.arm(place, die)
-    try:
-        with pytest.raises(Dies):
-            defs.push("spend")
-    finally:
-        failpoints.disarm()
+    push_that_dies(defs, place)
     # The file goes again: what the dead push may have written must not stay.
     (project.events / "two.parquet").unlink()
     defs.refresh("spend")
@@ -498,6 +511,32 @@ def test_evidence_that_no_count_has_covered_is_not_acknowledged(
     assert online(client, 1) is not None
     seen = Evidence("this-run", 4)
     assert push_at(30) == (False, seen), "all rows were there"
+
+
+def test_rows_of_a_push_that_died_make_up_for_no_row_that_was_lost(
+    project: Project, redis_url: str, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = RedisStore.from_url(redis_url)
+    seen = Evidence("this-run", 0)
+    for name in ("evidence", "evidence_to_note"):
+        monkeypatch.setattr(RedisStore, name, lambda self: seen)
+    monkeypatch.setattr(pushing, "_run", lambda evidence: None)
+    defs = project.definitions(online_store=store)
+    with clock.fixed(at(6.5)):
+        defs.build(online=True)
+    books = store.books("spend")
+    assert books is not None
+    assert books.target is not None
+    assert books.target.as_of is not None
+    store.begin("spend", replace(books.target, as_of=books.target.as_of + 1))
+    lost, written = (f"mlforge:spend:{key_hash({'user_id': user})}" for user in (1, 77))
+    client.rename(lost, written)
+    seen = Evidence("this-run", 1)
+    project.drop("more", rows((3, 6.4, 1.0)))
+    with clock.fixed(at(6.5) + timedelta(seconds=11)):
+        defs.refresh("spend")
+        assert defs.push("spend").full
+    assert online(client, 1) is not None
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from mlforge.online.books import INCOMPLETE, RECOUNT_AFTER_US
 from mlforge.online.staleness import behind
 from mlforge.sources.source_reading import SourceReading
 from mlforge.store import Books
-from mlforge.store.records import FeatureKeeper
+from mlforge.store.records import FeatureKeeper, Quarantined
 from tests.support.workers import Shop, eventually, purchases, several, write
 from worker.monitor.status import gather
 from worker.project import Project, Settings
@@ -41,7 +41,7 @@ from worker.reconcile.reconciler import (
     UNFORGOTTEN_AFTER_S,
     Reconciler,
 )
-from worker.service.wait import ask_at_once, wait_for
+from worker.service.wait import ask_at_once, leave_quarantine, wait_for
 from worker.state import ticket as tickets
 from worker.state import work_queue as protocol
 from worker.state.pending import PendingRequest
@@ -493,6 +493,17 @@ def test_requests_that_the_server_forgot_are_made_again(project):
     at_work.requests.each({"spend": of_a})
     [ticket] = project.work_queue.read(["spend"])
     assert (ticket.wanted, ticket.reason) == (3, "the server lost a request"), "it is about all"
+
+
+def test_one_file_or_all_files_leave_quarantine(project):
+    store = project.definitions.store
+    bad = {name: Quarantined(name, "damaged", "", 1) for name in ("a", "b")}
+    with store.lock("spend"):
+        store.write_books("spend", Books(quarantine=bad))
+    leave_quarantine(store, "spend", "a")
+    assert store.books("spend").quarantine.keys() == {"b"}
+    leave_quarantine(store, "spend")
+    assert store.books("spend").quarantine == {}
 
 
 def test_who_waits_asks_again_when_the_server_forgot_that(project):

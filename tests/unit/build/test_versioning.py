@@ -139,6 +139,15 @@ def test_a_changed_definition_is_named_and_numbered_and_has_the_rows_of_a_rebuil
     )
 
 
+def test_another_dtype_of_the_functions_column_is_major_though_no_output_changes(
+    project: Project,
+) -> None:
+    counted = {"metrics": rolling("2d", amount=["count"]), "name": "counted"}
+    project.build(project.define(**counted))
+    result = project.build(project.define(as_integers, **counted))
+    assert (result.version, result.reason) == ("2.0.0", "dtype_changed")
+
+
 def test_another_interval_makes_the_rows_of_a_rebuild(project: Project, tmp_path: Path) -> None:
     for interval, version in (("1d", "1.1.0"), ("12h", "1.2.0"), (None, "1.3.0")):
         feature = project.define(interval=interval)
