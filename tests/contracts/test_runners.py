@@ -64,6 +64,7 @@ def test_parts_have_the_bytes_of_home_and_a_damaged_file_is_set_aside_as_there(
     assert not (project / "feature_store" / "spend" / ".tasks").exists()
 
 
+@pytest.mark.slow
 def test_files_are_read_by_executors_and_give_the_events_of_home(
     cluster: Cluster, at_home: list[tuple[str, str]], tmp_path: Path
 ) -> None:
@@ -98,6 +99,7 @@ def pushed_at_home(redis_server: str, tmp_path_factory: pytest.TempPathFactory) 
     return pushed(tmp_path_factory.mktemp("pushed") / "home", executors.HOME, redis_server)
 
 
+@pytest.mark.slow
 def test_a_push_of_all_rows_writes_those_of_home(
     cluster: Cluster, pushed_at_home: dict[str, str], redis_server: str, tmp_path: Path
 ) -> None:
@@ -134,6 +136,7 @@ def trained_at_home(tmp_path_factory: pytest.TempPathFactory) -> TrainingSet:
     return trained(tmp_path_factory.mktemp("trained") / "home", executors.HOME)
 
 
+@pytest.mark.slow
 def test_a_training_set_has_the_bytes_of_home_also_where_an_executor_is_killed(
     cluster: Cluster, trained_at_home: TrainingSet, tmp_path: Path
 ) -> None:
