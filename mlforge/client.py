@@ -13,6 +13,7 @@ from typing import Any, Self, TypeAlias
 from urllib.parse import quote
 from uuid import uuid4
 
+from mlforge.core.arguments import shown
 from mlforge.core.certificates import show, trust
 from mlforge.errors import DefinitionError, MissingExtra, MlforgeError, OnlineUnavailable
 
@@ -162,19 +163,23 @@ def _document(response: httpx.Response) -> Any:
     raise ServerRefused(response.status_code, reason, detail)
 
 
-def _server(url: str) -> str:
-    """The URL of a server, without a slash at its end; DefinitionError for a text that is none."""
-    if not url.startswith(("http://", "https://")):
+def _server(url: object) -> str:
+    """The URL of a server, without a slash at its end; DefinitionError for what is none."""
+    if not isinstance(url, str) or not url.startswith(("http://", "https://")):
         raise DefinitionError(
-            f"{url!r} is no URL of a server; write it with its scheme, as in 'http://localhost:8750'"
+            f"{shown(url)} is no URL of a server; write it with its scheme, as in 'http://localhost:8750'"
         )
     return url.rstrip("/")
 
 
 def _options(
-    key: str | None, verify: Verify, cert: Certificate | None, further: Mapping[str, Any]
+    key: object, verify: object, cert: object, further: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The arguments of httpx's clients; DefinitionError for files of certificates that do not serve."""
+    """The arguments of httpx's clients; DefinitionError for no key, and for files of certificates that do not serve."""
+    if key is not None and (not isinstance(key, str) or not key.strip()):
+        raise DefinitionError(
+            "key is no API key; is a variable of the environment unset? Leave it out for a server without keys"
+        )
     headers = {} if key is None else {"authorization": f"Bearer {key}"}
     return {
         "headers": headers,
@@ -185,8 +190,16 @@ def _options(
     }
 
 
-def _tls(verify: Verify, cert: Certificate | None) -> bool | ssl.SSLContext:
+def _tls(verify: object, cert: object) -> bool | ssl.SSLContext:
     """Whom to trust, and what to show, as httpx takes it."""
+    if not isinstance(verify, bool | str | Path | ssl.SSLContext):
+        raise DefinitionError(
+            f"verify is {shown(verify)}; name a file of authorities in PEM, or write True or False"
+        )
+    if cert is not None and (not isinstance(cert, tuple | list) or len(cert) != 2):
+        raise DefinitionError(
+            f'cert is {shown(cert)}; name two files in PEM: cert=("app.crt", "app.key")'
+        )
     if isinstance(verify, str | Path):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         trust(context, verify)

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from mlforge.build.categorizer import DataChange, Decision, Difference, decide
+from mlforge.core.arguments import instance
 from mlforge.core.manifest import Manifest, config_of
 from mlforge.core.schema import FLOATS, Column, Schema
 from mlforge.core.values import PRECISION
@@ -78,6 +79,7 @@ class VersionDiff:
 
 def diff(store: Store, name: str, a: str, b: str) -> VersionDiff:
     """Compare two versions of a feature; rows only where both have the same keys and timestamp."""
+    instance(store, Store, "diff: store", "write LocalStore('feature_store')")
     before, after = store.resolve(name, a), store.resolve(name, b)
     same_identity = before.spec.identity == after.spec.identity
     rows = (

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import polars as pl
 
+from mlforge.core.arguments import named
 from mlforge.core.schema import INTEGERS, Schema, integer_range
 from mlforge.core.widening import EXACT_IN_FLOAT
 from mlforge.errors import RetrievalError
@@ -27,8 +28,9 @@ def entity_key(entity: Mapping[str, object], keys: Schema) -> dict[str, Key]:
     """The entity with its values as the keys' dtypes have them, in the keys' order.
 
     What pandas and JSON do to ids is undone (1.0, "1" and numpy's 1 are 1 for an integer key);
-    missing or extra names, nulls and values that no row could hold raise RetrievalError.
+    missing or extra names, nulls and values that no row could hold raise RetrievalError, what is no dict DefinitionError.
     """
+    named(entity, "an entity", 'write {"user_id": 1}')
     [key] = entity_keys([entity], keys)
     return key
 

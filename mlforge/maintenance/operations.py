@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from mlforge.core import clock
+from mlforge.core.arguments import instance, texts
 from mlforge.core.manifest import Manifest, Partial
 from mlforge.core.values import Version
 from mlforge.engines.events import keep_all_time
@@ -21,6 +22,7 @@ from mlforge.store.base import NOT_SERVED
 from mlforge.store.file_tasks import PartialLocation, read_file
 
 _UNFINISHED = "rows of forgotten entities may be left: a 'mlforge forget' did not end; run the same command again, or 'mlforge build'"
+_NAMES = 'write ["user_spend"]'
 _WORTH_IT = 10
 _STILL_READ_US = 600_000_000
 _MOSTLY = 0.5  # a pack with fewer partials that are named by no version stays as it is
@@ -56,6 +58,7 @@ def rollback(store: Store, name: str, version: str | None = None) -> Pointer:
     The generation rises, so the online store follows. The next build takes a number above all others.
     Raises VersionNotFound if there is no older version, VersionConflict for the served version.
     """
+    _check(store, "rollback")
     store.list_versions(name)  # a lock makes the folder: not for a name that does not exist
     with store.lock(name):
         served = store.resolve(name)
@@ -75,6 +78,7 @@ def pin(
     store: Store, name: str, version: str | None = None, *, unpin: bool = False
 ) -> tuple[str, ...]:
     """Protect a version, by default the served one, from every prune; returns all pins."""
+    _check(store, "pin")
     store.list_versions(name)
     with store.lock(name):
         chosen = str(store.resolve(name, version).version)
@@ -101,7 +105,11 @@ def prune(
 
     A version from whose rows a version of another feature was made stays for as long as that one.
     """
-    return [_prune(store, name, rule, dry_run=dry_run) for name in names]
+    _check(store, "prune")
+    instance(rule, Retention, "prune: rule", "write Retention(newest=10)")
+    return [
+        _prune(store, name, rule, dry_run=dry_run) for name in texts(names, "prune: names", _NAMES)
+    ]
 
 
 def tidy(store: Store, name: str, rule: Retention = UNATTENDED) -> Pruned | None:
@@ -135,9 +143,10 @@ def verify(store: Store, names: Iterable[str], version: str | None = None) -> li
     Of all versions also whether the one that is to be served is there, whether the books can be read, and whether rows of forgotten
     entities may be left.
     """
+    _check(store, "verify")
     problems: list[Problem] = []
     unfinished = store.forgotten().unfinished if version is None else frozenset()
-    for name in names:
+    for name in texts(names, "verify: names", _NAMES):
         checked: dict[str, str | None] = {}
         versions = store.versions(name) if version is None else [Version.parse(version)]
         pointer = store.pointer(name) if version is None else None
@@ -161,6 +170,11 @@ def verify(store: Store, names: Iterable[str], version: str | None = None) -> li
             faults = [*store.check_manifest(manifest), *_check_partials(store, manifest, checked)]
             problems += [Problem(name, str(each), what) for what in faults]
     return problems
+
+
+def _check(store: object, what: str) -> None:
+    """Raise DefinitionError for what is no store."""
+    instance(store, Store, f"{what}: store", "write LocalStore('feature_store')")
 
 
 def _before(store: Store, served: Manifest) -> Version:

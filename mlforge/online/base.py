@@ -16,14 +16,15 @@ from typing import Self
 
 import polars as pl
 
+from mlforge.core.arguments import listed, named, texts
 from mlforge.core.signatures import named_methods
-from mlforge.errors import OnlineError, OnlineUnavailable
-from mlforge.frames.encoding import json_row, key_hash, key_hashes
+from mlforge.errors import OnlineError, OnlineUnavailable, RetrievalError
+from mlforge.frames.encoding import json_row, key_hashes
 from mlforge.frames.shared_results import ByIdentity, once
 from mlforge.online.books import Claim, Evidence, OnlineBooks, Target
 from mlforge.online.chunks import Rows, chunked, digests_of, encoded, noted, slices
 from mlforge.online.reads import OnlineReads
-from mlforge.online.requests import Entity, RowRequest
+from mlforge.online.requests import Entity, RowRequest, hash_of
 from mlforge.store import Store
 
 
@@ -72,8 +73,9 @@ class OnlineStore(OnlineReads):
     # Single rows and small batches: no fence, no books.
 
     def write(self, feature_name: str, entity_keys: Entity, values: Mapping[str, object]) -> None:
-        """Write one entity's row; a push replaces it."""
-        self._put(feature_name, None, [Rows([key_hash(entity_keys)], [json_row(values)])])
+        """Write one entity's row; a push replaces it. Raises DefinitionError for what is no entity, or no values."""
+        text = json_row(named(values, f"{feature_name}: values", 'write {"score": 0.5}'))
+        self._put(feature_name, None, [Rows([hash_of(feature_name, entity_keys)], [text])])
 
     def write_batch(
         self,
@@ -81,18 +83,24 @@ class OnlineStore(OnlineReads):
         records: Sequence[Mapping[str, object]],
         entity_key_columns: Sequence[str],
     ) -> None:
-        """Write one row per record; all fields but the entity keys are values."""
-        keys = set(entity_key_columns)
-        hashes = [key_hash({key: record[key] for key in keys}) for record in records]
-        texts = [
-            json_row({name: record[name] for name in record if name not in keys})
-            for record in records
-        ]
-        self._put(feature_name, None, chunked(hashes, texts))
+        """Write one row per record; all fields but the entity keys are values. Raises RetrievalError for a record without them."""
+        works = 'write records=[{"user_id": 1, "score": 0.5}], entity_key_columns=["user_id"]'
+        told = texts(entity_key_columns, f"{feature_name}: entity_key_columns", works)
+        keys = tuple(dict.fromkeys(told))
+        hashes, rows = [], []
+        for record in listed(records, f"{feature_name}: records", works):
+            fields = dict(named(record, f"{feature_name}: each of records", works))
+            if lacks := [key for key in keys if key not in fields]:
+                raise RetrievalError(
+                    f"{feature_name}: a record lacks {', '.join(lacks)}, which entity_key_columns names; it has {', '.join(fields)}"
+                )
+            hashes.append(hash_of(feature_name, {key: fields.pop(key) for key in keys}))
+            rows.append(json_row(fields))
+        self._put(feature_name, None, chunked(hashes, rows))
 
     def delete(self, feature_name: str, entity_keys: Entity) -> bool:
         """Delete the entity's row; returns whether it had one."""
-        return self._remove(feature_name, None, [[key_hash(entity_keys)]]) > 0
+        return self._remove(feature_name, None, [[hash_of(feature_name, entity_keys)]]) > 0
 
     # A push.
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self, TypeAlias
 
+from mlforge.core.arguments import listed, named, text
 from mlforge.errors import OwnedElsewhere
 from mlforge.frames.encoding import key_hash
 from mlforge.frames.keys import wrong_names
@@ -16,6 +17,7 @@ Entity: TypeAlias = Mapping[str, object]
 Answer: TypeAlias = tuple[OnlineBooks | None, list[Row | None]]
 Fetched: TypeAlias = tuple[OnlineBooks | None, Sequence[str | bytes | None]]
 """Books, and rows as they are stored."""
+_ENTITY = '{"user_id": 1}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +30,15 @@ class RowRequest:
 
     @classmethod
     def of(cls, feature: str, entities: Sequence[Entity]) -> Self:
-        """The request for these entities; an unfit key raises RetrievalError."""
-        return cls(feature, [key_hash(entity) for entity in entities], entities)
+        """The request for these entities; RetrievalError for an unfit key, DefinitionError for what is no list of entities."""
+        told = listed(entities, f"{feature}: entities", f"write [{_ENTITY}]")
+        return cls(feature, [hash_of(feature, entity) for entity in told], told)
+
+
+def hash_of(feature: str, entity: object) -> str:
+    """The hash of an entity of a feature; raises as `RowRequest.of`."""
+    text(feature, "a feature's name", 'write "user_spend"')
+    return key_hash(named(entity, f"{feature}: an entity", f"write {_ENTITY}"))
 
 
 def check_names(request: RowRequest, books: OnlineBooks | None) -> None:

@@ -32,7 +32,7 @@ from mlforge.online import OnlineStore
 from mlforge.online.finishing import finished
 from mlforge.retrieval import lineage
 from mlforge.retrieval.explanation import Bounds, Explanation, Served, Value
-from mlforge.retrieval.references import parse_instant
+from mlforge.retrieval.references import check_store, parse_instant
 from mlforge.services.completion import held_defaults
 from mlforge.sources.damage import DAMAGE
 from mlforge.store import Store
@@ -56,6 +56,9 @@ def explain(
     Only the store is needed, no definitions. Raises StoreError for an unknown feature or version,
     RetrievalError for wrong keys or an `at` that is no instant.
     """
+    check_store(store, Store, "LocalStore('feature_store')")
+    if online is not None:
+        check_store(online, OnlineStore, "RedisStore(host='localhost')")
     manifest = store.resolve(feature, version)
     key_values = entity_key(
         entity, tuple(c for c in manifest.events if c.name in manifest.spec.keys)

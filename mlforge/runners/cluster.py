@@ -27,7 +27,7 @@ from mlforge.errors import (
 
 START_S = 120
 """Seconds for an executor to take its first task, unless a runner is told others: a cluster may have to start a machine."""
-_CONNECT_S = 5.0
+_CONNECT_S, _LONGEST_S = 5.0, 31_536_000
 _BARE = "No module named 'mlforge"
 
 
@@ -67,8 +67,10 @@ class ClusterRunner(Runner):
             if number(at_once, what, works, whole=True) < 1:
                 raise DefinitionError(f"{what}={at_once!r} is below 1; {works}")
         what, works = f"{name}: start_within", "give a number of seconds"
-        if number(start_within, what, works) <= 0:
-            raise DefinitionError(f"{what}={start_within!r} leaves no time; {works}")
+        if not 0 < number(start_within, what, works) <= _LONGEST_S:
+            raise DefinitionError(
+                f"{what}={start_within!r} is not from above 0 to {_LONGEST_S:,}; {works}"
+            )
         self.start_within = start_within
         self._elsewhere, self._origin = (
             definitions,

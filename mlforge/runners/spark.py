@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
+from mlforge.core.arguments import named, text
 from mlforge.errors import DefinitionError, MissingExtra
 from mlforge.runners.cluster import START_S, ClusterRunner, address_in
 from mlforge.runners.executor import answered
@@ -74,7 +75,10 @@ class SparkRunner(ClusterRunner):
                 f"SparkRunner: address={self.shown!r} is none of Spark's; write sc://host:15002 for a Spark Connect server or "
                 "Sail, or a classic master: spark://host:7077, yarn or k8s://https://host:443"
             )
-        self.config = dict(config or {})
+        what, works = "SparkRunner: config", 'write config={"spark.executor.memory": "6g"}'
+        self.config = {} if config is None else dict(named(config, what, works))
+        for name, value in self.config.items():
+            text(value, f"{what}: {name}", works)
 
     def answers(self, orders: Sequence[str]) -> Sequence[str]:
         """The answers, a stage for each thousand orders."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import polars as pl
 
+from mlforge.core.arguments import texts
 from mlforge.core.keeper import DefinedNames
 from mlforge.core.manifest import Manifest, Part, VersionSummary
 from mlforge.core.renames import Renames
@@ -337,8 +338,9 @@ class Store(PartialStorage, Erasure, Promises):
         manifest = self.resolve(name, version)
         assert manifest.version is not None
         present = [column.name for column in manifest.columns]
-        names = (columns,) if isinstance(columns, str) else columns
-        chosen = present if names is None else list(dict.fromkeys(names))
+        works = f"write columns=[{present[-1]!r}]"
+        names = present if columns is None else texts(columns, f"{name}: columns", works)
+        chosen = list(dict.fromkeys(names))
         for missing in set(chosen) - set(present):
             raise ColumnNotFound.among(f"{name} {manifest.version}", missing, present)
         try:

@@ -40,6 +40,7 @@ from mlforge.training_sets.used_labels import UsedLabel
 from mlforge.training_sets.writing import Written, written
 
 PART_ROWS = 75_000
+_MOST_ROWS = 1_000_000_000
 
 
 @named_arguments("training_set")
@@ -72,8 +73,14 @@ def training_set(
     written to.
     """
     place = _place(out, store)
-    if type(part_rows) is not int or part_rows < 1:
-        raise RetrievalError(f"part_rows is {shown(part_rows)}; give a whole number from 1 on")
+    if type(part_rows) is not int or not 1 <= part_rows <= _MOST_ROWS:
+        raise RetrievalError(
+            f"part_rows is {shown(part_rows)}; give a whole number from 1 to {_MOST_ROWS:,}"
+        )
+    if runner is not None and not isinstance(runner, (Runner, Distribution)):
+        raise RetrievalError(
+            f"runner is {shown(runner)}; give one such as SparkRunner('sc://host:15002'), or leave it out"
+        )
     set_id, kernel = uuid.uuid4().hex, engine_named(engine)
     events = spine.reference if isinstance(spine, EventSpine) else None
     sharing = Distribution(runner, 0, "") if isinstance(runner, Runner) else runner

@@ -6,8 +6,12 @@ from mlforge.store.objects.store import ObjectStore
 
 
 class S3Store(ObjectStore):
-    """An ObjectStore in a bucket of S3, or of a server that speaks as it does."""
+    """An ObjectStore in a bucket of S3, or of a server that speaks as it does: at `s3://`."""
+
+    schemes = ("s3",)
 
 
 class GCSStore(ObjectStore):
-    """An ObjectStore in a bucket of Google Cloud Storage."""
+    """An ObjectStore in a bucket of Google Cloud Storage: at `gs://`."""
+
+    schemes = ("gs",)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from mlforge.core import arguments
 from mlforge.core.failpoints import reach
@@ -21,9 +21,9 @@ from mlforge.core.manifest import Manifest, Part, VersionSummary
 from mlforge.core.scratch import scratch_folder
 from mlforge.core.signatures import named_methods
 from mlforge.core.values import Duration, Version, is_name
-from mlforge.errors import IntegrityError, StoreError
+from mlforge.errors import DefinitionError, IntegrityError, StoreError
 from mlforge.store import manifest_json
-from mlforge.store.addresses import checked_bucket, folder_name
+from mlforge.store.addresses import SCHEMES, checked_bucket, folder_name
 from mlforge.store.base import Store
 from mlforge.store.draft import Draft
 from mlforge.store.local import index, io, staging
@@ -66,6 +66,8 @@ class ObjectStore(ErasingStore, RecordedStore):
     objects: the bucket by another client than obstore.
     """
 
+    schemes: ClassVar[Sequence[str]] = SCHEMES
+
     def __init__(
         self,
         url: str,
@@ -76,7 +78,13 @@ class ObjectStore(ErasingStore, RecordedStore):
         cache_bytes: int = 50 << 30,
         objects: Objects | None = None,
     ) -> None:
-        self.url = checked_bucket(url)
+        name = type(self).__name__
+        self.url = checked_bucket(url, name, self.schemes)
+        works = 'write options={"aws_endpoint": "http://localhost:9000"}'
+        if options is not None:
+            arguments.named(options, f"{name}: options", works)
+        if packing is not None:
+            arguments.instance(packing, Packing, f"{name}: packing", "leave it out")
         works = "write ObjectStore('s3://bucket/feature_store', cache='/var/cache/mlforge')"
         root = _CACHE if cache is None else arguments.path(cache, "ObjectStore: cache", works)
         self._root = Path(root).expanduser()
@@ -89,6 +97,8 @@ class ObjectStore(ErasingStore, RecordedStore):
         self.cache = self._root.absolute() / folder_name(self.url)
         works, what = "write 50 * 2**30, or leave it out", "ObjectStore: cache_bytes"
         self._cache_bytes = arguments.number(cache_bytes, what, works, whole=True)
+        if cache_bytes < 0:
+            raise DefinitionError(f"{what}={cache_bytes!r} is below 0; {works}")
         self._trimmer = Trimmer(self.cache, self._cache_bytes)
         self._caches: dict[tuple[str, str], FeatureCache] = {}
         self._states = FileStates(self._objects)
