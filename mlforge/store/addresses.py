@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from mlforge.core.arguments import shown
@@ -32,12 +31,12 @@ def scheme_of(place: str | os.PathLike[str]) -> str | None:
     return match[1] if match else None
 
 
-def checked_bucket(url: object, what: str, schemes: Sequence[str] = SCHEMES) -> str:
-    """The address of a bucket, without a slash at its end; DefinitionError for all else. what: the store's class."""
-    if not isinstance(url, str) or not is_bucket(url) or scheme_of(url) not in schemes:
+def checked_bucket(url: object) -> str:
+    """The address of a bucket, without a slash at its end; DefinitionError for all else."""
+    if not isinstance(url, str) or not is_bucket(url):
         raise DefinitionError(
-            f"{what}: url must be an address such as '{schemes[0]}://bucket/feature_store', not {shown(url)}; "
-            f"it begins with {', '.join(f'{scheme}://' for scheme in schemes)}"
+            f"ObjectStore: url must be an address such as 's3://bucket/feature_store', not {shown(url)}; "
+            f"it begins with {', '.join(f'{scheme}://' for scheme in SCHEMES)}"
         )
     return url.rstrip("/")
 

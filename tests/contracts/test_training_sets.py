@@ -266,7 +266,7 @@ def test_errors_are_those_of_get_training_data_and_leave_nothing_behind(
     ("options", "words"),
     [
         ({"out": 7}, "out must be a folder's path, or an address .*, not 7"),
-        ({"part_rows": 0}, "part_rows is 0; give a whole number from 1 on"),
+        ({"part_rows": 0}, "part_rows is 0; give a whole number from 1 to"),
         ({"spine": "nowhere.parquet"}, "nowhere.parquet does not exist; give a parquet file"),
         ({"spine": "."}, "has parquet files in folders below it, such as project/"),
         ({"spine": "empty"}, "has no parquet file"),

@@ -6,12 +6,8 @@ from mlforge.store.objects.store import ObjectStore
 
 
 class S3Store(ObjectStore):
-    """An ObjectStore in a bucket of S3, or of a server that speaks as it does: at `s3://`."""
-
-    schemes = ("s3",)
+    """An ObjectStore in a bucket of S3, or of a server that speaks as it does."""
 
 
 class GCSStore(ObjectStore):
-    """An ObjectStore in a bucket of Google Cloud Storage: at `gs://`."""
-
-    schemes = ("gs",)
+    """An ObjectStore in a bucket of Google Cloud Storage."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from mlforge.core import arguments
 from mlforge.core.failpoints import reach
@@ -23,7 +23,7 @@ from mlforge.core.signatures import named_methods
 from mlforge.core.values import Duration, Version, is_name
 from mlforge.errors import DefinitionError, IntegrityError, StoreError
 from mlforge.store import manifest_json
-from mlforge.store.addresses import SCHEMES, checked_bucket, folder_name
+from mlforge.store.addresses import checked_bucket, folder_name
 from mlforge.store.base import Store
 from mlforge.store.draft import Draft
 from mlforge.store.local import index, io, staging
@@ -66,8 +66,6 @@ class ObjectStore(ErasingStore, RecordedStore):
     objects: the bucket by another client than obstore.
     """
 
-    schemes: ClassVar[Sequence[str]] = SCHEMES
-
     def __init__(
         self,
         url: str,
@@ -78,13 +76,12 @@ class ObjectStore(ErasingStore, RecordedStore):
         cache_bytes: int = 50 << 30,
         objects: Objects | None = None,
     ) -> None:
-        name = type(self).__name__
-        self.url = checked_bucket(url, name, self.schemes)
+        self.url = checked_bucket(url)
         works = 'write options={"aws_endpoint": "http://localhost:9000"}'
         if options is not None:
-            arguments.named(options, f"{name}: options", works)
+            arguments.named(options, "ObjectStore: options", works)
         if packing is not None:
-            arguments.instance(packing, Packing, f"{name}: packing", "leave it out")
+            arguments.instance(packing, Packing, "ObjectStore: packing", "leave it out")
         works = "write ObjectStore('s3://bucket/feature_store', cache='/var/cache/mlforge')"
         root = _CACHE if cache is None else arguments.path(cache, "ObjectStore: cache", works)
         self._root = Path(root).expanduser()
