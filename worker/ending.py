@@ -60,14 +60,19 @@ class Ending:
 
     def _await_outage(self) -> None:
         """Return once the server has been away for a while; the process has usually ended by then."""
-        client = Redis.from_url(
-            self.url, socket_timeout=_ANSWER_S, socket_connect_timeout=_ANSWER_S, retry=None
-        )
+        client = impatient(self.url)
         answered_at = time.monotonic()
         while time.monotonic() - answered_at < AWAY_S:
             if answers(client):
                 answered_at = time.monotonic()
             time.sleep(_LOOK_S)
+
+
+def impatient(url: str) -> Redis:
+    """A client that waits a second for an answer, and asks once: for whoever must not wait for a server that hangs."""
+    return Redis.from_url(
+        url, socket_timeout=_ANSWER_S, socket_connect_timeout=_ANSWER_S, retry=None
+    )
 
 
 def start_anew(environment: Mapping[str, str], is_to_end: Callable[[], bool]) -> None:

@@ -11,23 +11,29 @@ import structlog
 
 from mlforge.core.text import printable
 
-_SHARED: list[Any] = [
-    structlog.contextvars.merge_contextvars,
-    structlog.stdlib.add_log_level,
-    structlog.processors.TimeStamper(fmt="iso", utc=True),
-]
+_FIRST = ("timestamp", "level", "process", "event", "feature")
+"""The fields that a line begins with: it is read from its left end."""
+_SUMMED_UP = ("mlforge.build", "mlforge.push")
+"""Loggers whose news of a version and of a push the worker has in a line of its own; their warnings are told."""
 
 
 def configure(process: str, level: str = "INFO") -> None:
-    """Send all logs of this process to stderr; `process` (watcher, worker, up) is in each line."""
+    """Send all logs of this process to stderr; `process` (watcher, worker, audit) is in each line, also of its threads."""
     readable = sys.stderr.isatty()
     renderer: Any = (
         structlog.dev.ConsoleRenderer() if readable else structlog.processors.JSONRenderer()
     )
+    # Not a context variable: other threads than the first have a context of their own.
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        lambda _, __, record: {**record, "process": process},
+    ]
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
-            *_SHARED,
+            *shared,
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -37,11 +43,11 @@ def configure(process: str, level: str = "INFO") -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=_SHARED,
+            foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,
-                *([escaped] if readable else []),
+                escaped if readable else _in_order,
                 renderer,
             ],
         )
@@ -54,7 +60,13 @@ def configure(process: str, level: str = "INFO") -> None:
         quiet.handlers.clear()
         quiet.propagate = True
         quiet.setLevel(logging.WARNING)
-    structlog.contextvars.bind_contextvars(process=process)
+    for name in _SUMMED_UP:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _in_order(_: object, __: str, record: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """The record with what tells its lines apart in front."""
+    return {**{name: record[name] for name in _FIRST if name in record}, **record}
 
 
 def escaped(_: object, __: str, record: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

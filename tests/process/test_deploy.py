@@ -188,7 +188,11 @@ def test_alerts_ask_for_metrics_that_there_are(shop: Shop) -> None:
     known = {family.name for family in families}
     known |= {f"{family.name}_bucket" for family in families if family.type == "histogram"}
     known |= {f"{family.name}_total" for family in families if family.type == "counter"}
+    scraped = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yaml").read_text())
+    assert (DEPLOY / "prometheus" / scraped["rule_files"][0]).exists()
+    jobs = {job["job_name"] for job in scraped["scrape_configs"]}
     for rule in rules:
+        assert set(re.findall(r'job="([^"]+)"', rule["expr"])) <= jobs, rule["alert"]
         assert set(re.findall(r"mlforge_\w+", rule["expr"])) <= known, rule["alert"]
         assert rule["annotations"]["summary"]
         assert f"`{rule['alert']}`" in (ROOT / "docs" / "operations.md").read_text()

@@ -85,6 +85,9 @@ def test_each_object_is_one_that_kubernetes_takes_with_the_least_of_rights(
         assert rights["capabilities"] == {"drop": ["ALL"]}
         assert not rights["allowPrivilegeEscalation"]
         assert all("://" not in variable["value"] for variable in container["env"])
+        assert {"startupProbe", "livenessProbe"} <= container.keys(), (
+            "a process that hangs is not replaced"
+        )
 
 
 def test_selectors_ports_and_scaling_meet_what_they_name(tmp_path: Path) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
 from tests.support.workers import DEFINITIONS, ask
+from worker.state.sign_of_life import give_sign
 
 NO_SERVER = "redis://:secret@127.0.0.1:1/0"
 
@@ -69,6 +72,21 @@ def test_what_no_feature_reads_cannot_be_waited_for(folder, server):
 def test_waiting_without_a_worker_says_what_is_missing(folder, server):
     run = ask(folder, "wait", "spend", "--timeout", "0.2", REDIS_URL=server.url)
     refused(run, "not refreshed in time: spend", "no worker listens")
+
+
+def test_a_probe_fails_where_no_worker_reports_and_not_where_nobody_can_be_asked(folder, server):
+    redis, host = Redis.from_url(server.url), socket.gethostname()
+    redis.delete(f"mlforge-alive:{host}")
+    refused(ask(folder, "worker", "--alive", REDIS_URL=server.url), f"no worker on {host}")
+    give_sign(redis, host, "somebody")
+    assert ask(folder, "worker", "--alive", REDIS_URL=server.url).returncode == 0
+    run = ask(folder, "worker", "--alive", REDIS_URL=NO_SERVER)
+    assert run.returncode == 0
+    assert "the server at REDIS_URL does not tell" in run.stderr
+    assert "secret" not in run.stderr
+    refused(
+        ask(folder, "worker", "--alive", REDIS_URL="redis://:secret@h:port/0"), "no URL of Redis"
+    )
 
 
 def test_without_the_extras_the_one_to_install_is_named(folder):

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from tests.support.workers import Shop, eventually, purchases, write
 from worker.queue import JobQueue, queue_of
 from worker.state.drop_steps import STEPS
 from worker.state.event_log import Entry
+from worker.state.sign_of_life import read_sign
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,17 @@ def test_a_job_runs_in_a_process_that_was_forked_before_it_came_as_does_the_next
         eventually(lambda user=12 + second: shop.online("slow", user))
         eventually(lambda: not shop.ticket("slow").behind)
     assert at_work[0] == at_work[1], "none was forked for the second job"
+
+
+def test_a_worker_gives_a_sign_of_life_also_while_a_job_is_at_work(shop, slow):
+    write(shop.folder / "slow" / "long.parquet", purchases((14, 0, 1.0)))
+    eventually(slow.is_at_work)
+    shop.project.redis.delete(f"mlforge-alive:{socket.gethostname()}")
+    given = eventually(lambda: read_sign(shop.project.redis, socket.gethostname()))
+    listed = JobQueue(shop.project.redis, shop.project.scope).workers()
+    assert [given] == [each.name for each in listed if each.is_ours]
+    slow.go_on()
+    eventually(lambda: shop.online("slow", 14))
 
 
 def test_a_killed_fork_is_replaced_at_once(shop, slow):

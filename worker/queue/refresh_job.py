@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -16,6 +17,7 @@ from mlforge.core import clock
 from mlforge.core.failpoints import reach
 from mlforge.core.logs import get_logger
 from mlforge.core.steps import Steps
+from mlforge.core.values import to_iso
 from mlforge.definitions.together import of_one_source
 from mlforge.engines.asked_together import asked_together
 from mlforge.engines.versions_diff import VersionsDiff
@@ -215,7 +217,7 @@ def _brought_online(
     add_each(at_work.redis, *told, at_work.counts.rise(feature, amounts, served_s, steps))
     for warning in built.warnings:
         (log.info if built.reason in WAITING else log.warning)(warning)
-    log.info("refreshed", **{name: value for name, value in details.items() if value is not None})
+    log.info("refreshed", **_as_logged(details))
     return outcome
 
 
@@ -301,6 +303,12 @@ def _amounts(outcome: str, built: BuildResult, pushed: PushResult) -> dict[str, 
         "entities_pushed": pushed.written,
         "entities_deleted": pushed.deleted,
     }
+
+
+def _as_logged(details: Mapping[str, Any]) -> dict[str, Any]:
+    """The details for people: without what is empty, and with the instant of the rows as ISO 8601."""
+    told = {name: value for name, value in details.items() if value not in (None, {})}
+    return told if "as_of" not in told else told | {"as_of": to_iso(told["as_of"])}
 
 
 def _details(

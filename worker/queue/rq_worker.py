@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import socket
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -43,6 +44,7 @@ from worker.queue.rq_queue import (
     give_back,
     queue_of,
 )
+from worker.state.sign_of_life import give_sign
 from worker.supervision import FAULTS, pause_after, tell_fault
 
 INTERVAL_S = 5
@@ -135,6 +137,9 @@ class Forge(BaseWorker):
         super().bootstrap("WARNING")
         log.info("worker ready", definitions=self._hash, name=self.name)
 
+    def subscribe(self) -> None:
+        """Listen to no channel: rq's commands by it, such as to shut down, are nothing that the server may ask of us."""
+
     def work(self, burst: bool = False, *arguments: Any, **options: Any) -> bool:
         """rq's own; ends the process with exit code 1 if it was not asked to end.
 
@@ -214,6 +219,7 @@ class Forge(BaseWorker):
             life_s = timeout or self.worker_ttl + 60  # as rq has it
             super().heartbeat(life_s, commands)
             commands.hset(self.key, LIFE, life_s)
+            give_sign(commands, socket.gethostname(), self.name)
             if pipeline is None:
                 commands.execute()
 

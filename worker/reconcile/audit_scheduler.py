@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from mlforge.core import clock
 from mlforge.core.logs import get_logger
+from mlforge.core.machine import memory
 from mlforge.core.values import SECOND_US
 from mlforge.errors import MlforgeError
 from worker import logs
@@ -209,7 +210,9 @@ def main(features: Sequence[str]) -> None:
     scheduler = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever the definitions print
     os.nice(19)
-    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+    # Where a container is out of memory, some systems end all that is in it, the watcher too.
+    most = min(MEMORY, memory() // 2)
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     os.environ.setdefault("POLARS_MAX_THREADS", "1")
     logs.configure("audit")
     code = _audit_all(features, lambda feature: print(feature, file=scheduler))

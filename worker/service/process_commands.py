@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from mlforge.cli.options import (
     seconds,
 )
 from mlforge.definitions.environment import redis_url
+from mlforge.errors import MlforgeError
 from worker.service.command_project import name_definitions
 
 if TYPE_CHECKING:
@@ -67,6 +69,11 @@ def _configure_worker(parser: argparse.ArgumentParser) -> None:
     definitions_option(parser)
     _fork_option(parser)
     parser.add_argument("--burst", action="store_true", help="end once the queue is empty")
+    parser.add_argument(
+        "--alive",
+        action="store_true",
+        help="run none: tell whether a worker of this host reports, for probes; exit code 1 if none does",
+    )
 
 
 def _polling_option(parser: argparse.ArgumentParser) -> None:
@@ -145,6 +152,8 @@ def watch(args: argparse.Namespace) -> int:
 
 def worker(args: argparse.Namespace) -> int:
     """Run one worker: `rq worker` with the right class, serializer and intervals."""
+    if args.alive:
+        return _tell_whether_alive()
     from worker.connection import connect
     from worker.project import Settings
     from worker.queue import ForgeSimpleWorker, ForgeWorker
@@ -152,6 +161,31 @@ def worker(args: argparse.Namespace) -> int:
     name_definitions(args)
     kind = ForgeSimpleWorker if args.no_fork else ForgeWorker
     kind(connection=connect(Settings.read().redis_url)).work(burst=args.burst)
+    return 0
+
+
+def _tell_whether_alive() -> int:
+    """Tell whether a worker of this host reports; where the server cannot be asked none is blamed, as workers outlive an outage."""
+    from redis.exceptions import RedisError
+
+    from mlforge.cli.output import fail, warn
+    from worker.ending import impatient
+    from worker.state.sign_of_life import KEPT_S, read_sign
+
+    url, host = redis_url(), socket.gethostname()
+    if url is None:
+        raise MlforgeError("REDIS_URL is not set: it names the server at which workers report")
+    try:
+        worker = read_sign(impatient(url), host)
+    except ValueError:
+        raise MlforgeError("REDIS_URL is no URL of Redis: write redis://host:port/db") from None
+    except RedisError as error:
+        warn(f"the server at REDIS_URL does not tell ({error}): workers wait for it")
+        return 0
+    if worker is None:
+        fail(f"no worker on {host} has reported for {KEPT_S} s: see its log, start it again")
+        return 1
+    print(f"worker {worker} on {host} reports")
     return 0
 
 
@@ -175,6 +209,6 @@ COMMANDS = (
         "refresh and push what is requested (as many processes as you like)",
         _configure_worker,
         worker,
-        "REDIS_URL=redis://localhost:6379/0 mlforge worker",
+        "REDIS_URL=redis://localhost:6379/0 mlforge worker\nmlforge worker --alive",
     ),
 )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import sys
+import threading
 from dataclasses import fields, replace
 from typing import Any
 
@@ -237,3 +239,26 @@ def test_files_that_are_set_aside_for_one_reason_are_one_line() -> None:
     ]
     told = "0.parquet, 1.parquet, 2.parquet and 2 more"
     assert line == f"spend: quarantined {told}: its function failed: no luck"
+
+
+def test_each_line_of_a_log_begins_alike_also_of_other_threads(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    handlers, level = logging.getLogger().handlers[:], logging.getLogger().level
+    logs.configure("watcher")
+    try:
+        told = get_logger("worker.test").warning
+        thread = threading.Thread(
+            target=told, args=("held",), kwargs={"reason": "x", "feature": "f"}
+        )
+        thread.start()
+        thread.join()
+        logging.getLogger("rq.worker").warning("rq says so")
+    finally:
+        structlog.reset_defaults()
+        logging.getLogger().handlers[:] = handlers
+        logging.getLogger().setLevel(level)
+    ours, theirs = map(json.loads, capsys.readouterr().err.splitlines())
+    assert [*ours] == ["timestamp", "level", "process", "event", "feature", "reason"]
+    assert [*theirs] == ["timestamp", "level", "process", "event"]
+    assert {ours["process"], theirs["process"]} == {"watcher"}
