@@ -60,8 +60,14 @@ def configure(process: str, level: str = "INFO") -> None:
         quiet.handlers.clear()
         quiet.propagate = True
         quiet.setLevel(logging.WARNING)
+    logging.getLogger("rq.worker").addFilter(_is_news)
     for name in _SUMMED_UP:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """False for rq's line about each attempt to reach a server that is away: the outage is told by us, once a minute."""
+    return "could not connect to Redis" not in str(record.msg)
 
 
 def _in_order(_: object, __: str, record: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

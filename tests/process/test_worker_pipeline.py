@@ -152,15 +152,25 @@ def test_a_job_runs_in_a_process_that_was_forked_before_it_came_as_does_the_next
     assert at_work[0] == at_work[1], "none was forked for the second job"
 
 
-def test_a_worker_gives_a_sign_of_life_also_while_a_job_is_at_work(shop, slow):
+def test_a_worker_reports_and_is_listed_again_after_a_flush_at_work_and_at_rest(shop, slow):
+    redis, queue = shop.project.redis, JobQueue(shop.project.redis, shop.project.scope)
+
+    def lose_all() -> None:
+        redis.delete(f"mlforge-alive:{socket.gethostname()}", *redis.keys("rq:worker*"))
+
+    def listed() -> list[str]:
+        return [each.name for each in queue.workers() if each.is_ours]
+
     write(shop.folder / "slow" / "long.parquet", purchases((14, 0, 1.0)))
     eventually(slow.is_at_work)
-    shop.project.redis.delete(f"mlforge-alive:{socket.gethostname()}")
-    given = eventually(lambda: read_sign(shop.project.redis, socket.gethostname()))
-    listed = JobQueue(shop.project.redis, shop.project.scope).workers()
-    assert [given] == [each.name for each in listed if each.is_ours]
+    names = listed()
+    lose_all()
+    assert [eventually(lambda: read_sign(redis, socket.gethostname()))] == names
+    assert eventually(listed) == names
     slow.go_on()
     eventually(lambda: shop.online("slow", 14))
+    lose_all()
+    assert eventually(listed) == names
 
 
 def test_a_killed_fork_is_replaced_at_once(shop, slow):

@@ -104,7 +104,7 @@ def _notes(feature: FeatureStatus) -> Iterator[str]:
     if feature.state == "parked":
         yield f"{name}: given up until a file or the code changes, or `mlforge retry {name}`: {feature.error}"
     elif feature.error:
-        again = f"; again at {feature.retry_at}" if feature.retry_at else ""
+        again = f"; again at {feature.retry_at}" if feature.retry_at else "; tried again now"
         yield f"{name}: {feature.error}{again}"
     if feature.upstream:
         yield f"{name}: {feature.upstream}"

@@ -174,7 +174,7 @@ def _feature(project: Project, ticket: Ticket, online: OnlineView) -> FeatureSta
         held=books.hold,
         held_now=_held_now(project, name, manifest, books),
         error=ticket.error,
-        retry_at=to_iso(ticket.retry_at),
+        retry_at=None if ticket.leased else to_iso(ticket.retry_at),
         quarantine={path: entry.reason for path, entry in books.quarantine.items()},
         ignored=dict(books.ignored),
         source_missing=bool(project.definitions.source(name).missing),

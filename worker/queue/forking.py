@@ -159,6 +159,7 @@ class ForgeWorker(Forge, Worker):
             if scope is not None:
                 work_queue = WorkQueue(self.connection, scope)
                 any(work_queue.renew(feature, job.id) for feature in self._features_of(job))
+            self.stay_listed()
             super().maintain_heartbeats(job, execution)
         if job.timeout and _seconds_of(job) > job.timeout + OVERDUE_S:
             self._overdue = job.id

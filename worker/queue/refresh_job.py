@@ -26,7 +26,7 @@ from mlforge.frames.shared_results import shared_results
 from mlforge.maintenance import operations
 from mlforge.sources.source_reading import SourceReading
 from worker import project
-from worker.project import Project
+from worker.project import JOB_TIMEOUT, Project
 from worker.queue import current_job_id, enqueue, give_back
 from worker.queue.cascade import request_readers
 from worker.queue.renewal import renewing
@@ -151,6 +151,16 @@ def _served(at_work: Project, lease: Lease, before: Ticket, reading: SourceReadi
     return outcome
 
 
+def may_be_a_files_fault(before: Ticket) -> bool:
+    """Whether a file may have ended the last attempt, so that each is to end no more than a process of its own.
+
+    So it may where a process has died, or memory or time ran out. An error that was raised was raised by code, and to
+    read all files apart would take the feature's lock, and a worker, for as long as that takes, for nothing.
+    """
+    error = before.error or ""
+    return before.deaths > 0 or error.startswith("MemoryError") or JOB_TIMEOUT in error
+
+
 def _looked(lease: Lease, built: BuildResult) -> Looked:
     if not built.has_looked:
         return "unsure"
@@ -162,11 +172,10 @@ def _refreshed(
 ) -> BuildResult:
     """Refresh the feature; where that fails, its served version stays pushed."""
     definitions, feature = at_work.definitions, lease.feature
-    # Whatever ended the process before: if it was a file, it shall end no more than its own.
     options = replace(
         definitions.settings.options,
         attended=False,
-        careful=before.troubled,
+        careful=may_be_a_files_fault(before),
         paths=lease.paths,
         companions=partial(waiting_beside, at_work, feature),
     )

@@ -222,6 +222,19 @@ class Forge(BaseWorker):
             give_sign(commands, socket.gethostname(), self.name)
             if pipeline is None:
                 commands.execute()
+                self.stay_listed()
+
+    def stay_listed(self) -> None:
+        """Be listed again where the server has lost this worker's record: it was flushed, or this host slept for long."""
+        if not self.connection.hexists(self.key, "birth"):
+            self.connection.delete(
+                self.key
+            )  # what reports since have written: with it, rq takes the name for another's
+            self.register_birth()  # type: ignore[no-untyped-call]
+            self.set_state(self.get_state())
+            log.warning(
+                "listed again: the server had lost the record of this worker", name=self.name
+            )
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         """Run a job, unless it belongs to definitions that this process does not have.

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import pwd
 import re
 import shutil
 import uuid
@@ -203,7 +204,9 @@ def storage_errors(path: Path) -> Iterator[None]:
         if number is None:
             raise
         first = str(error).splitlines()[0]
-        raise StoreError(f"cannot write {path}: {_hint(number)} ({first})") from error
+        raise StoreError(
+            f"cannot write {path}: {_hint(number)}{_whose(path, number)} ({first})"
+        ) from error
 
 
 def _hint(number: int | None) -> str:
@@ -217,6 +220,25 @@ def _hint(number: int | None) -> str:
         errno.ENOTDIR: "something that is no folder is in the way",
         errno.ELOOP: "it is a link, and a store follows none; put the real file there",
     }.get(number or 0, "the file system refuses it")
+
+
+def _whose(path: Path, number: int) -> str:
+    """Whose the path, or the folder that is to hold it, is, where that explains a denial: commands run by root leave files that workers may not touch."""
+    if number not in (errno.EACCES, errno.EPERM):
+        return ""
+    place = next((place for place in (path, *path.parents) if os.access(place, os.F_OK)), path)
+    with suppress(OSError):
+        owner, user = place.stat().st_uid, os.geteuid()
+        if owner != user:
+            return f", as {place} belongs to {_user(owner)}, and {_user(user)} asks: have one user run all that writes to the store"
+    return ""
+
+
+def _user(id_: int) -> str:
+    try:
+        return pwd.getpwuid(id_).pw_name
+    except KeyError:
+        return f"user {id_}"
 
 
 def no_link(path: str, flags: int) -> int:

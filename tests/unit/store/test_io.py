@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import threading
@@ -72,3 +73,18 @@ def test_a_document_takes_any_text_that_python_has(tmp_path: Path) -> None:
     document = {"odd": "é \udcff", "list": [{"\ud800": "\U0001f600"}]}
     io.write_json(tmp_path / "document", document)
     assert io.read_json(tmp_path / "document") == document
+
+
+def test_a_denied_write_says_whose_the_place_is_and_who_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    denied = PermissionError(errno.EACCES, "Permission denied", "x")
+    with (
+        pytest.raises(StoreError, match=r"permission is denied \("),
+        io.storage_errors(tmp_path / "x"),
+    ):
+        raise denied
+    monkeypatch.setattr(os, "geteuid", lambda: 4_000_000_000)
+    whose = f"as {tmp_path} belongs to .*, and user 4000000000 asks"
+    with pytest.raises(StoreError, match=whose), io.storage_errors(tmp_path / "x"):
+        raise denied

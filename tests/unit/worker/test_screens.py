@@ -254,6 +254,7 @@ def test_each_line_of_a_log_begins_alike_also_of_other_threads(
         thread.start()
         thread.join()
         logging.getLogger("rq.worker").warning("rq says so")
+        logging.getLogger("rq.worker").error("Worker %s: could not connect to Redis instance", 7)
     finally:
         structlog.reset_defaults()
         logging.getLogger().handlers[:] = handlers
