@@ -227,9 +227,8 @@ class Forge(BaseWorker):
     def stay_listed(self) -> None:
         """Be listed again where the server has lost this worker's record: it was flushed, or this host slept for long."""
         if not self.connection.hexists(self.key, "birth"):
-            self.connection.delete(
-                self.key
-            )  # what reports since have written: with it, rq takes the name for another's
+            # Reports since have begun it anew, and rq would take that for another worker of this name.
+            self.connection.delete(self.key)
             self.register_birth()  # type: ignore[no-untyped-call]
             self.set_state(self.get_state())
             log.warning(
