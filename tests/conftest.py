@@ -50,13 +50,19 @@ UNIT = Path(__file__).parent / "unit"
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Three processes on two cores: one works while another waits for a process that it has started. Unit tests wait for none."""
-    return 2 if _are_unit_tests_alone(config) else 3
+    """Four processes on two cores: some work while others wait for what they have started. Unit tests wait for none, and slow ones for less."""
+    if _are_unit_tests_alone(config):
+        return 2
+    return 4 if _leaves_slow_ones_out(config) else 3
 
 
 def _are_unit_tests_alone(config: pytest.Config) -> bool:
     paths = (Path(argument.partition("::")[0]).resolve() for argument in config.args)
     return all(path.is_relative_to(UNIT) for path in paths)
+
+
+def _leaves_slow_ones_out(config: pytest.Config) -> bool:
+    return bool(config.getoption("markexpr") == "not slow")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -102,7 +108,7 @@ def pytest_collection_modifyitems(
     for item in beyond(items):
         item.add_marker(pytest.mark.slow)
     yield
-    longest = () if config.getoption("markexpr") == "not slow" else LONGEST
+    longest = () if _leaves_slow_ones_out(config) else LONGEST
     processes = getattr(config, "workerinput", {}).get("workercount", 1)
     items[:] = longest_first(items, processes, longest)
 
