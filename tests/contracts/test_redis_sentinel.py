@@ -98,13 +98,21 @@ def test_reads_and_pushes_follow_the_master_although_the_one_before_is_never_tol
             return [async_, get_online_features(["person"], [{"user_id": 1}], online)]
 
         assert both() == [[{"user_id": 1, "person__age": 30}]] * 2
+        others = [RedisStore.from_url(url), RedisStore.from_url(url)]
+        for other in others * 2:  # of which each looks once more, now that it has a connection
+            assert other.features() == ["person"]
         _await(lambda: follower.info("replication")["master_link_status"] == "up")
         _await(lambda: _moves(sentinel))
         _await(lambda: follower.info("replication")["role"] == "master")
         _await(lambda: _port(sentinel) == second)
         pl.DataFrame({"user_id": [1], "age": [31]}).write_parquet(tmp_path / "users.parquet")
-        with pytest.raises(BuildError, match=f"went to 127.0.0.1:{first}, and .*:{second} now"):
+        moved = f"went to 127.0.0.1:{first}, and .*:{second} now"
+        with pytest.raises(BuildError, match=moved):
             definitions.build(online=True)
+        with pytest.raises(OnlineUnavailable, match=moved):
+            others[0].write("by_hand", {"user_id": 1}, {"age": 31})
+        with pytest.raises(OnlineUnavailable, match=moved):
+            others[1].drop("by_hand")
         assert leader.info("replication")["role"] == "master"
         definitions.push("person")
         assert both() == [[{"user_id": 1, "person__age": 31}]] * 2

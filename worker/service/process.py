@@ -17,7 +17,6 @@ from mlforge.online.staleness import behind
 from worker.ending import Ending, set_from_handler, start_anew
 from worker.monitor.metrics import Exporter, Health
 from worker.project import Project, Settings
-from worker.queue.redefined import hurry_redefined
 from worker.queue.requests import Requests
 from worker.reconcile.audit_scheduler import Auditor
 from worker.reconcile.reconciler import TICK_S, Reconciler
@@ -73,8 +72,8 @@ def run(settings: Settings, timing: Timing, beside: Beside) -> int:
     takeover = project.make_current()
     if takeover.others_before:
         _tell(project, "definitions", hash=project.hash, features=sorted(definitions.features))
-    with survived("end the rest of edited features"):
-        hurry_redefined(project)
+        with survived("end the rest of features"):
+            project.work_queue.end_rests(definitions.features)
     requests, auditor = Requests(project), Auditor(project, beside.audit_every_s)
     watching, reconciling = Heartbeat("watch"), Heartbeat("reconcile")
     health = Health(project, (watching, reconciling))

@@ -110,6 +110,11 @@ class WorkQueue:
             pipeline.hdel(ticket, "rests_until")
         pipeline.execute()
 
+    def end_rests(self, features: Iterable[str]) -> None:
+        """Have features not be left alone, nor after the job that is at work on one, until their next request is served: edits wait for nothing."""
+        tickets = [ticket for ticket in self.read(features) if ticket.unreadable is None]
+        self.hurry({t.feature: t.wanted + 1 for t in tickets if t.rests_until or t.leased})
+
     def requeue(self, ticket: Ticket) -> str | None:
         """A new job for an overdue ticket, unless it changed since it was read."""
         job = new_job_id(ticket.feature)

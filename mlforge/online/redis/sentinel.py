@@ -107,7 +107,7 @@ class SentinelServer(Server):
         after = self._master.look()
         if after != before:
             raise OnlineUnavailable(
-                f"{what} went to {_text(before)}, and {self.name} is at {_text(after)} now, which may lack it: push again"
+                f"{what} went to {_text(before)}, and {self.name} is at {_text(after)} now, which may lack that: do it again"
             )
 
     def _pool(self, kind: type[Any], options: Mapping[str, Any]) -> redis.ConnectionPool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Self
 
 import polars as pl
@@ -275,6 +275,11 @@ class RedisStore(OnlineStore):
             known = super().list_digests(feature)
         return len(known.difference(digests_of(hashes, self.digest_bytes)))
 
+    def drop(self, feature: str, owner: str | None = None) -> int:
+        """As of any store; OnlineUnavailable where another server has come in the place of this one meanwhile."""
+        with self._server.staying(f"{feature}: the end of its rows"):
+            return super().drop(feature, owner)
+
     def forget(self, feature: str, owner: str | None = None) -> None:
         """Delete the feature's books and fence, unless another store owns them."""
         with self._fenced(feature, None):
@@ -291,7 +296,9 @@ class RedisStore(OnlineStore):
         return self._rows.ready(rows)
 
     def _put(self, feature: str, target: Target | None, chunks: Iterable[Rows]) -> int:
-        with self._fenced(feature, target):
+        # Rows of a push are looked after by its end.
+        alone = self._server.staying(f"{feature}: a row") if target is None else nullcontext()
+        with alone, self._fenced(feature, target):
             return self._rows.put(self._server, self._write(feature, target), chunks)
 
     def _remove(self, feature: str, target: Target | None, chunks: Iterable[Sequence[str]]) -> int:
