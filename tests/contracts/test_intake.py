@@ -265,11 +265,16 @@ def test_a_bad_file_is_tried_again_when_the_validators_change(project: Project) 
     assert users(project) == [1, 2]
 
 
-def test_a_good_file_replaced_by_a_bad_one_keeps_its_last_good_content(project: Project) -> None:
+@pytest.mark.parametrize("are_lost", [False, True], ids=["", "states of files are lost"])
+def test_a_good_file_replaced_by_a_bad_one_keeps_its_last_good_content(
+    project: Project, are_lost: bool
+) -> None:
     project.drop("a", rows((1, 0, 1.0)))
     path = project.drop("b", rows((2, 0, 2.0)))
     project.build()
     truncated(path)
+    if are_lost:
+        (project.root / "store/spend/_sources.json").unlink()
     result = project.build()
     assert (result.changed, [q.path for q in result.quarantined]) == (False, ["b.parquet"])
     project.drop("c", rows((3, 0, 3.0)))
@@ -338,6 +343,16 @@ def test_a_content_that_was_outvoted_does_not_stand_in_for_the_bad_one_after_it(
     replaced.unlink()
     assert [q.path for q in project.build(feature).quarantined] == ["a.parquet"]
     assert users(project) == [3]
+
+
+def test_a_last_good_content_is_none_of_another_function(project: Project) -> None:
+    project.drop("a", rows((1, 0, 1.0)))
+    path = project.drop("b", rows((2, 0, 2.0)))
+    project.build()
+    truncated(path)
+    doubled = pl.col("amount") * 2
+    project.build(project.define(lambda df: df.select("user_id", "at", doubled)))
+    assert users(project) == [1]
 
 
 def test_a_last_good_content_that_no_longer_fits_counts_no_more(project: Project) -> None:

@@ -172,6 +172,10 @@ def test_after_a_failure_all_of_a_source_is_looked_at(shop, project, monkeypatch
     enqueue(project, "spend", project.work_queue.requeue(shop.ticket("spend")))
     assert work(project, "spend") == "unchanged"
     assert looked_at == [named, None]
+    (shop.folder / "drops").rename(shop.folder / "aside")
+    Requests(project)("spend", "missing", None)
+    assert work(project, "spend") == "unchanged"
+    assert project.redis.hget(ticket, "whole_at") is None, "nothing could be looked at"
 
 
 def test_what_is_behind_is_requested_once(project):

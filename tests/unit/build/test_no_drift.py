@@ -142,6 +142,17 @@ def test_drift_begins_at_the_index_of_the_rule() -> None:
         assert (judgement.hold("spend") is not None) is is_broken
 
 
+@pytest.mark.parametrize(("users", "reason"), [(99, "data_refresh"), (100, "held")])
+def test_a_hundred_later_rows_are_enough_to_be_judged(
+    project: Project, users: int, reason: str
+) -> None:
+    definitions = ruled(project, v.no_drift())
+    project.drop("a", days(0, 6))
+    refreshed(definitions)
+    project.drop("b", days(6, 1, scale=100, users=users))
+    assert refreshed(definitions).reason == reason
+
+
 def test_rows_whose_windows_are_still_filling_are_no_drift(project: Project) -> None:
     definitions = ruled(
         project, v.no_drift(), metrics=[Rolling("5d", {"amount": "sum"})], column="amount__sum__5d"
