@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import entry_points
 from typing import Any, TypeAlias
@@ -16,6 +16,8 @@ from mlforge.errors import OnlineError
 GROUP = "mlforge.live"
 """The entry point group of functions `(definitions, redis_url) -> Live`."""
 Document: TypeAlias = Mapping[str, Any]
+Noted: TypeAlias = tuple[str, Document]
+"""A feature, and the details of what was done to it."""
 _log = get_logger(__name__)
 
 
@@ -79,14 +81,15 @@ class Live(ABC):
         """Have the watcher list the sources that objects of these addresses, such as `s3://shop/drops/a.parquet`, belong to."""
 
 
-def note_deed(live: Live | None, kind: str, feature: str, **details: Any) -> None:
-    """Add what a person did to the event log, if there is one that answers: the deed itself is done."""
+def note_deeds(live: Live | None, kind: str, deeds: Iterable[Noted]) -> None:
+    """Add what a person did to the event log, if there is one that answers: the deeds themselves are done. kind: one of `mlforge.serve.deeds`."""
     if live is None:
         return
     try:
-        live.write(kind, feature, details)
-    except OnlineError as error:
-        _log.warning("a deed is not in the event log", feature=feature, error=str(error))
+        for feature, details in deeds:
+            live.write(kind, feature, details)
+    except OnlineError as error:  # the next one would wait as long
+        _log.warning("what was done is not in the event log", error=str(error))
 
 
 def live_of(definitions: Definitions, url: str | None) -> Live | None:

@@ -16,7 +16,7 @@ from mlforge.definitions.registry import Definitions
 from mlforge.errors import OnlineError, StoreError
 from mlforge.serve.deeds import APPROVED, ROLLED_BACK
 from mlforge.serve.keys import check_operates
-from mlforge.serve.live import Live, note_deed
+from mlforge.serve.live import Live, note_deeds
 from mlforge.serve.problems import Refused
 from mlforge.serve.queries import query_of
 from mlforge.serve.read_request import unknown_feature
@@ -108,12 +108,13 @@ class Operations:
         if still is not None:
             raise Refused(409, "stays_held", f"{name} stays held: {result.reason}")
         version = str(result.version)
-        note_deed(self.live, APPROVED, name, hold=hold, version=version, changed=result.changed)
+        done = {"hold": hold, "version": version, "changed": result.changed}
+        note_deeds(self.live, APPROVED, [(name, done)])
         written = self._pushed(name)
         said = f"published {version}" if result.changed else f"{version} goes on"
         return Done(
             f"{name}: {said}, {written} entities written online.",
-            {"feature": name, "hold": hold, "version": version, "changed": result.changed},
+            {"feature": name, **done},
         )
 
     def _pushed(self, name: str) -> int:
@@ -136,7 +137,7 @@ class Operations:
             online = False
         pointer = store.pointer(name)
         served = str(pointer.version) if pointer else None
-        note_deed(self.live, ROLLED_BACK, name, **{"from": before, "version": served})
+        note_deeds(self.live, ROLLED_BACK, [(name, {"from": before, "version": served})])
         return Done(
             f"{name}: {served} is served in place of {before}; it is held there until you approve it.",
             {"feature": name, "from": before, "version": served, "online": online},

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from mlforge.cli.command import Command
-from mlforge.cli.deeds import Noted, note_deeds
+from mlforge.cli.deeds import note_deeds
 from mlforge.cli.options import (
     definitions_option,
     engine_or_spark,
@@ -20,6 +21,9 @@ from mlforge.cli.results import CHANGE, Outcome, change, end, failed, run
 from mlforge.cli.table import table
 from mlforge.core.dropped import rows_in_words
 from mlforge.core.text import duration
+
+if TYPE_CHECKING:
+    from mlforge.serve.live import Noted
 
 BUILT = (*CHANGE, "mode", "time")
 PUSHED = (*CHANGE, "mode", "keys", "time")
@@ -56,13 +60,13 @@ def build(args: argparse.Namespace) -> int:
     rows_changed, rows_dropped (by reason, in the version), entities, rows_recomputed, files_read, keys_written (null unless pushed),
     quarantined and ignored (`[{"path", "reason"}]`), warnings, seconds, engine.
     """
-    from mlforge.serve.deeds import BUILT as DEED
+    from mlforge.serve import deeds
 
     definitions = served_definitions_of(args)
     outcome = run(
         definitions, args, lambda options: definitions.build(online=args.online, **options)
     )
-    note_deeds(args, definitions, DEED, _published(outcome))
+    note_deeds(args, definitions, deeds.BUILT, published(outcome))
     if not args.json:
         headers = PUSHED if args.online else BUILT
         print(table(headers, built_rows(outcome, headers), right=("rows", "keys", "time")))
@@ -73,7 +77,8 @@ def build(args: argparse.Namespace) -> int:
     return end(outcome, args.json)
 
 
-def _published(outcome: Outcome) -> Iterator[Noted]:
+def published(outcome: Outcome) -> Iterator[Noted]:
+    """The versions that were published, as entries of the event log tell them."""
     for name, result in outcome.results.items():
         if result.changed:
             facts = {"bump": result.bump, "rows_changed": result.rows_changed, "rows": result.rows}

@@ -8,7 +8,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from mlforge.cli.command import Command
-from mlforge.cli.deeds import Noted, note_deeds
+from mlforge.cli.deeds import note_deeds
 from mlforge.cli.options import (
     definitions_option,
     json_option,
@@ -23,6 +23,7 @@ from mlforge.errors import MlforgeError
 if TYPE_CHECKING:
     from mlforge.definitions.registry import Definitions
     from mlforge.registry.forgetting import Forgot, Outcome
+    from mlforge.serve.live import Noted
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:

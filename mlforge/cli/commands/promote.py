@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from mlforge.cli.command import Command
-from mlforge.cli.commands.build import BUILT, built_rows
+from mlforge.cli.commands.build import BUILT, built_rows, published
 from mlforge.cli.commands.plan import show_plan
+from mlforge.cli.deeds import note_deeds
 from mlforge.cli.options import definitions_option, json_option, selection_options
 from mlforge.cli.output import confirmed, note, stdout_is_ours
 from mlforge.cli.planned import Planned, plan_of
@@ -41,6 +42,7 @@ def promote(args: argparse.Namespace) -> int:
     """
     from mlforge.definitions.keeping import keep_all, note_names
     from mlforge.registry.promotion import changed_definitions
+    from mlforge.serve import deeds
 
     if args.profile not in (None, args.to):
         raise DefinitionError(f"--to {args.to} and --profile {args.profile} differ; --to is enough")
@@ -48,7 +50,8 @@ def promote(args: argparse.Namespace) -> int:
         raise DefinitionError(
             f"--json asks nobody: add --yes, or look first: mlforge plan --profile {args.to} --json"
         )
-    planned = _planned(args)
+    there = _there(args)
+    planned = plan_of(there)
     results = planned.outcome.results
     definitions = planned.definitions
     changed = changed_definitions(definitions.store, results.values())
@@ -66,6 +69,7 @@ def promote(args: argparse.Namespace) -> int:
         raise MlforgeError("nothing was applied; --yes applies without asking")
     if names:
         applied = _applied(planned, names)
+        note_deeds(there, definitions, deeds.BUILT, published(applied))
     else:
         note_names(definitions)
         keep_all(definitions)
@@ -75,11 +79,10 @@ def promote(args: argparse.Namespace) -> int:
     return end(applied, args.json, **told)
 
 
-def _planned(args: argparse.Namespace) -> Planned:
-    """The plan with the profile's stores and root."""
+def _there(args: argparse.Namespace) -> argparse.Namespace:
+    """The command line of a plan with the profile's stores and root."""
     unused = dict.fromkeys(("version", "engine", "store"))
-    options = {**vars(args), **unused, "profile": args.to, "full": False}
-    return plan_of(argparse.Namespace(**options))
+    return argparse.Namespace(**{**vars(args), **unused, "profile": args.to, "full": False})
 
 
 def _told(profile: str, names: list[str], services: list[str], left: list[str]) -> list[str]:
