@@ -46,7 +46,7 @@ def pair_of(session: Session, file: SourceFile, content: Content | None) -> File
     cache, key = session.cache, session.key(file.path)
     partial = cache.find(key)
     if partial is None:
-        reason = session.quarantine.repeats(file.path, session.memo(file.path))
+        reason = session.repeats(file.path)
         if reason is not None and content is None:
             raise SourceError(reason)
         content = content or session.read(file)
@@ -71,7 +71,7 @@ def _new_content(session: Session, file: SourceFile, small_files: SmallFiles) ->
     # Of a content that went and comes back nobody knows whether it has columns that take others' dtypes.
     if state.shape and (cache.find(key) is not None or has_null_columns(state.shape)):
         return None
-    reason = session.quarantine.repeats(file.path, session.memo(file.path))
+    reason = session.repeats(file.path)
     if reason is not None and state.shape:
         raise SourceError(reason)
     return session.read(file)

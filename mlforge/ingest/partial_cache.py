@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import polars as pl
@@ -57,11 +57,16 @@ class PartialCache:
         self._new: dict[str, Partial] = {}
         self._unwritten: list[PartialWrite] = []
         self._unwritten_bytes = 0
+        self._last_key = "", ""
         self._beside, self._behind = beside, Behind()
 
     def key(self, content: str) -> str:
-        """The memo key of a content under this feature."""
-        return self._kept(partials.memo_key(self._prefix, content))
+        """The memo key of a content under this feature: that of the last one is known, as each file's is asked for several times."""
+        last, key = self._last_key
+        if content != last:
+            key = self._kept(partials.memo_key(self._prefix, content))
+            self._last_key = content, key
+        return key
 
     def whole_key(self, contents: Iterable[str]) -> str:
         """The memo key of the whole source; `incremental=False` shows in it."""
@@ -92,7 +97,7 @@ class PartialCache:
 
     def is_new(self, content: str) -> bool:
         """Whether no partial of a content is known by its plain key; threads may ask."""
-        key = self.key(content)
+        key = self._kept(partials.memo_key(self._prefix, content))
         return key not in self._new and key not in self.on_disk
 
     def find(self, key: str) -> Partial | None:
@@ -120,7 +125,7 @@ class PartialCache:
         """
         named = self._of_latest.get(partial.hash) if partial.dropped.get(FORGOTTEN) else None
         if named is not None and named.digest != partial.digest:
-            partial = replace(partial, hash=self._store.forgotten().rewritten(partial.hash))
+            partial = partial._replace(hash=self._store.forgotten().rewritten(partial.hash))
         self.add_each([partial], events)
         return partial
 

@@ -182,6 +182,12 @@ class Session:
         """The memo key of a file's content, which includes the dtypes that it takes from other files."""
         return self.cache.key_in_use(self.cache.key(self.nulls.content(self.states.now[path])))
 
+    def repeats(self, path: str) -> str | None:
+        """The reason for which a file was set aside before, if the same content and code were tried then."""
+        if path not in self.quarantine.before:  # as of most, whose memo need not be made
+            return None
+        return self.quarantine.repeats(path, self.memo(path))
+
     def memo(self, path: str, among: str = "") -> str:
         """The hash that a file's being set aside depends on; empty if it was not even read.
 

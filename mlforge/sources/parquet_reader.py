@@ -284,6 +284,7 @@ def _opened(raw: bytes) -> pq.ParquetFile:
     return pq.ParquetFile(
         pa.BufferReader(raw),
         page_checksum_verification=True,
+        pre_buffer=False,  # all bytes are in memory
         coerce_int96_timestamp_unit="us",
         arrow_extensions_enabled=False,
     )

@@ -165,7 +165,9 @@ def _has_dictionary(dtype: pa.DataType) -> bool:
 
 def _as_one(decoded: Sequence[tuple[FileBytes, pa.Table]]) -> dict[str, Content]:
     """The contents of tables of one schema. Raises one of UNDECODABLE."""
-    frame, left_out = to_frame(pa.concat_tables([table for _, table in decoded]))
+    # In one piece: polars takes over each piece of each column by itself, and these are of a few rows.
+    together = pa.concat_tables([table for _, table in decoded]).combine_chunks()
+    frame, left_out = to_frame(together)
     contents, start = {}, 0
     for raw, table in decoded:
         own = frame.slice(start, table.num_rows)

@@ -119,16 +119,15 @@ class FileStateLog:
         """Let this be what is known; it is kept, not copied."""
         before = self.read()
         changed = sorted(now.touched) if now.before is before else _others(before, now)
-        lines = [
-            _line(path, now.get(path)) for path in changed if now.get(path) != before.get(path)
-        ]
-        if self._state is None or self._lines + len(lines) > 2 * len(now) + _FEW:
+        new = {path: now.get(path) for path in changed if now.get(path) != before.get(path)}
+        if self._state is None or self._lines + len(new) > 2 * len(now) + _FEW:
             lines = lines_of(now)
             with io.replacing(self.path, durable=False) as temporary:
                 temporary.write_text("".join(lines), encoding="utf-8")
             self._lines = len(lines)
-        elif lines:
+        elif new:
             # A line that a killed writer left half-written ends here.
+            lines = [_line(path, state) for path, state in new.items()]
             io.append_text(self.path, "\n" + "".join(lines))
             self._lines += len(lines)
         now.before = None  # else those of all refreshes would stay in memory
