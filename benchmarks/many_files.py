@@ -84,11 +84,11 @@ def _manifest(folder: Path, files: int) -> Manifest:
     return replace(
         result.manifest,
         partials=tuple(
-            replace(partial, hash=hash_, times=TimeRange(number, number + 1_000))
+            partial._replace(hash=hash_, times=TimeRange(number, number + 1_000))
             for number, hash_ in enumerate(hashes)
         ),
         sources=tuple(
-            replace(source, path=f"2026/11/29/{number:09}.parquet", hash=hash_[::-1], partial=hash_)
+            source._replace(path=f"2026/11/29/{number:09}.parquet", hash=hash_[::-1], partial=hash_)
             for number, hash_ in enumerate(hashes)
         ),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from mlforge.core.arguments import shown
 from mlforge.errors import DefinitionError, StoreError
@@ -155,8 +155,7 @@ def _not_too_long(duration: Duration, what: str) -> Duration:
     return duration
 
 
-@dataclass(frozen=True, slots=True)
-class TimeRange:
+class TimeRange(NamedTuple):
     """Instants from `start` to `end` in UTC microseconds, both included."""
 
     start: int

@@ -168,7 +168,7 @@ def _record(record: SourceRecord, rewritten: Mapping[str, Partial]) -> SourceRec
     if partial is None:
         return record
     times = partial.times if record.times is not None else None
-    return replace(record, partial=partial.hash, times=times)
+    return record._replace(partial=partial.hash, times=times)
 
 
 def _all_in(manifest: Manifest, hashes: Collection[str]) -> bool:

@@ -41,7 +41,7 @@ class PartialsContract(StoreFixtures):
 
     def test_a_partial_without_rows_or_columns_is_one_too(self, store: Store) -> None:
         for name, frame in (("e0", events()), ("e1", pl.DataFrame())):
-            partial = replace(partial_of(events(), name), schema=())
+            partial = partial_of(events(), name)._replace(schema=())
             with store.lock("spend"):
                 store.write_partials("spend", [PartialWrite(partial, frame)])
             assert store.find_partial("spend", name) == partial

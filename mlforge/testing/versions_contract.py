@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from mlforge.core.values import Version
@@ -62,7 +60,7 @@ class VersionsContract(StoreFixtures):
     def test_a_manifest_comes_back_as_it_was_published(self, store: Store) -> None:
         rows = events(1, 2)
         with store.open("spend") as snapshot, store.transaction(snapshot) as tx:
-            partials = partial_of(rows), replace(partial_of(events(), "b2"), schema=EVENTS[:2])
+            partials = partial_of(rows), partial_of(events(), "b2")._replace(schema=EVENTS[:2])
             store.write_partials("spend", [*map(PartialWrite, partials, (rows, events()))])
             manifest = in_full(version_of(tx, FIRST, rows, partials=partials))
             tx.commit(manifest)

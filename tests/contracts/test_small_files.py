@@ -78,7 +78,7 @@ def outcome(folder: Project, feature: Feature) -> dict[str, Any]:
     result = folder.build(feature)
     manifest = folder.store.manifest("spend", result.manifest.version)  # type: ignore[union-attr, arg-type]
     books = folder.store.books("spend")
-    sources = [replace(source, mtime=0) for source in manifest.sources]
+    sources = [source._replace(mtime=0) for source in manifest.sources]
     states = folder.store.file_states("spend")
     return {
         "manifest": to_json(replace(manifest, created_at=0, sources=tuple(sources))),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -232,7 +231,7 @@ def test_a_damaged_partial_is_as_good_as_none(store):
     assert store.find_partial("spend", "a1") is None
     with store.lock("spend"):
         store.write_partials(
-            "spend", [PartialWrite(replace(partial_of(events(1)), hash="b2"), events(1))]
+            "spend", [PartialWrite(partial_of(events(1))._replace(hash="b2"), events(1))]
         )
     Path(store.locate("spend", ["b2"])[0].file).rename(path)
     assert store.find_partial("spend", "a1") is None

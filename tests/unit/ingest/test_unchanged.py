@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -87,7 +86,7 @@ def test_files_kept_with_the_states_hold_for_the_very_same_records_and_states_al
     others = FileStateMap({**states, "c": states["c"]._replace(good="")})
     assert paths(unchanged.of_version(version, others)) == ["a", "e"]
     assert unchanged.of_version(version, states) is unchanged_files
-    version.sources = (replace(records[0], hash="another"), *records[1:])
+    version.sources = (records[0]._replace(hash="another"), *records[1:])
     assert paths(unchanged.of_version(version, states)) == ["c", "e"]
 
 

@@ -24,7 +24,7 @@ def test_events_are_those_of_another_feature_with_the_same_partials() -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        replace(SPEND, partials=(replace(SPEND.partials[0], digest=7), SPEND.partials[1])),
+        replace(SPEND, partials=(SPEND.partials[0]._replace(digest=7), SPEND.partials[1])),
         replace(SPEND, partials=(partial_of(ROWS, "c3"),)),
         replace(SPEND, partials=()),
         replace(SPEND, spec=replace(SPEND.spec, keys=("x",))),
