@@ -24,8 +24,7 @@ _MARK = "__mark"
 _NEVER = 1 << 63
 
 
-@dataclass(frozen=True, slots=True)
-class PartialLocation:
+class PartialLocation(NamedTuple):
     """The file that holds a partial; in a pack its rows carry its number, one of `among`."""
 
     file: str
@@ -136,6 +135,18 @@ class _PackUses:
             yield FileScanTask(
                 self.file, self.schema, times, True, None if whole else numbers, self.rows
             )
+
+
+def whole_pack(file: str, partials: Sequence[Partial]) -> FileScanTask:
+    """The scan task that reads all of a pack, of which these are the partials."""
+    times = [partial.times for partial in partials if partial.times is not None]
+    covered = (
+        TimeRange(min([each.start for each in times]), max([each.end for each in times]))
+        if times
+        else None
+    )
+    rows = sum([partial.rows for partial in partials])
+    return FileScanTask(file, partials[0].schema, covered, packed=True, rows=rows)
 
 
 def plan_files(

@@ -27,8 +27,8 @@ from mlforge.store.file_tasks import (
     PartialLocation,
     PartialWrite,
     Told,
-    plan_files,
     read_file,
+    whole_pack,
 )
 from mlforge.store.local import io
 from mlforge.store.local.paths import State, state_of
@@ -124,9 +124,7 @@ class Pack:
     @cached_property
     def task(self) -> FileScanTask:
         """The scan task that reads the whole pack."""
-        partials = [self.partials[hash_] for hash_ in self.hashes]
-        [task] = plan_files(partials, list(self.places.values()))
-        return task
+        return whole_pack(self.file, [self.partials[hash_] for hash_ in self.hashes])
 
     def frames(self) -> dict[str, pl.DataFrame]:
         """Its partials' events."""
@@ -151,7 +149,8 @@ def write(folder: Path, sequence: int, run: Run, told: Told | None = None) -> Pa
         rows = rows.sort(run.sorted_by, NUMBER)
     path = folder / new_name(sequence)
     if told is not None:
-        told(_task_of(path, [partial for partial, _ in ordered], rows))
+        task = whole_pack(str(path), [partial for partial, _ in ordered])
+        told(replace(task, kept=Kept(rows)))
     io.write_sealed(
         path,
         rows,
@@ -163,14 +162,6 @@ def write(folder: Path, sequence: int, run: Run, told: Told | None = None) -> Pa
         },
     )
     return path
-
-
-def _task_of(path: Path, partials: Sequence[Partial], rows: pl.DataFrame) -> FileScanTask:
-    """The task that reads a whole pack, with its rows."""
-    file, among = str(path), len(partials)
-    places = [PartialLocation(file, number, among) for number in range(among)]
-    [task] = plan_files(partials, places)
-    return replace(task, kept=Kept(rows))
 
 
 def _numbers(heights: Sequence[int]) -> pl.Series:
