@@ -19,9 +19,8 @@ from mlforge.core.values import FEATURE, TimeRange, Version
 MODULUS = 1 << 128  # of the digests of multisets of rows
 
 
-class Partial(
-    NamedTuple
-):  # very many are made of each manifest that is read, in a third of a dataclass's time
+# Tuples: very many are made of each manifest that is read, each in a third of the time that a dataclass takes.
+class Partial(NamedTuple):
     """The events of a feature from one source file, or from a whole source; stored under `hash`.
 
     `digest` is a hash of the multiset of its rows: digests of partials add up to that of a version.
