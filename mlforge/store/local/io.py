@@ -204,9 +204,8 @@ def storage_errors(path: Path) -> Iterator[None]:
         if number is None:
             raise
         first = str(error).splitlines()[0]
-        raise StoreError(
-            f"cannot write {path}: {_hint(number)}{_whose(path, number)} ({first})"
-        ) from error
+        why = f"{_hint(number)}{_whose(path, number)}"
+        raise StoreError(f"cannot write {path}: {why} ({first})") from error
 
 
 def _hint(number: int | None) -> str:
