@@ -22,7 +22,6 @@ from mlforge.store.base import NOT_SERVED
 from mlforge.store.file_tasks import PartialLocation, read_file
 
 _UNFINISHED = "rows of forgotten entities may be left: a 'mlforge forget' did not end; run the same command again, or 'mlforge build'"
-_NAMES = 'write ["user_spend"]'
 _WORTH_IT = 10
 _STILL_READ_US = 600_000_000
 _MOSTLY = 0.5  # a pack with fewer partials that are named by no version stays as it is
@@ -107,9 +106,7 @@ def prune(
     """
     _check(store, "prune")
     instance(rule, Retention, "prune: rule", "write Retention(newest=10)")
-    return [
-        _prune(store, name, rule, dry_run=dry_run) for name in texts(names, "prune: names", _NAMES)
-    ]
+    return [_prune(store, name, rule, dry_run=dry_run) for name in _named(names, "prune")]
 
 
 def tidy(store: Store, name: str, rule: Retention = UNATTENDED) -> Pruned | None:
@@ -146,7 +143,7 @@ def verify(store: Store, names: Iterable[str], version: str | None = None) -> li
     _check(store, "verify")
     problems: list[Problem] = []
     unfinished = store.forgotten().unfinished if version is None else frozenset()
-    for name in texts(names, "verify: names", _NAMES):
+    for name in _named(names, "verify"):
         checked: dict[str, str | None] = {}
         versions = store.versions(name) if version is None else [Version.parse(version)]
         pointer = store.pointer(name) if version is None else None
@@ -175,6 +172,12 @@ def verify(store: Store, names: Iterable[str], version: str | None = None) -> li
 def _check(store: object, what: str) -> None:
     """Raise DefinitionError for what is no store."""
     instance(store, Store, f"{what}: store", "write LocalStore('feature_store')")
+
+
+def _named(names: Iterable[str], what: str) -> tuple[str, ...]:
+    """The names, also those of a mapping by name, as `Definitions.features` is; DefinitionError for what is no list of names."""
+    several = [*names] if isinstance(names, Mapping) else names
+    return texts(several, f"{what}: names", 'write ["user_spend"]')
 
 
 def _before(store: Store, served: Manifest) -> Version:

@@ -9,7 +9,7 @@ from typing import Any
 from mlforge.core.text import plural
 
 BUILT, RETIRED, RENAMED, ADOPTED = "built", "retired", "renamed", "adopted"
-ROLLED_BACK, APPROVED = "rolled_back", "approved"
+ROLLED_BACK, APPROVED, FORGOTTEN = "rolled_back", "approved", "forgotten"
 
 Details = Mapping[str, Any]
 
@@ -27,6 +27,12 @@ def _built(details: Details) -> str:
     keys = details["keys_written"]
     pushed = "" if keys is None else f", {plural(keys, 'key')} written online"
     return f"{details['version']} is served: {str(details['reason']).replace('_', ' ')}{pushed}"
+
+
+def _forgotten(details: Details) -> str:
+    keys = details["keys_deleted"]
+    online = "" if keys is None else f", {plural(keys, 'key')} deleted online"
+    return f"{details['version']} is served, without {plural(details['rows'], 'row')} of entities that are forgotten{online}"
 
 
 def _retired(details: Details) -> str:
@@ -59,6 +65,7 @@ DEEDS: Mapping[str, Deed] = {
         is_warning=True,
     ),
     APPROVED: Deed("Approved", _approved),
+    FORGOTTEN: Deed("Forgotten", _forgotten),
 }
-"""By kind. Details: `version`, `reason`, `changed`, `keys_written` of a build; `versions`, `rows`; `before`; `kept_by`, `from`; `version`, `from`;
-`hold`, `version`, `changed`."""
+"""By kind. Details: `version`, `reason`, `bump`, `rows_changed`, `rows`, `keys_written` of a build; `versions`, `rows`; `before`; `kept_by`, `from`; `version`, `from`;
+`hold`, `version`, `changed`; `version`, `rows`, `keys_deleted`."""

@@ -725,6 +725,10 @@ def test_every_command_finds_the_server_of_a_running_up(
         ("built", "1.0.1"),
         ("built", "1.0.0"),
     ]
+    assert main(["forget", "user_id=1", "--yes"]) == 0
+    [forgotten] = live.recent(1)
+    assert forgotten.kind == "forgotten"
+    assert forgotten.details == {"version": "1.0.3", "rows": 3, "keys_deleted": 1}
     live.close()
 
 

@@ -46,7 +46,7 @@ def forget(args: argparse.Namespace) -> int:
     """
     from mlforge.registry.forgetting import entities_of
     from mlforge.registry.forgetting import forget as forget_entities
-    from mlforge.serve.deeds import BUILT
+    from mlforge.serve.deeds import FORGOTTEN
 
     definitions = served_definitions_of(args)
     with closing(definitions), stdout_is_ours():
@@ -58,7 +58,7 @@ def forget(args: argparse.Namespace) -> int:
         if not args.yes and not confirmed(question):
             raise MlforgeError("nothing was forgotten; --yes forgets without asking")
         outcome = forget_entities(definitions, entities, workers_url(args))
-        note_deeds(args, definitions, BUILT, _published(outcome, definitions))
+        note_deeds(args, definitions, FORGOTTEN, _published(outcome, definitions))
     if args.json:
         print_json(_document(outcome))
     else:
@@ -76,8 +76,8 @@ def _published(outcome: Outcome, definitions: Definitions) -> Iterator[Noted]:
     for name, each in outcome.features.items():
         if each.version is not None:
             keys = None if definitions.online_store is None else each.online
-            done = {"version": each.version, "reason": "entity_forgotten", "bump": "patch"}
-            yield name, {**done, "rows_changed": each.rows, "keys_written": keys}
+            done = {"version": each.version, "rows": each.rows, "keys_deleted": keys}
+            yield name, done
 
 
 def _show(outcome: Outcome, *, online: bool) -> None:

@@ -17,6 +17,7 @@ from mlforge.core import clock
 from mlforge.core.logs import get_logger
 from mlforge.core.text import printable
 from mlforge.core.values import to_iso
+from mlforge.serve import deeds
 from worker import logs
 from worker.monitor import slow
 from worker.monitor.feature_status import AuditStatus, FeatureStatus
@@ -92,6 +93,38 @@ def test_a_file_that_is_set_aside_is_told_once_with_its_name_and_its_features() 
     }
     line = telling.describe(Entry("1-0", "refreshed", "spend", details))
     assert line.endswith(f" · quarantined {path}: {why}")
+
+
+DEEDS: dict[str, tuple[dict[str, Any], str]] = {
+    "built": (
+        {"version": "1.0.1", "reason": "data_refresh", "keys_written": 1},
+        "built by hand: 1.0.1 is served: data refresh, 1 key written online",
+    ),
+    "forgotten": (
+        {"version": "1.0.2", "rows": 3, "keys_deleted": 2},
+        "forgotten: 1.0.2 is served, without 3 rows of entities that are forgotten, 2 keys deleted online",
+    ),
+    "retired": (
+        {"versions": 1, "rows": 2},
+        "retired: 1 version deleted in the store, and 2 rows online",
+    ),
+    "renamed": ({"before": "spent"}, "renamed: it was spent until now"),
+    "adopted": (
+        {"kept_by": "bank", "from": None},
+        "adopted: it was kept by the definitions 'bank'",
+    ),
+    "rolled_back": (
+        {"version": "1.0.0", "from": "1.0.1"},
+        "rolled back: 1.0.0 is served in place of 1.0.1, and held until somebody approves it",
+    ),
+    "approved": ({"version": "1.0.2", "changed": True}, "approved: 1.0.2 was published"),
+}
+
+
+@pytest.mark.parametrize("kind", deeds.DEEDS)
+def test_up_tells_what_people_did(kind: str) -> None:
+    details, told = DEEDS[kind]
+    assert telling.describe(Entry("1-0", kind, "spend", details)) == f"{'spend':<20} {told}"
 
 
 @pytest.mark.parametrize("name", NAMES)
