@@ -57,7 +57,7 @@ class PartialCache:
         self._new: dict[str, Partial] = {}
         self._unwritten: list[PartialWrite] = []
         self._unwritten_bytes = 0
-        self._last_key = "", ""
+        self._last_key: tuple[str | None, str] = None, ""
         self._beside, self._behind = beside, Behind()
 
     def key(self, content: str) -> str:

@@ -12,6 +12,7 @@ import pytest
 from redis import Redis
 
 from tests.support.workers import DEFINITIONS, ask
+from worker.queue import ForgeSimpleWorker
 from worker.state.sign_of_life import give_sign
 
 NO_SERVER = "redis://:secret@127.0.0.1:1/0"
@@ -78,7 +79,7 @@ def test_a_probe_fails_where_no_worker_reports_and_not_where_nobody_can_be_asked
     redis, host = Redis.from_url(server.url), socket.gethostname()
     redis.delete(f"mlforge-alive:{host}")
     refused(ask(folder, "worker", "--alive", REDIS_URL=server.url), f"no worker on {host}")
-    give_sign(redis, host, "somebody")
+    give_sign(redis, host, "somebody", 60)
     assert ask(folder, "worker", "--alive", REDIS_URL=server.url).returncode == 0
     run = ask(folder, "worker", "--alive", REDIS_URL=NO_SERVER)
     assert run.returncode == 0
@@ -87,6 +88,14 @@ def test_a_probe_fails_where_no_worker_reports_and_not_where_nobody_can_be_asked
     refused(
         ask(folder, "worker", "--alive", REDIS_URL="redis://:secret@h:port/0"), "no URL of Redis"
     )
+
+
+def test_a_worker_that_a_job_keeps_from_reporting_is_alive_for_as_long_as_the_job_may_take(server):
+    redis = Redis.from_url(server.url)
+    worker = ForgeSimpleWorker(connection=redis)
+    worker.heartbeat(3_660)
+    worker.register_death()
+    assert redis.ttl(f"mlforge-alive:{socket.gethostname()}") > 3_600
 
 
 def test_without_the_extras_the_one_to_install_is_named(folder):

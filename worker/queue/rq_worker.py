@@ -219,7 +219,7 @@ class Forge(BaseWorker):
             life_s = timeout or self.worker_ttl + 60  # as rq has it
             super().heartbeat(life_s, commands)
             commands.hset(self.key, LIFE, life_s)
-            give_sign(commands, socket.gethostname(), self.name)
+            give_sign(commands, socket.gethostname(), self.name, life_s)
             if pipeline is None:
                 commands.execute()
                 self.stay_listed()

@@ -170,7 +170,7 @@ def _tell_whether_alive() -> int:
 
     from mlforge.cli.output import fail, warn
     from worker.ending import impatient
-    from worker.state.sign_of_life import KEPT_S, read_sign
+    from worker.state.sign_of_life import read_sign
 
     url, host = redis_url(), socket.gethostname()
     if url is None:
@@ -183,7 +183,7 @@ def _tell_whether_alive() -> int:
         warn(f"the server at REDIS_URL does not tell ({error}): workers wait for it")
         return 0
     if worker is None:
-        fail(f"no worker on {host} has reported for {KEPT_S} s: see its log, start it again")
+        fail(f"no worker on {host} reports: see its log, start it again")
         return 1
     print(f"worker {worker} on {host} reports")
     return 0
