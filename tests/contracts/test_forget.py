@@ -228,7 +228,7 @@ def test_every_byte_of_an_entity_goes_and_none_comes_back(
     assert {
         name: before[name] - after[name] for name in ("spend", "daily", "peaks", "profile")
     } == dict.fromkeys(("spend", "daily", "peaks", "profile"), 1)
-    assert verify(store, [*definitions.features]) == []
+    assert verify(store, definitions.features) == []
     again = forget(definitions, entities)
     assert [each.version for each in again.features.values()] == [None] * 6
     named = again.features["spend"].scrubbed  # again, as a killed run may have named none
