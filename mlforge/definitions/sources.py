@@ -80,18 +80,16 @@ def check_place(definitions: Definitions, feature: str, source: RowSource) -> No
     check_beside_logs(definitions.root / SERVED, logged, feature, source)
 
 
-def check_output(definitions: Definitions, out: str) -> None:
+def check_output(definitions: Definitions, out: str, file: str) -> None:
     """Refuse a folder, or the address of one, to write files to that a source takes in, as they would be drops. Raises DefinitionError.
 
-    A source that begins in it means them.
+    file: the name of the first of them. A source that begins in the folder means them.
     """
     folder = as_path(out) or Path(os.path.realpath(out))
     for name in definitions.features:
         source = definitions.source(name)
         roots = [Path(os.path.realpath(place.root)) for place in source.places]
-        if source.feeds(folder / "part.parquet") and not any(
-            root.is_relative_to(folder) for root in roots
-        ):
+        if source.feeds(folder / file) and not any(root.is_relative_to(folder) for root in roots):
             raise DefinitionError(
                 f"{out} lies in the source of {name}, {source.text}, which would take its files for drops; name a folder beside it"
             )

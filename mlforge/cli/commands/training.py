@@ -130,9 +130,10 @@ def train(args: argparse.Namespace) -> int:
     from mlforge.definitions.services import service_named
     from mlforge.definitions.sources import check_output
     from mlforge.training_sets.making import PART_ROWS, training_set
+    from mlforge.training_sets.writing import part_name
 
     definitions = definitions_of(args)
-    check_output(definitions, args.out)
+    check_output(definitions, args.out, part_name(0))
     service = service_named(definitions.services, args.service, definitions.store)
     stored_set = training_set(
         _spine_of(args, service),
