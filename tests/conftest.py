@@ -128,8 +128,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _own_logs() -> Iterator[None]:
-    """What a command configures of the logs ends with its test."""
+def _own_logs_and_end() -> Iterator[None]:
+    """What a command configures of the logs ends with its test; what one before made of SIGTERM has ended, too."""
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     yield
     import structlog
 
