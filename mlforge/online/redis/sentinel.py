@@ -13,6 +13,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
+from redis.utils import str_if_bytes
 
 from mlforge.errors import DefinitionError, OnlineUnavailable
 from mlforge.online.addresses import single_urls
@@ -173,6 +174,8 @@ class _Sentinels(Sentinel):
             at = place_of(sentinel.get_connection_kwargs())
             try:
                 masters: Any = sentinel.sentinel_masters()
+                # Amid a failover it names the new master at once, which the state follows a moment later.
+                named: Any = sentinel.sentinel_get_master_addr_by_name(service_name)
             except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as error:
                 said.append(
                     f"{at} refuses the user or password of ?sentinel_username=...&sentinel_password=... ({error})"
@@ -181,13 +184,16 @@ class _Sentinels(Sentinel):
                 said.append(f"{at} does not answer ({error})")
             else:
                 state = masters.get(service_name)
-                if state and self.check_master_state(state, service_name):  # type: ignore[no-untyped-call]
+                if state is None or named is None:
+                    said.append(f"{at} watches no {service_name!r}")
+                    continue
+                host, port = str_if_bytes(named[0]), named[1]
+                has_moved = (host, port) != (state["ip"], state["port"])
+                if has_moved or self.check_master_state(state, service_name):  # type: ignore[no-untyped-call]
                     # A new list: another thread may be going through this one.
                     self.sentinels = sorted(self.sentinels, key=lambda each: each is not sentinel)
-                    return state["ip"], state["port"]
-                said.append(
-                    f"{at} says that it is down" if state else f"{at} watches no {service_name!r}"
-                )
+                    return host, port
+                said.append(f"{at} says that it is down")
         raise MasterNotFoundError("; ".join(said))
 
 

@@ -193,7 +193,21 @@ def test_a_client_that_cannot_connect_raises_no_error_of_its_own(
     client.is_initialized = lambda: False  # type: ignore[attr-defined]
     setattr(client, opens, refuses)
     monkeypatch.setitem(sys.modules, module, client)
+    monkeypatch.setattr(DaskRunner, "_check_speaks", lambda self: None)
     with socket.create_server(("127.0.0.1", 0)) as server:
         made = runner(f"127.0.0.1:{server.getsockname()[1]}")
         with pytest.raises(kind, match=f"{made.address}.*{error}"):
+            made.answers(["{}"])
+
+
+def test_a_port_whose_listener_does_not_greet_is_no_scheduler(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = ModuleType("distributed")
+    client.Client = None  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "distributed", client)
+    monkeypatch.setattr("mlforge.runners.dask._SPEAKS_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        made = DaskRunner(f"tcp://127.0.0.1:{mute.getsockname()[1]}")
+        with pytest.raises(RunnerUnavailable, match=r"whoever listens there has not greeted"):
             made.answers(["{}"])
