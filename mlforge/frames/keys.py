@@ -13,10 +13,10 @@ from typing import Any, TypeAlias
 
 import polars as pl
 
-from mlforge.core.arguments import named
+from mlforge.core.arguments import shown
 from mlforge.core.schema import INTEGERS, Schema, integer_range
 from mlforge.core.widening import EXACT_IN_FLOAT
-from mlforge.errors import RetrievalError
+from mlforge.errors import DefinitionError, RetrievalError
 from mlforge.frames import polars_schema
 
 Key: TypeAlias = int | str | bool | date
@@ -30,7 +30,10 @@ def entity_key(entity: Mapping[str, object], keys: Schema) -> dict[str, Key]:
     What pandas and JSON do to ids is undone (1.0, "1" and numpy's 1 are 1 for an integer key);
     missing or extra names, nulls and values that no row could hold raise RetrievalError, what is no dict DefinitionError.
     """
-    named(entity, "an entity", 'write {"user_id": 1}')
+    if not isinstance(entity, Mapping):  # a wrong name in it is a wrong request, as any other name that is no key
+        raise DefinitionError(
+            f'an entity must be a dict, not {shown(entity)}; write {{"user_id": 1}}'
+        )
     [key] = entity_keys([entity], keys)
     return key
 
