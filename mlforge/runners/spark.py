@@ -41,7 +41,8 @@ class SparkRunner(ClusterRunner):
     """Tasks by the executors of a Spark cluster, or of Sail.
 
     address: `sc://host:port` of a Spark Connect server, or a classic master such as `spark://host:port` or `yarn`, for which
-    the process that builds needs Java and the whole pyspark. It may be given as `remote=` or `master=`, the words of Spark's own sessions. config: Spark's own settings. Executors need the same releases of mlforge and polars:
+    the process that builds needs Java and the whole pyspark. It may be given as `remote=` or `master=`, the words of Spark's own sessions. config: Spark's own settings; a
+    Connect server takes those of a session alone. Executors need the same releases of mlforge and polars:
     PYSPARK_PYTHON, for a Connect server in its own environment, names their interpreter; for a classic master it is by
     default that of the process that builds.
     """
@@ -175,12 +176,27 @@ def _connect(address: str, config: Mapping[str, str]) -> Iterator[Any]:
         from pyspark.sql.connect.session import SparkSession
     except ImportError as error:
         raise MissingExtra.of("runner 'spark'", "spark") from error
-    session = SparkSession.builder.remote(address).config(map=dict(config)).create()
+    session = SparkSession.builder.remote(address).create()
     session.client.set_retry_policies([DefaultPolicy(max_retries=_RETRIES, max_backoff=5_000)])
     try:
+        for name, value in config.items():
+            _configure(session, name, value)
         yield session
     finally:
         session.stop()
+
+
+def _configure(session: Any, name: str, value: str) -> None:
+    """Have a session's setting. DefinitionError for one that the server takes at its own start alone: Spark's builder would only warn."""
+    from pyspark.errors import AnalysisException
+
+    try:
+        session.conf.set(name, value)
+    except AnalysisException as error:
+        why = " ".join(str(error).split())[:300]
+        raise DefinitionError(
+            f"SparkRunner: config: {name!r} is no setting of a session ({why}); give it to the Spark Connect server where that is started"
+        ) from error
 
 
 @contextmanager

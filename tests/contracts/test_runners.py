@@ -254,6 +254,18 @@ def test_executors_need_share_no_disk_where_the_store_is_in_a_bucket(
     assert list(Path(cache("executor")).rglob("*.parquet"))
 
 
+@pytest.mark.parametrize("cluster", ["spark"], indirect=True)
+def test_a_setting_of_a_connect_servers_start_is_no_setting_of_a_build(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    memory = f'SparkRunner({cluster.address!r}, config={{"spark.executor.memory": "1g"}})'
+    with_more = replace(cluster, runner=memory)
+    failed = executors.build(executors.project(tmp_path / "project", with_more), with_more)
+
+    assert failed.returncode == 1
+    assert "'spark.executor.memory' is no setting of a session" in failed.stderr
+
+
 def test_a_cluster_without_executors_does_not_let_a_build_wait_for_ever(tmp_path: Path) -> None:
     with executors.dask_scheduler(tmp_path) as cluster:
         idle = replace(cluster, runner=f"DaskRunner({cluster.address!r}, start_within=0.2)")
