@@ -30,7 +30,8 @@ def entity_key(entity: Mapping[str, object], keys: Schema) -> dict[str, Key]:
     What pandas and JSON do to ids is undone (1.0, "1" and numpy's 1 are 1 for an integer key);
     missing or extra names, nulls and values that no row could hold raise RetrievalError, what is no dict DefinitionError.
     """
-    if not isinstance(entity, Mapping):  # a wrong name in it is a wrong request, as any other name that is no key
+    # A wrong name in it is a wrong request, as any other name that is no key.
+    if not isinstance(entity, Mapping):
         raise DefinitionError(
             f'an entity must be a dict, not {shown(entity)}; write {{"user_id": 1}}'
         )

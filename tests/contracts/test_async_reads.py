@@ -313,6 +313,7 @@ def test_reads_wait_for_a_slow_server_together_and_are_told_so_when_it_does_not_
     asyncio.run(slow())
 
 
+@pytest.mark.slow
 def test_answers_that_come_slowly_are_waited_for_as_long_as_they_come(
     served: Definitions, redis_server: str, online: RedisStore
 ) -> None:

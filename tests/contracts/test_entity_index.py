@@ -191,6 +191,7 @@ def test_a_drop_and_its_push_read_no_file_of_the_history(
     assert history not in read
 
 
+@pytest.mark.slow
 def test_an_index_is_made_once_and_grows_by_runs_of_what_came(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -301,6 +302,7 @@ def test_where_files_cannot_be_mapped_the_events_are_read(
     check(project)
 
 
+@pytest.mark.slow
 def test_a_reader_of_an_index_reads_on_while_another_takes_its_place(tmp_path: Path) -> None:
     project = Project(tmp_path / "p").on(LocalStore(tmp_path / "p/store", Packing(grace_s=600)))
     project.drop("a", some(0, 8))
@@ -318,6 +320,7 @@ def test_a_reader_of_an_index_reads_on_while_another_takes_its_place(tmp_path: P
     check(project)
 
 
+@pytest.mark.slow
 def test_a_compaction_leaves_the_index_and_what_goes_takes_it_along(tmp_path: Path) -> None:
     project = Project(tmp_path / "p").on(
         LocalStore(tmp_path / "p/store", Packing(small_rows=1_000, at_least=3, grace_s=0))
@@ -363,6 +366,7 @@ def test_rows_of_a_forgotten_entity_are_in_no_index(tmp_path: Path, place: str) 
         assert 1 not in pl.concat(made)["user_id"]
 
 
+@pytest.mark.slow
 def test_a_machine_with_an_empty_cache_makes_an_index_of_its_own(tmp_path: Path) -> None:
     objects, project = MemoryObjects(), Project(tmp_path / "p")
     first, second = (

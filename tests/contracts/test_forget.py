@@ -262,6 +262,7 @@ def held_in_files(folder: Path, value: str) -> list[str]:
     return [path.name for path in files if value.encode() in path.read_bytes()]
 
 
+@pytest.mark.slow
 def test_the_servers_own_files_lose_an_entity_too(
     definitions: Definitions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

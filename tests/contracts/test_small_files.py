@@ -167,6 +167,7 @@ def _heard(sizes: list[int], call: Callable[..., Any]) -> Callable[..., Any]:
     return heard
 
 
+@pytest.mark.slow
 def test_builds_leave_pandas_alone_which_takes_longer_to_import_than_they_do(
     tmp_path: Path,
 ) -> None:

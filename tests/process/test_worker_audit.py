@@ -138,6 +138,7 @@ def test_nothing_is_audited_before_it_has_been_quiet_for_a_while(auditor: Audito
     assert running(auditor) is None
 
 
+@pytest.mark.slow
 def test_an_audit_that_takes_too_long_or_too_much_memory_is_ended(
     shop: Shop, auditor: Auditor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

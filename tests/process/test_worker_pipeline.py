@@ -152,6 +152,7 @@ def test_a_job_runs_in_a_process_that_was_forked_before_it_came_as_does_the_next
     assert at_work[0] == at_work[1], "none was forked for the second job"
 
 
+@pytest.mark.slow
 def test_a_worker_reports_and_is_listed_again_after_a_flush_at_work_and_at_rest(shop, slow):
     redis, queue = shop.project.redis, JobQueue(shop.project.redis, shop.project.scope)
 

@@ -73,6 +73,7 @@ def test_status_shows_all_that_an_operator_asks_for(shop: Shop) -> None:
     assert {"queued", "workers", "warnings", "well"} <= set(whole)
 
 
+@pytest.mark.slow
 def test_status_goes_on_showing_when_it_is_asked_to_watch(shop: Shop) -> None:
     watching = shop.start("status", "--watch", "--json")
     log = shop.folder / "output.log"
