@@ -1,7 +1,8 @@
 """Stored rows that need no decoding: a pattern of JSON tells whether a row is what values of training are written as.
 
 It accepts less than a reader takes: the columns in the books' order without white space, text without odd escapes, numbers
-far from the bounds of their dtypes. A row that it accepts can be passed on as it is, in whole or in parts, if it is UTF-8; any
+far from the bounds of their dtypes. No group repeats possessively (`(...)*+`): before Python 3.11.5 such a group may match
+what it should not, and not match what it should (cpython's gh-106052). A row that it accepts can be passed on as it is, in whole or in parts, if it is UTF-8; any
 other is to be read the usual way, which knows whether it is damaged.
 """
 
@@ -44,7 +45,7 @@ _DAY = (
 )
 _TIME = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{6}"
 _EXPONENT = "[eE][+-]?[0-9]{1,2}"
-_FLOAT = rf"-?+{_whole(18)}\.[0-9]{{1,25}}+(?:{_EXPONENT})?+|-?+{_whole(18)}{_EXPONENT}"
+_FLOAT = rf"-?+{_whole(18)}\.[0-9]{{1,25}}+(?:{_EXPONENT})?|-?+{_whole(18)}{_EXPONENT}"
 _PLAIN: Mapping[str, str] = {
     "Int8": f"-?{_whole(2)}",
     "Int16": f"-?{_whole(4)}",
@@ -57,7 +58,7 @@ _PLAIN: Mapping[str, str] = {
     "Float32": _FLOAT,
     "Float64": _FLOAT,
     "Boolean": "true|false",
-    "String": r'"[^"\\\x00-\x1f]*+(?:\\["\\/bfnrt][^"\\\x00-\x1f]*+)*+"',
+    "String": r'"[^"\\\x00-\x1f]*+(?:\\["\\/bfnrt][^"\\\x00-\x1f]*+)*"',
     "Date": f'"{_DAY}"',
     "Time": f'"{_TIME}"',
     INSTANT: f'"{_DAY}T{_TIME}Z"',
@@ -78,7 +79,7 @@ def row_pattern(columns: Schema) -> RowPattern | None:
         plain.append(f"{_name(column.name)}:{value}")
     row = f"\\{{{','.join(fields)}\\}}"
     values_only = f"\\{{{','.join(plain)}\\}}"
-    lines = f"(?:{values_only}\\n)*+{values_only}"
+    lines = f"(?:{values_only}\\n)*{values_only}"
     return RowPattern(re.compile(row.encode()), re.compile(lines.encode()))
 
 
@@ -105,7 +106,7 @@ def _decimal(scale: int) -> str | None:
 
 def _list(outer: Nested) -> str | None:
     value = _value(outer.parts[0][1])
-    return None if value is None else rf"\[(?:{value}(?:,{value})*+)?+\]"
+    return None if value is None else rf"\[(?:{value}(?:,{value})*)?\]"
 
 
 def _array(outer: Nested) -> str | None:
