@@ -5,12 +5,14 @@
     │   ├── DefinitionsNotFound  no definitions file, or one that does not import
     │   └── ExpressionError      an expression does not parse, mixes types, or stands where a name belongs
     ├── SourceError              a source cannot be read or does not fit
+    │   ├── SourceUnavailable    its disk or its bucket cannot be asked now
     │   ├── ColumnNotFound       a column that the feature names is not there
     │   └── UnreadableFile       one file is damaged, unfinished or not parquet
     ├── FunctionError            the feature's own function failed or returned the wrong thing
     ├── DataError                values that the time model refuses: dtypes, overflow, two rows of a key
     ├── ValidationError          rows break the feature's validators
     ├── StoreError               the offline store
+    │   ├── StoreUnavailable     its disk or its bucket is full, read-only, denied or away
     │   ├── FeatureNotFound
     │   ├── VersionNotFound
     │   ├── VersionConflict      the version exists, is below the highest, or lost a race
@@ -30,7 +32,7 @@
     ├── MissingExtra             an optional part is not installed
     └── BuildError               one or more features failed; the others were built
 
-Each message says what failed, on what, and what would work.
+Each message says what failed, on what, and what would work. Errors named `...Unavailable` are `Unavailable`, too: their surroundings are at fault.
 """
 
 from __future__ import annotations
@@ -108,6 +110,10 @@ class MlforgeError(Exception):
         return encodable(super().__str__())
 
 
+class Unavailable(MlforgeError):
+    """A disk, a bucket, a server or a cluster does not do its part now: who asked is not at fault, and may ask again later."""
+
+
 class DefinitionError(MlforgeError):
     """A feature, metric, validator or definitions file is wrong."""
 
@@ -122,6 +128,10 @@ class ExpressionError(DefinitionError):
 
 class SourceError(MlforgeError):
     """A source cannot be read or does not fit its feature."""
+
+
+class SourceUnavailable(SourceError, Unavailable):
+    """The disk or the bucket of a source cannot be asked now."""
 
 
 class ColumnNotFound(SourceError):
@@ -157,6 +167,10 @@ class RuleMisfit(ValidationError):
 
 class StoreError(MlforgeError):
     """The offline store cannot do what was asked."""
+
+
+class StoreUnavailable(StoreError, Unavailable):
+    """The disk or the bucket of the store does not do its part: it is full, read-only, denied or away."""
 
 
 class FeatureNotFound(StoreError):
@@ -195,7 +209,7 @@ class TaskFailed(MlforgeError):
     """A task of a build did not end well on any machine that tried it."""
 
 
-class RunnerUnavailable(MlforgeError):
+class RunnerUnavailable(Unavailable):
     """Nobody is there to take part in a build."""
 
 
@@ -235,7 +249,7 @@ class OnlineRefused(OnlineError):
     """The online store's server answers, and refuses what it is asked."""
 
 
-class OnlineUnavailable(OnlineError):
+class OnlineUnavailable(OnlineError, Unavailable):
     """The online store's server does not answer."""
 
 

@@ -22,7 +22,7 @@ from mlforge.core.values import TimeRange
 from mlforge.engines import Engine, Events
 from mlforge.engines.base import rows_at_once
 from mlforge.engines.carry import in_ranges
-from mlforge.errors import StoreError
+from mlforge.errors import StoreUnavailable
 from mlforge.frames.entity_times import EntityTimes
 from mlforge.store import TablePiece
 
@@ -111,7 +111,7 @@ class FullBuild:
             yield from make(lambda part: (part, part.evaluated(self.engine)), some)
 
     def _spooled(self, rows: pl.DataFrame, file: Path) -> None:
-        """Write a bucket's rows; StoreError where there is no room for them."""
+        """Write a bucket's rows; StoreUnavailable where there is no room for them."""
         try:
             rows.write_parquet(file, compression="lz4")
         except (OSError, PolarsError) as error:
@@ -133,8 +133,8 @@ def _spool(feature: str) -> Iterator[Path]:
         yield folder
 
 
-def _no_room(feature: str, error: Exception) -> StoreError:
-    return StoreError(
+def _no_room(feature: str, error: Exception) -> StoreUnavailable:
+    return StoreUnavailable(
         f"{feature}: rows of a build cannot be put aside in the folder for temporary files ({error}); make room there, or set "
         "TMPDIR to a folder with more"
     )

@@ -10,7 +10,7 @@ from functools import cached_property
 import polars as pl
 
 from mlforge.core.manifest import Manifest, TableRecord
-from mlforge.errors import MlforgeError, SourceError
+from mlforge.errors import MlforgeError, SourceError, Unavailable
 from mlforge.features.feature import Feature
 from mlforge.ingest import partials
 from mlforge.ingest.partial_cache import PartialCache
@@ -98,4 +98,5 @@ def _blaming(owner: str, table: str) -> Iterator[None]:
     try:
         yield
     except SourceError as error:
-        raise MlforgeError(f"{owner}: its table {table!r}: {error}") from error
+        kind = Unavailable if isinstance(error, Unavailable) else MlforgeError
+        raise kind(f"{owner}: its table {table!r}: {error}") from error

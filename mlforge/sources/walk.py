@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlforge.errors import SourceError
+from mlforge.errors import SourceError, SourceUnavailable
 from mlforge.sources.glob import EVERYTHING, Parts
 from mlforge.sources.lake_table import METADATA, check_above, check_log
 from mlforge.sources.place import HIDDEN, READERS, SUFFIXES, UNFINISHED, Place
@@ -211,7 +211,7 @@ class Walk:
         shown = f"source {self.place.text!r}: {_printable(str(path))}"
         if path == self.place.root and os.path.isfile(path):  # noqa: PTH113 - False where pathlib raises
             return SourceError(f"{shown} is {wrong_type(path.name)}")
-        return SourceError(
+        return SourceUnavailable(
             f"{shown} cannot be listed ({error.strerror}); see that its disk is there and may be read"
         )
 

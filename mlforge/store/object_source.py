@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mlforge.core import clock
-from mlforge.errors import SourceError, StoreError
+from mlforge.errors import SourceUnavailable, StoreError
 from mlforge.sources.glob import EVERYTHING
 from mlforge.sources.lake_table import check_key
 from mlforge.sources.listing import Listing
@@ -224,8 +224,8 @@ class ObjectSource(RowSource):
         return f"no object is there that its source {self.text!r} names; correct source=, or put one there"
 
 
-def _not_listed(place: BucketPlace, error: StoreError) -> SourceError:
-    return SourceError(f"source {place.text!r} cannot be listed: {error}")
+def _not_listed(place: BucketPlace, error: StoreError) -> SourceUnavailable:
+    return SourceUnavailable(f"source {place.text!r} cannot be listed: {error}")
 
 
 def _take_in(

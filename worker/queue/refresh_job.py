@@ -21,7 +21,7 @@ from mlforge.core.values import to_iso
 from mlforge.definitions.together import of_one_source
 from mlforge.engines.asked_together import asked_together
 from mlforge.engines.versions_diff import VersionsDiff
-from mlforge.errors import MlforgeError, OnlineError, StoreBusy, VersionConflict
+from mlforge.errors import MlforgeError, OnlineError, StoreBusy, Unavailable, VersionConflict
 from mlforge.frames.shared_results import shared_results
 from mlforge.maintenance import operations
 from mlforge.sources.source_reading import SourceReading
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from mlforge.online.push import PushResult
     from mlforge.store import Store
 
-TRANSIENT = (OnlineError, StoreBusy, VersionConflict, RedisError, OSError, MemoryError)
+TRANSIENT = (Unavailable, OnlineError, StoreBusy, VersionConflict, RedisError, OSError, MemoryError)
 """Faults of the surroundings, not of the feature: tried again for as long as it takes."""
 _PAUSE_S = 1.0
 ENDING = ("failed", "parked", "gone")

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mlforge.errors import DefinitionError, SourceError, StoreError
+from mlforge.errors import DefinitionError, SourceError, SourceUnavailable, StoreError, Unavailable
 from mlforge.sources.listing import Listing
 from mlforge.sources.place import Place
 from mlforge.sources.row_source import RowSource
@@ -129,7 +129,8 @@ class LakeSource(RowSource):
         try:
             snapshot = FORMATS[self.format](self.name, self.address, _newest.get(key))
         except StoreError as error:
-            raise SourceError(f"source {self.name!r} cannot be listed: {error}") from error
+            kind = SourceUnavailable if isinstance(error, Unavailable) else SourceError
+            raise kind(f"source {self.name!r} cannot be listed: {error}") from error
         if snapshot is not None:
             _newest[key] = snapshot
         return snapshot

@@ -24,7 +24,7 @@ import polars as pl
 from mlforge.core.disk import sync, write_all
 from mlforge.core.failpoints import reach
 from mlforge.core.side_by_side import begin
-from mlforge.errors import IntegrityError, StoreError, encodable
+from mlforge.errors import IntegrityError, StoreUnavailable, encodable
 
 CHECKSUM, UNSEALED = "mlforge.checksum", "0" * 64
 _SEAL = CHECKSUM.encode() + b"\x18\x40"  # as thrift writes a key and the length of its value
@@ -103,7 +103,8 @@ def read_bytes(path: Path | str) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise StoreError(f"cannot read {path}: {_hint(error.errno)} ({error.strerror})") from error
+        why = f"{_hint(error.errno)} ({error.strerror})"
+        raise StoreUnavailable(f"cannot read {path}: {why}") from error
 
 
 def append_text(path: Path, text: str) -> None:
@@ -195,7 +196,7 @@ def remove(path: Path) -> bool:
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn OSErrors of a full, read-only or vanished disk into StoreError."""
+    """Turn OSErrors of a full, read-only or vanished disk into StoreUnavailable."""
     try:
         yield
     except (OSError, pl.exceptions.ComputeError) as error:
@@ -205,7 +206,7 @@ def storage_errors(path: Path) -> Iterator[None]:
             raise
         first = str(error).splitlines()[0]
         why = f"{_hint(number)}{_whose(path, number)}"
-        raise StoreError(f"cannot write {path}: {why} ({first})") from error
+        raise StoreUnavailable(f"cannot write {path}: {why} ({first})") from error
 
 
 def _hint(number: int | None) -> str:

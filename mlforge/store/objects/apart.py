@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mlforge import errors
 from mlforge.core import child
-from mlforge.errors import StoreError
+from mlforge.errors import StoreUnavailable
 
 _CHILD = "mlforge.store.objects.apart_child"
 _TIMEOUT_S = 120
@@ -18,7 +18,7 @@ _TIMEOUT_S = 120
 def ask(deed: str, url: str, options: Mapping[str, str] | None, cache: Path) -> None:
     """Have the identity of the store in a bucket fetched into its folder of the cache, or with "establish" made.
 
-    Raises what asking raises, and StoreError if it does not end.
+    Raises what asking raises, and StoreUnavailable if it does not end.
     """
     bucket = {"url": url, "options": dict(options) if options else None}
     order = json.dumps({"deed": deed, "bucket": bucket, "cache": str(cache)})
@@ -33,8 +33,8 @@ def ask(deed: str, url: str, options: Mapping[str, str] | None, cache: Path) -> 
         )
         answer = json.loads(ended.stdout.splitlines()[-1])
     except (OSError, subprocess.TimeoutExpired, ValueError, IndexError) as error:
-        raise StoreError(
+        raise StoreUnavailable(
             f"{url}: a process that asks for its identity does not end well; try again"
         ) from error
     if answer is not None:
-        raise getattr(errors, answer["kind"], StoreError)(answer["message"])
+        raise getattr(errors, answer["kind"], StoreUnavailable)(answer["message"])

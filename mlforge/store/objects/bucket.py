@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mlforge.core.values import to_us
-from mlforge.errors import MissingExtra, StoreError, UnsupportedStore
+from mlforge.errors import MissingExtra, StoreError, StoreUnavailable, UnsupportedStore
 from mlforge.store.objects import refusals
 from mlforge.store.objects.objects import (
     Blob,
@@ -179,7 +179,7 @@ class Bucket(Objects):
 
     @contextmanager
     def _errors(self, deed: str, *, of_object: bool = False) -> Iterator[None]:
-        """Turn obstore's errors into StoreError, with the address and the advice that fits.
+        """Turn obstore's errors into StoreUnavailable, with the address and the advice that fits.
 
         of_object: NotReadable, where the server refuses the object alone, and NoAnswer, where that may be.
         """
@@ -202,7 +202,7 @@ class Bucket(Objects):
                     f"can be kept there ({first[:300]})"
                 ) from error
             is_answer = of_object and isinstance(error, exceptions.BaseError)
-            kind = _kind(str(error)) if is_answer else StoreError
+            kind = _kind(str(error)) if is_answer else StoreUnavailable
             raise kind(f"{self.url}: cannot {deed}: {advice} ({first[:300]})") from error
 
 
@@ -210,7 +210,7 @@ def _kind(told: str) -> type[StoreError]:
     """The kind of an error of a request for one object, by its text."""
     if refusals.is_of_object(told):
         return NotReadable
-    return NoAnswer if refusals.may_be_of_object(told) else StoreError
+    return NoAnswer if refusals.may_be_of_object(told) else StoreUnavailable
 
 
 def _take_in_use(url: str) -> None:
@@ -248,7 +248,7 @@ def _credentials(url: str, options: Mapping[str, str]) -> dict[str, Any]:
     except ImportError:
         return {}
     except Exception as error:  # a profile that is not there, a file that cannot be understood
-        raise StoreError(f"{url}: boto3 finds no credentials of AWS: {error}") from error
+        raise StoreUnavailable(f"{url}: boto3 finds no credentials of AWS: {error}") from error
     return {"credential_provider": provider}
 
 

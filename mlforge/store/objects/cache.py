@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from mlforge.core.manifest import Manifest, Part
 from mlforge.core.values import Version
-from mlforge.errors import IntegrityError, StoreError
+from mlforge.errors import IntegrityError, StoreError, StoreUnavailable
 from mlforge.store.file_tasks import PartialWrite, read_file
 from mlforge.store.local import io
 from mlforge.store.local.feature_folder import FeatureFolder
@@ -249,7 +249,7 @@ def _unpacked(store: PartialStore, hashes: Sequence[str]) -> Iterator[list[Parti
     places = dict(zip(hashes, store.locate(hashes), strict=True))
     for hash_, place in places.items():
         if not Path(place.file).is_file():
-            raise StoreError(
+            raise StoreUnavailable(
                 f"{store.folder.name}: events that were just written are gone from the cache, {store.folder}; try again"
             )
         by_file[place.file].append((hash_, place.number or 0))
@@ -259,6 +259,8 @@ def _unpacked(store: PartialStore, hashes: Sequence[str]) -> Iterator[list[Parti
         for hash_, number in members:
             described = store.find(hash_)
             if described is None:
-                raise StoreError(f"{store.folder.name}: partial {hash_} cannot be read; try again")
+                raise StoreUnavailable(
+                    f"{store.folder.name}: partial {hash_} cannot be read; try again"
+                )
             writes.append(PartialWrite(described, frames[number]))
         yield writes

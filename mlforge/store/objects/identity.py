@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mlforge.core import clock
 from mlforge.core.values import to_iso
-from mlforge.errors import StoreError
+from mlforge.errors import StoreUnavailable
 from mlforge.store.local import io
 from mlforge.store.local.identity import understood
 from mlforge.store.objects import apart, keys
@@ -45,7 +45,7 @@ class Identity:
             self._ask("establish")
         identity = self._kept()
         if identity is None:
-            raise StoreError(
+            raise StoreUnavailable(
                 f"{self._objects.url}: the cache {self._cache} has vanished; try again"
             )
         return identity

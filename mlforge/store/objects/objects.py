@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from mlforge.errors import StoreError
+from mlforge.errors import StoreError, StoreUnavailable
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -48,11 +48,11 @@ class Level(NamedTuple):
     folders: list[str]
 
 
-class NotReadable(StoreError):
+class NotReadable(StoreUnavailable):
     """The object is there, and its server refuses to read it, or never comes to, while others may be read."""
 
 
-class NoAnswer(StoreError):
+class NoAnswer(StoreUnavailable):
     """No good answer came for an object, and nothing tells whether others fare better."""
 
 
