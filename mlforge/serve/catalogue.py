@@ -31,6 +31,7 @@ from mlforge.registry.versions import versions_document
 from mlforge.retrieval.explain import explain
 from mlforge.serve import counters, openapi
 from mlforge.serve.counters import Counters
+from mlforge.serve.http import root_of
 from mlforge.serve.limits import Limits
 from mlforge.serve.problems import Refused
 from mlforge.serve.queries import pairs_of, parted, query_of
@@ -88,7 +89,8 @@ class Catalogue:
             (service_entry(self.definitions, graph, name), service_keys(self.definitions, name))
             for name in self.definitions.services
         ]
-        return openapi.document(self.definitions.name, services, self.limits, self.takes_keys)
+        name, root = self.definitions.name, root_of(request.scope)
+        return openapi.document(name, services, self.limits, self.takes_keys, root)
 
     def _catalogue(self, request: Request) -> Document:
         registry = Registry.of(self.definitions)

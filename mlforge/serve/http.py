@@ -41,6 +41,12 @@ class Reply:
         return cls(problem.body, CONTENT_TYPE, problem.status, tuple(problem.headers))
 
 
+def root_of(scope: Scope) -> str:
+    """The path below which a proxy has this server answer, as `/shop`; empty where that is all of its host."""
+    root: str = scope.get("app_root_path", "")
+    return root
+
+
 def header(scope: Scope, name: bytes) -> str:
     """A header of the request, empty where there is none; name: in small letters."""
     return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")

@@ -52,10 +52,12 @@ def document(
     services: Sequence[tuple[ServiceEntry, Schema]],
     limits: Limits,
     takes_keys: bool = False,
+    root: str = "",
 ) -> Document:
     """The OpenAPI 3.1 document.
 
     services: each with the keys of its entities, none where they are not known yet. takes_keys: whether callers need a key.
+    root: the path below which the server answers.
     """
     paths = dict(PATHS)
     for entry, keys in services:
@@ -65,6 +67,7 @@ def document(
     return {
         "openapi": "3.1.0",
         "info": {"title": f"{project}: features", "version": RELEASE},
+        **({"servers": [{"url": root}]} if root else {}),
         "paths": paths,
         "components": {
             "schemas": {"Problem": PROBLEM, "Served": SERVED},

@@ -85,11 +85,12 @@ def serve(
     keys: Path | None,
     url: str | None = None,
     tls: ssl.SSLContext | None = None,
+    root_path: str = "",
 ) -> None:
     """Answer on the listener until SIGTERM or Ctrl-C; requests in hand are answered first.
 
     announce: called once nothing is missing to answer. keys: the file of API keys. url: the workers' Redis, None where there is none.
-    tls: None answers over plain HTTP.
+    tls: None answers over plain HTTP. root_path: the path below which a proxy has it answer, and which that takes off.
     """
     check_extra()
     import uvicorn
@@ -113,6 +114,7 @@ def serve(
         server_header=False,
         lifespan="on",
         backlog=_BACKLOG,
+        root_path=root_path,
         timeout_graceful_shutdown=DRAIN_S,
         ssl_context_factory=None if tls is None else lambda *_: tls,
     )

@@ -219,6 +219,36 @@ def test_the_call_that_a_service_shows_names_the_path_that_the_server_is_mounted
     assert call in asyncio.run(ask())
 
 
+def test_below_a_path_of_a_proxy_every_link_form_and_cookie_stays_there(
+    definitions: Definitions, tmp_path: Path
+) -> None:
+    app = App(definitions, keys=keys_file(tmp_path))
+
+    async def asked() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(app, root_path="/shop")
+        async with httpx.AsyncClient(transport=transport, base_url=HERE) as client:
+            headers = {**BROWSER, "origin": HERE}
+            entered = await client.post("/shop/key", data={"key": "deeds"}, headers=headers)
+            paths = (
+                "/",
+                "/key",
+                "/features/spend?against=&user_id=1",
+                "/services/checkout",
+                "/nix",
+            )
+            return [entered, *[await client.get(f"/shop{path}", headers=BROWSER) for path in paths]]
+
+    entered, *pages = asyncio.run(asked())
+    assert entered.headers["location"] == "/shop/"
+    assert "; Path=/shop/;" in entered.headers["set-cookie"]
+    assert [page.status_code for page in pages] == [200, 200, 200, 200, 404]
+    ways = ("href", "action", "src", "hx-get", "hx-post")
+    for page in pages:
+        leads = [a[way] or "" for _, a in Page(page.text).tags for way in ways if way in a]
+        assert len(leads) > 5
+        assert [to for to in leads if not to.startswith(("/shop/", "#"))] == []
+
+
 def test_a_service_shows_defaults_and_what_reaches_the_columns_that_it_derives(
     project: Project, online: RedisStore
 ) -> None:

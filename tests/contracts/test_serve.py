@@ -598,12 +598,15 @@ def test_a_store_is_looked_at_once_for_requests_that_come_together(
     assert (elsewhere.status_code, elsewhere.json()["reason"]) == (503, "owned_elsewhere")
 
 
-def test_an_empty_name_of_keys_or_host_opens_the_server_to_nobody(
+def test_an_empty_name_of_keys_or_host_opens_the_server_to_nobody_and_a_root_path_is_checked(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for option in ("--keys", "--host"):
         assert main(["serve", option, ""]) == 2
         assert f"argument {option}: it is empty" in capsys.readouterr().err
+    for path in ("shop", "/shop/", "/", "//shop", "https://here/shop", "/a b"):
+        assert main(["serve", "--root-path", path]) == 2
+        assert "write it with a slash before it and none behind it" in capsys.readouterr().err
     monkeypatch.setenv("MLFORGE_KEYS", "")
     with pytest.raises(DefinitionError, match="MLFORGE_KEYS is empty"):
         keys_file()

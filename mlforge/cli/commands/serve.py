@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from functools import partial
 from pathlib import Path
 
@@ -31,6 +32,12 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         help="API keys that callers need (default: $MLFORGE_KEYS, else none)",
     )
     parser.add_argument(
+        "--root-path",
+        type=_root_path,
+        metavar="PATH",
+        help="the path below which a proxy has this server answer, and which it takes off, as in /shop",
+    )
+    parser.add_argument(
         "--tls-cert",
         type=_named,
         metavar="FILE",
@@ -43,6 +50,15 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="take callers alone whose certificates this authority vouches for, PEM",
     )
+
+
+def _root_path(text: str) -> str:
+    """A path that begins with a slash and ends with none, as proxies name it."""
+    if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no path of a proxy; write it with a slash before it and none behind it, as in /shop"
+        )
+    return text
 
 
 def _named(text: str) -> str:
@@ -72,7 +88,15 @@ def serve(args: argparse.Namespace) -> int:
                 callers = f"{callers}, and a certificate that {tls.clients} vouches for"
             line = f"serving {definitions.name} at {scheme}://{place}:{number}; {callers}"
             announce = partial(note, line)
-            server.serve(definitions, listener, announce, keys, workers_url(args), context)
+            server.serve(
+                definitions,
+                listener,
+                announce,
+                keys,
+                workers_url(args),
+                context,
+                args.root_path or "",
+            )
     finally:
         definitions.close()
     return 0

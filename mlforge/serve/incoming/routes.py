@@ -24,7 +24,7 @@ from starlette.routing import Route
 
 from mlforge.definitions.registry import Definitions
 from mlforge.online import OnlineStore
-from mlforge.serve.http import body_of
+from mlforge.serve.http import body_of, root_of
 from mlforge.serve.incoming import rows
 from mlforge.serve.incoming.arrival import arrival
 from mlforge.serve.incoming.gather import Gatherer, new_name
@@ -86,6 +86,11 @@ class Incoming:
         return JSONResponse({"sources": [{"name": f.name, "features": f.readers} for f in known]})
 
     async def _take(self, request: Request) -> Response:
+        answer = await self._taken(request)
+        answer.headers["location"] = root_of(request.scope) + answer.headers["location"]
+        return answer
+
+    async def _taken(self, request: Request) -> Response:
         folder, kind = self._folder(request), _kind(request)
         holder = holder_of(request.scope)
         sender = holder.name if holder else None

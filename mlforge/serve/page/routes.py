@@ -17,7 +17,7 @@ from mlforge.registry.catalogue import Registry
 from mlforge.registry.entries import FeatureEntry, ServiceEntry
 from mlforge.registry.graph import FEATURE, SERVICE, Node
 from mlforge.registry.project import known_features
-from mlforge.serve.http import Reply, Scope, body_of, header
+from mlforge.serve.http import Reply, Scope, body_of, header, root_of
 from mlforge.serve.keys import ASSETS, COOKIE, Admission, check_operates, cookie_of, holder_of
 from mlforge.serve.limits import Limits
 from mlforge.serve.live import Live
@@ -88,6 +88,7 @@ class Page:
         key = holder_of(scope)
         return render(
             template,
+            root=root_of(scope),
             project=self._view.name,
             holder=key.name if key else None,
             operates=key is not None and key.operates,
@@ -191,17 +192,12 @@ class Page:
         form = await _form(request)
         key, back = form.get("key", "").strip(), _inside(form.get("back", "/"))
         if "forget" in form:
-            return self._to("/key", f"{COOKIE}=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict")
+            return _to(request.scope, "/key", f"{COOKIE}=", "; Max-Age=0")
         if self._admission is None or self._admission.holder(key.encode()) is None:
             said = "This server knows no such key."
             return _html(self._render("key.html", request.scope, said=said, back=back), 401)
         secure = "; Secure" if request.scope.get("scheme") == "https" else ""
-        kept = f"{COOKIE}={cookie_of(key)}; Path=/; HttpOnly; SameSite=Strict{secure}"
-        return self._to(back, kept)
-
-    def _to(self, path: str, cookie: str) -> Response:
-        headers = {**dict(HEADERS), "location": path, "set-cookie": cookie}
-        return Response(status_code=303, headers=headers)
+        return _to(request.scope, back, f"{COOKIE}={cookie_of(key)}", secure)
 
 
 def _answering(
@@ -216,6 +212,14 @@ def _answering(
         return _html(text, headers=headers or {})
 
     return answer
+
+
+def _to(scope: Scope, path: str, cookie: str, more: str) -> Response:
+    """An answer that sends a browser to another page here, with a cookie of this server's pages alone. more: further attributes of it."""
+    root = root_of(scope)
+    kept = f"{cookie}; Path={root}/; HttpOnly; SameSite=Strict{more}"
+    headers = {**dict(HEADERS), "location": f"{root}{path}", "set-cookie": kept}
+    return Response(status_code=303, headers=headers)
 
 
 def _html(text: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -3,6 +3,7 @@
 "use strict";
 (() => {
   const REST_MS = 300, WITHOUT_STREAM_MS = 1000;
+  const NEWS = new URL("../news", document.currentScript.src); // below whatever path a proxy serves this page at
   let stream = null, asking = null, resting = false, more = false;
 
   const moving = () => document.getElementById("now");
@@ -14,7 +15,7 @@
     setTimeout(() => { resting = false; if (more) news(); }, REST_MS);
   };
   const follow = () => {
-    stream = new EventSource(`/news?after=${encodeURIComponent(moving().dataset.last)}`);
+    stream = new EventSource(`${NEWS}?after=${encodeURIComponent(moving().dataset.last)}`);
     stream.onopen = () => { clearInterval(asking); asking = null; };
     stream.onmessage = news;
     stream.onerror = () => { // the browser comes back by itself, unless the server has refused
