@@ -85,7 +85,7 @@ def _dealt(entities: pl.DataFrame, count: int) -> Iterator[EntityTimes]:
 
 
 def together(
-    files: Sequence[Path], events: Events, times: TimeRange, layout: Layout, at_once: int
+    files: Sequence[Path], events: Events, layout: Layout, at_once: int
 ) -> Iterator[TablePiece]:
     """The rows of a range's buckets, each in a file, put in the order of time, about so many events' at a time."""
     timestamp = str(events.spec.timestamp)

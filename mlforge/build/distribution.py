@@ -102,12 +102,12 @@ class Distribution:
         here = partial(run_task, spec=build.events.spec, engine=build.engine, store=store)
         ended = zip(tasks, self.results(tasks, here, warn), strict=True)
         fetched = _fetched(files, ended, here)
-        for (times, is_dealt), of_range in groupby(fetched, key=_range_of):
+        for (_, is_dealt), of_range in groupby(fetched, key=_range_of):
             pieces: list[StoredPiece] = []
             for task, result, own in of_range:
                 told(result.figures(task))
                 pieces += own
-            yield from build.together([p.file for p in pieces], times) if is_dealt else pieces
+            yield from build.together([p.file for p in pieces]) if is_dealt else pieces
 
     def _tasks(self, build: FullBuild, store: Store, files: TaskFiles) -> Iterator[BuildTask]:
         """The tasks of a build; what they share is written to the store."""

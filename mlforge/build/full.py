@@ -101,7 +101,7 @@ class FullBuild:
                 files.append(spool / f"{part.bucket}.parquet")
                 self._spooled(rows, files[-1])
                 if part.bucket == part.buckets:
-                    yield from self.together(files, part.times)
+                    yield from self.together(files)
                     files = []
 
     def _evaluated(self) -> Iterator[tuple[BuildRange, tuple[pl.DataFrame, TaskFigures]]]:
@@ -117,9 +117,9 @@ class FullBuild:
         except (OSError, PolarsError) as error:
             raise _no_room(self.events.spec.name, error) from error
 
-    def together(self, files: Sequence[Path], times: TimeRange) -> Iterator[TablePiece]:
+    def together(self, files: Sequence[Path]) -> Iterator[TablePiece]:
         """The pieces of a range whose buckets' rows lie in files."""
-        return together(files, self.events, times, self.layout, self.at_once)
+        return together(files, self.events, self.layout, self.at_once)
 
 
 @contextmanager

@@ -24,8 +24,6 @@ local function holder_of(lease)
   return left >= 0 and left <= {LEASE_AT_MOST_MS} and redis.call('GET', lease)
 end
 """
-_QUEUE = _NOW + "redis.call('HSET', KEYS[1], 'queued', job, 'queued_at', string.format('%d', now));"
-
 _FORGET_NAMED = """
 local function forget_named(serves)
   local named = redis.call('HGET', KEYS[1], 'named')
@@ -86,10 +84,7 @@ local function request(ticket, lease, job, reason, closed_at, afresh, paths)
     failed_at = false
   end
   local is_new = not (failed_at or queued or holder_of(lease) or rests_until and rests(ticket, rests_until))
-  if is_new then
-    set('queued', job)
-    set('queued_at', now())
-  end
+  if is_new then set('queued', job) end
   redis.call('HSET', ticket, unpack(changes))
   return {{is_new and 1 or 0, wanted}}
 end
@@ -108,7 +103,7 @@ if holder_of(KEYS[2]) then return 0 end
 local queued = redis.call('HGET', KEYS[1], 'queued') or ''
 if queued == job then return 1 end
 if queued ~= seen then return 0 end
-{_QUEUE}
+redis.call('HSET', KEYS[1], 'queued', job)
 return 1
 """
 
@@ -120,7 +115,7 @@ if other ~= '' and queued ~= other and redis.call('HGET', KEYS[1], 'attempt') ~=
   return false
 end
 if queued and (queued == job or queued == other) then
-  redis.call('HDEL', KEYS[1], 'queued', 'queued_at')
+  redis.call('HDEL', KEYS[1], 'queued')
 end
 local wanted = tonumber(redis.call('HGET', KEYS[1], 'wanted') or '0')
 if wanted <= tonumber(redis.call('HGET', KEYS[1], 'served') or '0') then return false end
@@ -176,7 +171,7 @@ else redis.call('HDEL', KEYS[1], 'rests_until') end
 redis.call('HDEL', KEYS[1], 'working', 'failures', 'interruptions', 'deaths', 'error', 'failed_at')
 local wanted = tonumber(redis.call('HGET', KEYS[1], 'wanted') or '0')
 if rest > 0 or wanted <= serves or redis.call('HEXISTS', KEYS[1], 'queued') == 1 then return 0 end
-{_QUEUE}
+redis.call('HSET', KEYS[1], 'queued', job)
 return 1
 """
 
@@ -193,6 +188,6 @@ redis.call('HSET', KEYS[1], 'error', error, 'failed_at', string.format('%d', now
 redis.call('HINCRBY', KEYS[1], counter, 1)
 local wanted = tonumber(redis.call('HGET', KEYS[1], 'wanted') or '0')
 if serves < 0 or wanted <= serves or redis.call('HEXISTS', KEYS[1], 'queued') == 1 then return 0 end
-{_QUEUE}
+redis.call('HSET', KEYS[1], 'queued', job)
 return 1
 """

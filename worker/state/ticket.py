@@ -27,7 +27,6 @@ class Ticket:
     wanted: int = 0
     served: int = 0
     queued: str | None = None
-    queued_at: int = 0
     working: str | None = None
     leased: bool = False
     closed_at: int | None = None
@@ -147,7 +146,7 @@ _FIELDS: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys(("queued", "working", "reason", "error", "told_hold"), str),
     **dict.fromkeys(
         (
-            *("wanted", "served", "queued_at", "closed_at", "failures", "interruptions", "deaths"),
+            *("wanted", "served", "closed_at", "failures", "interruptions", "deaths"),
             *("failed_at", "served_at", "rests_until"),
         ),
         _count,

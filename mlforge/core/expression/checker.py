@@ -142,7 +142,7 @@ class _Checker:
         problem = f"{what} mixes {self._said(left)} and {self._said(right)}"
         return self.text.error_at(node, problem, of_kinds({left.kind, right.kind}))
 
-    def _unfit(self, node: Node, what: str, arg: Node, takes: str) -> Exception:
+    def _unfit(self, what: str, arg: Node, takes: str) -> Exception:
         return self.text.error_at(
             arg, f"{what} takes {takes}, not {self._said(arg)}", of_kinds({arg.kind, takes})
         )
@@ -158,14 +158,14 @@ class _Checker:
         if arg.kind == NULL:
             return _typed_null(arg, FLOAT)
         if arg.kind not in NUMBERS:
-            raise self._unfit(node, _word(node), arg, "numbers")
+            raise self._unfit(_word(node), arg, "numbers")
         return arg
 
     def _condition(self, node: Node, arg: Node) -> Node:
         if arg.kind == NULL:
             return _typed_null(arg, BOOL)
         if arg.kind != BOOL:
-            raise self._unfit(node, _word(node), arg, "true or false")
+            raise self._unfit(_word(node), arg, "true or false")
         return arg
 
     # Operations.
@@ -191,7 +191,7 @@ class _Checker:
         if bad is not None:
             if args[0].kind != args[1].kind and NULL not in (args[0].kind, args[1].kind):
                 raise self._mixed(node, _word(node), args[0], args[1])
-            raise self._unfit(node, _word(node), bad, "numbers")
+            raise self._unfit(_word(node), bad, "numbers")
         left, right = self._unified(node, args, _word(node))
         if left.kind == INT:
             return node.of(f"int_{node.op}", left, right, kind=INT)
@@ -203,7 +203,7 @@ class _Checker:
             return node.of("div", *floats, kind=FLOAT)
         bad = next((arg for arg in args if arg.kind not in (*NUMBERS, NULL)), None)
         if bad is not None:
-            raise self._unfit(node, "/", bad, "numbers")
+            raise self._unfit("/", bad, "numbers")
         return node.of("div", *(_converted(arg, FLOAT) for arg in args), kind=FLOAT)
 
     def _negated(self, node: Node, args: Sequence[Node]) -> Node:
@@ -233,13 +233,13 @@ class _Checker:
         """The less or greater of two values."""
         both = self._unified(node, args, node.op)
         if both[0].kind not in ORDERED:
-            raise self._unfit(node, node.op, _typed(args), "values that have an order")
+            raise self._unfit(node.op, _typed(args), "values that have an order")
         return node.of(node.op, *both, kind=both[0].kind)
 
     def _clipped(self, node: Node, args: Sequence[Node]) -> Node:
         value, low, high = self._unified(node, args, "clip")
         if value.kind not in ORDERED:
-            raise self._unfit(node, "clip", _typed(args), "values that have an order")
+            raise self._unfit("clip", _typed(args), "values that have an order")
         at_least = node.of("max", value, low, kind=value.kind)
         return node.of("min", at_least, high, kind=value.kind)
 
@@ -267,7 +267,7 @@ class _Checker:
         fit = left.kind in ORDERED or (left.kind == BOOL and node.op in ("eq", "ne"))
         if not fit:
             takes = "single values" if node.op in ("eq", "ne") else "values that have an order"
-            raise self._unfit(node, _word(node), _typed(args), takes)
+            raise self._unfit(_word(node), _typed(args), takes)
         return node.of(node.op, left, right, kind=BOOL)
 
     def _contained(self, node: Node, args: Sequence[Node]) -> Node:
@@ -281,7 +281,7 @@ class _Checker:
             return self._in_list(node, items, value)
         value, *literals = self._unified(node, [value, *items.args], "in")
         if value.kind not in (*ORDERED, BOOL):
-            raise self._unfit(node, "in", args[0], "single values")
+            raise self._unfit("in", args[0], "single values")
         choices = tuple(literal.value for literal in literals)
         return node.of("one_of", value, kind=BOOL, value=choices)
 
@@ -295,15 +295,13 @@ class _Checker:
             return self._in_list(node, whole, part)
         for arg in args:
             if arg.kind not in (TEXT, NULL):
-                raise self._unfit(
-                    node, "contains", arg, "a text and a part of it, or a list and a value"
-                )
+                raise self._unfit("contains", arg, "a text and a part of it, or a list and a value")
         return node.of("text_contains", *(_converted(arg, TEXT) for arg in args), kind=BOOL)
 
     def _in_list(self, node: Node, values: Node, value: Node) -> Node:
         inner = element(values.kind)
         if inner is None:
-            raise self._unfit(node, _word(node), values, "a list")
+            raise self._unfit(_word(node), values, "a list")
         [value, _] = self._dates_read([value, replace(values, kind=inner)])
         if value.kind not in (inner, NULL) and (value.kind, inner) != (INT, FLOAT):
             raise self._mixed(node, _word(node), value, values)
@@ -312,14 +310,14 @@ class _Checker:
     def _length(self, node: Node, args: Sequence[Node]) -> Node:
         arg = _converted(args[0], TEXT) if args[0].kind == NULL else args[0]
         if arg.kind != TEXT and element(arg.kind) is None:
-            raise self._unfit(node, "length", arg, "a text or a list")
+            raise self._unfit("length", arg, "a text or a list")
         return node.of("text_length" if arg.kind == TEXT else "list_length", arg, kind=INT)
 
     def _in_units(self, node: Node, arg: Node) -> Node:
         if arg.kind == NULL:
             arg = _typed_null(arg, DURATION)
         if arg.kind != DURATION:
-            raise self._unfit(node, node.op, arg, "a duration, the difference of two instants")
+            raise self._unfit(node.op, arg, "a duration, the difference of two instants")
         unit = node.of(LITERAL, kind=FLOAT, value=US[node.op])
         return node.of("div", arg.of("to_float", arg, kind=FLOAT), unit, kind=FLOAT)
 
