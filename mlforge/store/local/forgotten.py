@@ -9,8 +9,9 @@ from mlforge.core.failpoints import reach
 from mlforge.core.forgotten import Forgotten
 from mlforge.errors import StoreBusy
 from mlforge.store.local import io
+from mlforge.store.local.file_memo import FileMemo
 from mlforge.store.local.lock import exclusive
-from mlforge.store.local.paths import State, check_format, no_link, state_of, well_formed
+from mlforge.store.local.paths import check_format, no_link, well_formed
 
 FORMAT = 1
 
@@ -20,7 +21,7 @@ class ForgottenFile:
 
     def __init__(self, store: Path) -> None:
         self._store = store
-        self._read_as: tuple[State, Forgotten] | None = None
+        self._memo = FileMemo[Forgotten]()
 
     @property
     def path(self) -> Path:
@@ -29,17 +30,8 @@ class ForgottenFile:
 
     def read(self) -> Forgotten:
         """The document; nothing is forgotten where there is none."""
-        path = self.path
-        try:
-            state = state_of(path)
-        except (FileNotFoundError, NotADirectoryError):
-            return Forgotten()
-        if self._read_as is None or self._read_as[0] != state:
-            with well_formed(path):
-                document = io.read_json(path) or {}
-                check_format(document, path, FORMAT)
-                self._read_as = state, Forgotten.from_json(document)
-        return self._read_as[1]
+        forgotten = self._memo.of(self.path, self._parsed)
+        return Forgotten() if forgotten is None else forgotten
 
     def write(self, forgotten: Forgotten) -> None:
         """Replace the document, whole or not at all; what another process has forgotten meanwhile stays forgotten."""
@@ -61,6 +53,13 @@ class ForgottenFile:
             ended = now.ended(features, forgotten)
             if ended != now:
                 self._replace(ended)
+
+    def _parsed(self) -> Forgotten:
+        path = self.path
+        with well_formed(path):
+            document = io.read_json(path) or {}
+            check_format(document, path, FORMAT)
+            return Forgotten.from_json(document)
 
     def _replace(self, forgotten: Forgotten) -> None:
         io.write_json(self.path, {"format": FORMAT, **forgotten.to_json()})

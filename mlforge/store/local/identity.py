@@ -12,7 +12,8 @@ from mlforge.core import clock
 from mlforge.core.values import from_iso, to_iso
 from mlforge.errors import IntegrityError, UnsupportedStore
 from mlforge.store.local import io
-from mlforge.store.local.paths import State, check_format, is_link, no_link, state_of
+from mlforge.store.local.file_memo import FileMemo
+from mlforge.store.local.paths import check_format, is_link, no_link
 from mlforge.store.records import StoreIdentity
 
 FILE = "store.json"
@@ -26,7 +27,7 @@ class IdentityFile:
     def __init__(self, store: Path) -> None:
         self._store = store
         self._folder, self._file = str(store / "_metadata"), str(store / "_metadata" / FILE)
-        self._read_as: tuple[State, StoreIdentity] | None = None
+        self._memo = FileMemo[StoreIdentity | None]()
 
     @property
     def path(self) -> Path:
@@ -41,17 +42,12 @@ class IdentityFile:
         # Each read of values online asks for it: paths are dear.
         if os.path.islink(self._folder):  # noqa: PTH114 - by its text
             raise is_link(Path(self._folder))
-        try:
-            state = state_of(self._file)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        if self._read_as is None or self._read_as[0] != state:
-            path = self.path
-            text = io.read_bytes(path)
-            if text is None:
-                return None
-            self._read_as = state, understood(text, path)
-        return self._read_as[1]
+        return self._memo.of(self._file, self._parsed)
+
+    def _parsed(self) -> StoreIdentity | None:
+        path = self.path
+        text = io.read_bytes(path)
+        return None if text is None else understood(text, path)
 
     def make(self, identity: StoreIdentity | None = None) -> StoreIdentity:
         """Write an identity, by default a new one, unless somebody was faster; returns the one that counts."""

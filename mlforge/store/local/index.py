@@ -12,8 +12,9 @@ from mlforge.core.manifest import Manifest, config_of
 from mlforge.core.values import Version, to_iso
 from mlforge.errors import IntegrityError, StoreError, UnsupportedStore
 from mlforge.store.local import io
+from mlforge.store.local.file_memo import FileMemo
 from mlforge.store.local.lock import exclusive
-from mlforge.store.local.paths import State, no_link, state_of, well_formed
+from mlforge.store.local.paths import no_link, well_formed
 
 log = get_logger("mlforge.store")
 _FORMAT = 1
@@ -48,7 +49,7 @@ class Lines:
         """served: the versions of all features that are served, for an index that is damaged."""
         self._store, self._served = store, served
         self._later: dict[str, None] | None = None
-        self._read_as: tuple[State, dict[str, dict[str, Any]]] | None = None
+        self._memo = FileMemo[dict[str, dict[str, Any]]]()
 
     def update(self, manifests: Iterable[Manifest]) -> None:
         """Replace the lines of some features; an index that is damaged is made anew."""
@@ -77,11 +78,8 @@ class Lines:
         return False
 
     def _entries(self) -> dict[str, dict[str, Any]]:
-        """As `read`, once while the file stays as it is: each refresh of a feature asks. Raises FileNotFoundError where there is none."""
-        state = state_of(_path(self._store))
-        if self._read_as is None or self._read_as[0] != state:
-            self._read_as = state, read(self._store)
-        return self._read_as[1]
+        """As `read`, once while the file stays as it is: each refresh of a feature asks."""
+        return self._memo.of(_path(self._store), lambda: read(self._store)) or {}
 
     @contextmanager
     def later(self, latest: Callable[[str], Manifest | None]) -> Iterator[None]:

@@ -50,6 +50,13 @@ def state_of(path: Path | str) -> State:
     return str(path), stat.st_mtime_ns, stat.st_ino, stat.st_size
 
 
+def state_or_none(path: Path | str) -> State | None:
+    """The identity of a file's bytes, None where there is no such file."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return state_of(path)
+    return None
+
+
 def entries_of(folder: Path) -> list[os.DirEntry[str]]:
     """The entries of a folder; empty where the folder does not exist."""
     with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:

@@ -15,9 +15,10 @@ from mlforge.core.failpoints import reach
 from mlforge.core.renames import Rename, Renames
 from mlforge.store.local import io, staging, state_files
 from mlforge.store.local.feature_folder import FeatureFolder
+from mlforge.store.local.file_memo import FileMemo
 from mlforge.store.local.leases import unshared
 from mlforge.store.local.lock import exclusive
-from mlforge.store.local.paths import META, State, no_link, state_of, well_formed
+from mlforge.store.local.paths import META, no_link, well_formed
 from mlforge.store.renames_note import Begun, RenamesNote
 
 LOCK = ".renaming"
@@ -29,7 +30,7 @@ class RenamesFile:
     def __init__(self, store: Path) -> None:
         self._store, self._folder = store, store / "_metadata"
         self._path = self._folder / "renamed.json"
-        self._read_as: tuple[State, RenamesNote] | None = None
+        self._memo = FileMemo[RenamesNote]()
 
     @property
     def path(self) -> Path:
@@ -62,16 +63,12 @@ class RenamesFile:
         io.write_json(self.path, note.to_json())
 
     def _read(self) -> RenamesNote:
+        return self._memo.of(self.path, self._parsed) or RenamesNote()
+
+    def _parsed(self) -> RenamesNote:
         path = self.path
-        try:
-            state = state_of(path)
-        except (FileNotFoundError, NotADirectoryError):
-            return RenamesNote()
-        if self._read_as is None or self._read_as[0] != state:
-            with well_formed(path):
-                note = RenamesNote.from_json(io.read_json(path) or {}, path)
-                self._read_as = state, note
-        return self._read_as[1]
+        with well_formed(path):
+            return RenamesNote.from_json(io.read_json(path) or {}, path)
 
     def _has_moved(self, begun: Begun) -> bool:
         return not self._lies(begun.rename.before) and self._lies(begun.rename.after)

@@ -14,7 +14,7 @@ from mlforge.core.collection import collection_paused
 from mlforge.core.values import Version
 from mlforge.errors import IntegrityError
 from mlforge.store.local import io
-from mlforge.store.local.paths import State, check_format, state_of, well_formed
+from mlforge.store.local.paths import State, check_format, state_or_none, well_formed
 from mlforge.store.records import Audit, Books, FileState, FileStateMap
 from mlforge.store.transaction import Pointer
 
@@ -82,13 +82,13 @@ class Documents:
 
     def _read(self, name: str, read: Callable[[Path], T]) -> T:
         path = f"{self._folder}/{name}"
-        state = _state_or_none(path)
+        state = state_or_none(path)
         known = self._known.get(name)
         if known is not None and known[0] == state:
             value: T = known[1]
             return value
         value = read(self._folder)
-        if state is not None or _state_or_none(path) is None:  # else it came meanwhile
+        if state is not None or state_or_none(path) is None:  # else it came meanwhile
             self._known[name] = state, value
         return value
 
@@ -134,20 +134,13 @@ class FileStateLog:
         self._known, self._state = now, self._now()
 
     def _now(self) -> State | None:
-        return _state_or_none(self.path)
+        return state_or_none(self.path)
 
 
 def _others(before: FileStateMap, now: FileStateMap) -> list[str]:
     """The paths of states that are not the very same, and of those that are no more."""
     others = compress(now, map(is_not, map(before.get, now), now.values()))
     return [*others, *sorted(before.keys() - now.keys())]
-
-
-def _state_or_none(path: Path | str) -> State | None:
-    """The state of a file, None where there is none."""
-    with suppress(FileNotFoundError, NotADirectoryError):
-        return state_of(path)
-    return None
 
 
 def _line(path: str, state: FileState | None = None) -> str:

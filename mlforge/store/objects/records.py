@@ -11,7 +11,7 @@ from typing import Any
 from mlforge.core.keeper import DefinedNames
 from mlforge.core.lock import Lock
 from mlforge.core.values import Version, is_name
-from mlforge.errors import IntegrityError, StoreError
+from mlforge.errors import StoreError
 from mlforge.store.local import defined_names as local_names
 from mlforge.store.local import io, state_files
 from mlforge.store.local import locks as local_locks
@@ -120,7 +120,7 @@ def service_versions(objects: Objects, service: str) -> dict[Version, Any]:
     versions.sort()
     blobs = each(lambda version: objects.read(f"{folder}/{version}.json"), versions)
     return {
-        version: _understood(blob.data, f"{objects.url}/{folder}/{version}.json")
+        version: io.parsed_json(blob.data, f"{objects.url}/{folder}/{version}.json")
         for version, blob in zip(versions, blobs, strict=True)
         if blob is not None
     }
@@ -168,13 +168,6 @@ def _removed(objects: Objects, key: str) -> bool:
         return False
     objects.delete([key])
     return True
-
-
-def _understood(data: bytes, where: str) -> Any:
-    try:
-        return json.loads(data)
-    except ValueError as error:
-        raise IntegrityError(f"{where} is damaged ({error}); restore it from a backup") from error
 
 
 def _key(model: str) -> str:
