@@ -1,7 +1,8 @@
-"""Writing to the disk, and flushing: a write that has been flushed outlives the machine's fall."""
+"""Files: writing, hashing, and flushing: a write that has been flushed outlives the machine's fall."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import BinaryIO
@@ -23,3 +24,9 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def hash_file(path: Path) -> str:
+    """sha256 of the file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

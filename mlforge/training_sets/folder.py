@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import shutil
 import uuid
@@ -11,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from mlforge.core.disk import sync
+from mlforge.core.disk import hash_file, sync
 from mlforge.core.lock import FILE
 from mlforge.errors import RetrievalError, TaskRefused
 from mlforge.training_sets.document import DOCUMENT, SetPart
@@ -63,7 +62,7 @@ class FolderFiles(SetFiles):
     def has(self, part: SetPart) -> bool:
         """Read the part."""
         path = self.staged / part.file
-        return path.is_file() and hash_of(path) == part.hash
+        return path.is_file() and hash_file(path) == part.hash
 
 
 class FolderPlace(SetPlace):
@@ -132,12 +131,6 @@ class FolderPlace(SetPlace):
 
     def _hidden(self, set_id: str) -> Path:
         return self.out.with_name(f".{self.out.name}.{set_id}")
-
-
-def hash_of(path: Path) -> str:
-    """sha256 of a file's bytes, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _renamed(written: Path, path: Path) -> None:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mlforge.core.disk import hash_file
 from mlforge.core.text import plural
 from mlforge.errors import IntegrityError, RetrievalError
 from mlforge.store import Store
 from mlforge.training_sets import pins
 from mlforge.training_sets.blast import BlastRadius, blast_radius
 from mlforge.training_sets.document import SetPart
-from mlforge.training_sets.folder import hash_of
 from mlforge.training_sets.loaders.columns import check_column, check_library, named_columns
 from mlforge.training_sets.stored_set import StoredSet, check_rows, checked_share
 
@@ -114,7 +114,7 @@ class TrainingSet(StoredSet):
         if self.remote is not None:
             (self.path / part.file).unlink(missing_ok=True)
         try:
-            same = hash_of(self._file(part)) == part.hash
+            same = hash_file(self._file(part)) == part.hash
         except OSError as error:
             return f"cannot be read ({error.strerror})"
         except IntegrityError:

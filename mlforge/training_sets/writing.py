@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
+from mlforge.core.disk import hash_file
 from mlforge.core.manifest import MODULUS
 from mlforge.core.schema import Schema
 from mlforge.errors import RetrievalError
@@ -15,7 +16,6 @@ from mlforge.frames import polars_schema
 from mlforge.frames.digest import digest
 from mlforge.retrieval.spine import spine_instants
 from mlforge.training_sets.document import SetPart
-from mlforge.training_sets.folder import hash_of
 from mlforge.training_sets.joining import HEAP, ROW, Joining
 from mlforge.training_sets.set_files import SetFiles
 from mlforge.training_sets.slices import TimeHistogram
@@ -131,7 +131,7 @@ class Parts:
         self.spine = polars_schema.schema_of(spine)
         self.columns = polars_schema.schema_of(values)
         self.rows += spine.height
-        self.written.append(SetPart(path.name, spine.height, hash_of(path)))
+        self.written.append(SetPart(path.name, spine.height, hash_file(path)))
         self.place(path)
 
     def outcome(self) -> Written:

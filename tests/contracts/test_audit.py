@@ -18,6 +18,7 @@ from mlforge import Definitions
 from mlforge.cli import main
 from mlforge.core import clock, plain_folds, reference
 from mlforge.core.aggregations import AGGREGATIONS, aggregation
+from mlforge.core.disk import hash_file
 from mlforge.core.manifest import Manifest
 from mlforge.core.values import to_us
 from mlforge.engines import engine_named
@@ -165,7 +166,7 @@ def tamper(project: Project, change: Callable[[pl.DataFrame], pl.DataFrame]) -> 
     path = folder / part.file
     table = change(pl.read_parquet(path))
     table.write_parquet(path)
-    part = replace(part, rows=table.height, hash=io.hash_file(path))
+    part = replace(part, rows=table.height, hash=hash_file(path))
     document = to_json(replace(manifest, parts=(part,)))
     (folder / ".meta.json").write_text(io.json_text(document))
 

@@ -22,6 +22,7 @@ from mlforge.build.runner import RunHere, Runner
 from mlforge.build.tasks import BuildTask, TaskResult
 from mlforge.core import machine
 from mlforge.core.aggregations import AGGREGATIONS
+from mlforge.core.disk import hash_file
 from mlforge.core.manifest import Part
 from mlforge.errors import (
     DefinitionError,
@@ -34,7 +35,7 @@ from mlforge.errors import (
 from mlforge.metrics import Rolling, ToDate
 from mlforge.store import LocalStore, Store, TablePiece
 from mlforge.store.file_tasks import Kept
-from mlforge.store.local import io, task_files
+from mlforge.store.local import task_files
 from mlforge.store.local.task_files import LocalTaskFiles
 from mlforge.store.local.write_behind import WriteBehind
 from tests.support.projects import Project, rows
@@ -313,8 +314,9 @@ def test_a_file_is_hashed_once_on_a_machine_unless_it_is_another_by_now(
     path = files.frame(name)
     assert path is not None
     content, at = path.read_bytes(), path.stat()
-    hash_file = io.hash_file
-    monkeypatch.setattr(io, "hash_file", lambda path: hashed.append(path) or hash_file(path))
+    monkeypatch.setattr(
+        task_files, "hash_file", lambda path: hashed.append(path) or hash_file(path)
+    )
     if since == "another start":
         monkeypatch.setattr(machine, "boot", lambda: "another")
     if since == "another file":  # with the same bytes, at the same instant

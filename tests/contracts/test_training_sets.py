@@ -332,13 +332,13 @@ def test_a_spine_that_changes_while_it_is_read_is_refused(
 ) -> None:
     path = tmp_path / "spine.parquet"
     spine().write_parquet(path)
-    original = writing.hash_of
+    original = writing.hash_file
 
     def touched(part: Path) -> str:
         spine(20).write_parquet(path)
         return original(part)
 
-    monkeypatch.setattr(writing, "hash_of", touched)
+    monkeypatch.setattr(writing, "hash_file", touched)
     with pytest.raises(RetrievalError, match="changed while it was read; make the set again"):
         training_set(path, ["spend"], project.store, tmp_path / "set")
     assert not (tmp_path / "set").exists()

@@ -15,7 +15,7 @@ import pytest
 from mlforge.core import failpoints
 from mlforge.errors import StoreError
 from mlforge.maintenance.operations import verify
-from mlforge.store.local import io
+from mlforge.store.local import sealed_file
 from tests.support.projects import Project, rows
 
 PATIENCE_S = 20
@@ -82,7 +82,7 @@ def test_a_file_that_cannot_be_written_fails_the_refresh_and_is_written_by_the_n
         for day in (0, 1):
             (project.events / f"d{day}.parquet").unlink()
         project.drop("d01", pl.concat(frames))
-    monkeypatch.setattr(io, "_checksum_of", refuse)
+    monkeypatch.setattr(sealed_file, "_checksum_of", refuse)
     with pytest.raises(StoreError, match="the disk is full"):
         project.definitions().refresh("spend")
     assert str(project.store.pointer("spend").version) == "1.0.0"
@@ -100,7 +100,7 @@ def test_a_file_that_cannot_be_written_does_not_hide_why_a_refresh_failed(
     def fail() -> None:
         raise StoreError("something else")
 
-    monkeypatch.setattr(io, "_checksum_of", refuse)
+    monkeypatch.setattr(sealed_file, "_checksum_of", refuse)
     arm("parts.placed", fail)
     project.drop("d9", rows((1, 9.0, 1.0)))
     with pytest.raises(StoreError, match="something else"):
@@ -131,7 +131,7 @@ def test_whoever_does_without_a_file_that_cannot_be_written_has_no_version_name_
         else:
             look()
 
-    monkeypatch.setattr(io, "_checksum_of", refuse)
+    monkeypatch.setattr(sealed_file, "_checksum_of", refuse)
     arm("parts.placed", look_and_go_on)
     project.drop("d9", rows((1, 9.0, 1.0)))
     with pytest.raises(StoreError, match="the disk is full"):

@@ -12,10 +12,10 @@ import pytest
 
 from mlforge import Definitions
 from mlforge.core import clock
+from mlforge.core.disk import hash_file
 from mlforge.errors import VersionConflict
 from mlforge.maintenance.operations import verify
 from mlforge.store import LocalStore
-from mlforge.store.local.io import hash_file
 from tests.support import crashes
 from tests.support.crashes import NOW, SMALL, definitions, start
 from tests.support.projects import rows

@@ -30,8 +30,8 @@ from mlforge.store.file_tasks import (
     read_file,
     whole_pack,
 )
-from mlforge.store.local import io
 from mlforge.store.local.paths import State, state_of
+from mlforge.store.local.sealed_file import write_sealed
 from mlforge.store.partial_json import partials_from_json, partials_to_json
 
 NAME = re.compile(r"(\d{8})-[0-9a-f]{8}\.parquet")
@@ -151,7 +151,7 @@ def write(folder: Path, sequence: int, run: Run, told: Told | None = None) -> Pa
     if told is not None:
         task = whole_pack(str(path), [partial for partial, _ in ordered])
         told(replace(task, kept=Kept(rows)))
-    io.write_sealed(
+    write_sealed(
         path,
         rows,
         _ROW_GROUP,

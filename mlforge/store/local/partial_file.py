@@ -11,7 +11,7 @@ from mlforge.core.failpoints import reach
 from mlforge.core.manifest import Partial
 from mlforge.frames.shared_results import are_shared, once
 from mlforge.store.file_tasks import PartialWrite
-from mlforge.store.local import io
+from mlforge.store.local.sealed_file import Sealed, write_sealed
 from mlforge.store.partial_json import partial_from_json, partial_to_json
 
 _DESCRIPTION = "mlforge.partial"
@@ -26,12 +26,12 @@ def write_partial(path: Path, write: PartialWrite) -> None:
         sealed = once(
             "a partial's file",
             lambda: described,
-            lambda: io.Sealed.of(events, _ROW_GROUP, metadata),
+            lambda: Sealed.of(events, _ROW_GROUP, metadata),
             events,
         )
         sealed.write(path)
     else:
-        io.write_sealed(path, events, _ROW_GROUP, metadata)
+        write_sealed(path, events, _ROW_GROUP, metadata)
     reach("partial.written")
 
 

@@ -14,9 +14,9 @@ import polars as pl
 from mlforge.core.manifest import Manifest, Partial
 from mlforge.core.signatures import named_methods
 from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite, TileWrite, Told
-from mlforge.store.local import io
 from mlforge.store.local.feature_folder import FeatureFolder
 from mlforge.store.local.inventory import StoredHashes
+from mlforge.store.local.sealed_file import is_sealed
 from mlforge.store.partials import PartialStorage
 from mlforge.store.resident import Resident
 
@@ -153,7 +153,7 @@ class LocalPartials(PartialStorage):
         """Compare the file with the checksum within it."""
         self._written(name)
         with suppress(OSError):
-            return io.is_sealed(Path(file))
+            return is_sealed(Path(file))
         return False
 
     def profiles(self, name: str, hashes: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:

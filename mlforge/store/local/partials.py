@@ -34,6 +34,7 @@ from mlforge.store.local.packs import Pack, Packing, Run
 from mlforge.store.local.partial_file import partial_in, write_partial
 from mlforge.store.local.paths import is_link, no_link
 from mlforge.store.local.reading_plans import ReadingPlans
+from mlforge.store.local.sealed_file import is_sealed
 from mlforge.store.local.write_behind import WriteBehind
 from mlforge.store.numbered import numbered_rows
 from mlforge.store.resident import Resident, columns_of
@@ -234,7 +235,7 @@ class PartialStore:
                 faults[hash_] = "is missing"
                 continue
             if place.file not in sealed:
-                sealed[place.file] = io.is_sealed(path)
+                sealed[place.file] = is_sealed(path)
             if not sealed[place.file]:
                 faults[hash_] = "is not what was written: its bytes have changed"
         return faults
@@ -283,7 +284,7 @@ class PartialStore:
             live_hashes = inventory.packed.live_hashes(pack)
             dead = unwanted.keys() & live_hashes
             if dead and len(dead) < len(live_hashes):
-                if len(dead) <= above * len(live_hashes) or not io.is_sealed(pack.path):
+                if len(dead) <= above * len(live_hashes) or not is_sealed(pack.path):
                     gone -= dead
                     continue
                 survivors = [
@@ -309,7 +310,7 @@ class PartialStore:
         for pack in inventory.packed.packs:
             if unwanted.isdisjoint(pack.hashes):
                 continue
-            if not io.is_sealed(pack.path):
+            if not is_sealed(pack.path):
                 raise IntegrityError(
                     f"{pack.path} is damaged, and what is left of it cannot be kept; 'mlforge build --full' mends it"
                 )
@@ -384,13 +385,13 @@ class PartialStore:
         sizes = [(pack.rows, name) for name, pack in small.items()]
         rows = sum(partial.rows for partial in loose)
         names = packs.choose_for_merge(rows, sizes, self.packing.pack_rows)
-        return [small[name] for name in names if io.is_sealed(small[name].path)]
+        return [small[name] for name in names if is_sealed(small[name].path)]
 
     def _loaded(self, partials: Iterable[Partial]) -> Iterator[PartialWrite]:
         """Loose partials with their events; a damaged one is left where it is, for `faults` to find."""
         for partial in partials:
             path = self.alone(partial.hash)
-            if io.is_sealed(path):
+            if is_sealed(path):
                 yield PartialWrite(partial, pl.read_parquet(path, glob=False))
 
 

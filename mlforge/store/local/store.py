@@ -37,6 +37,7 @@ from pathlib import Path
 from typing import Any
 
 from mlforge.core import arguments
+from mlforge.core.disk import hash_file
 from mlforge.core.failpoints import reach
 from mlforge.core.manifest import Manifest, Part, VersionSummary
 from mlforge.core.renames import Renames
@@ -209,7 +210,7 @@ class LocalStore(LocalPartials, LocalErasure, LocalPromises, Store):
         for part, file in zip(manifest.parts, files, strict=True):
             if not Path(file).is_file():
                 yield f"{part.file} is missing"
-            elif io.hash_file(Path(file)) != part.hash:
+            elif hash_file(Path(file)) != part.hash:
                 yield f"{part.file} is not what was published: its bytes have changed"
 
     @contextmanager

@@ -14,6 +14,7 @@ from typing import Any, Self
 import polars as pl
 
 from mlforge.core import machine
+from mlforge.core.disk import hash_file
 from mlforge.core.manifest import Part, Partial
 from mlforge.errors import IntegrityError, VersionConflict
 from mlforge.store.file_tasks import PartialWrite
@@ -93,7 +94,7 @@ class LocalTaskFiles(TaskFiles):
         path = self._fetched(f"{hash_}.parquet")
         if path is None:
             return None
-        return path if self._is_as_hashed(path) or io.hash_file(path) == hash_ else None
+        return path if self._is_as_hashed(path) or hash_file(path) == hash_ else None
 
     def parts(self, hashes: Sequence[str]) -> list[Path | None]:
         """The paths of `HASH.parquet`."""
@@ -109,7 +110,7 @@ class LocalTaskFiles(TaskFiles):
             written = PartialStore(folder, self._partials.packing)
             written.write(writes, sorted_by)
             for path in written.files():
-                names.append(io.hash_file(path))
+                names.append(hash_file(path))
                 self._place_frame(path, names[-1])
         return names
 

@@ -31,6 +31,7 @@ from mlforge.store import mapped_rows
 from mlforge.store.file_tasks import TileWrite, mark_of
 from mlforge.store.local import io, packs
 from mlforge.store.local.paths import State, no_link, state_of
+from mlforge.store.local.sealed_file import Sealed, is_sealed, seal_of
 
 _NOTES = "mlforge.tiles"
 _ROW_GROUP = 131_072
@@ -89,7 +90,7 @@ class TileFolder:
             self.folder.mkdir(exist_ok=True)
         for write in writes:
             of = Path(write.of)
-            notes = {**write.notes, "of": io.seal_of(of)}
+            notes = {**write.notes, "of": seal_of(of)}
             stem = self.folder / f"{of.stem}-{kind}"
             if isinstance(write.rows, pl.DataFrame):
                 _write_tiles(stem, write.rows, notes)
@@ -169,7 +170,7 @@ def _newest(entries: Iterable[_Entry]) -> Iterator[_Entry]:
 
 
 def _write_tiles(stem: Path, rows: pl.DataFrame, notes: Mapping[str, Any]) -> None:
-    tiles = io.Sealed.of(rows, _ROW_GROUP, {_NOTES: json.dumps(notes)})
+    tiles = Sealed.of(rows, _ROW_GROUP, {_NOTES: json.dumps(notes)})
     path = no_link(_named(stem, tiles.checksum, _SUFFIX))
     # By its checksum a file that a power failure spoils is as good as none.
     tiles.write(path, durable=False)
@@ -190,7 +191,7 @@ def _named(stem: Path, content: str, suffix: str) -> Path:
 def _notes(tiles: State, of: State) -> Mapping[str, Any] | None:
     notes = _notes_of(Path(tiles[0]))
     try:
-        return notes if notes is not None and notes["of"] == io.seal_of(Path(of[0])) else None
+        return notes if notes is not None and notes["of"] == seal_of(Path(of[0])) else None
     except MISREAD:
         return None
 
@@ -200,7 +201,7 @@ def _notes_of(path: Path) -> Mapping[str, Any] | None:
     try:
         if path.suffix == mapped_rows.SUFFIX:
             return mapped_rows.mapped_notes(path)
-        whole = io.is_sealed(path)
+        whole = is_sealed(path)
         notes = json.loads(pl.read_parquet_metadata(path)[_NOTES]) if whole else None
     except MISREAD:
         return None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import polars as pl
 
-from mlforge.core.disk import write_all
+from mlforge.core.disk import hash_file, write_all
 from mlforge.core.failpoints import reach
 from mlforge.core.manifest import Manifest, Part
 from mlforge.core.side_by_side import each_ahead
@@ -116,7 +116,7 @@ class LocalTransaction(Transaction):
 def check_bytes(files: Sequence[Path], parts: Sequence[Part]) -> None:
     """Raise IntegrityError for a file whose bytes are not those of its part."""
     for path, part in zip(files, parts, strict=True):
-        if io.hash_file(path) != part.hash:
+        if hash_file(path) != part.hash:
             raise IntegrityError(f"{part.file}: its bytes are not those that were published")
 
 
@@ -140,7 +140,7 @@ def write_part(piece: Piece, path: Path) -> tuple[Part, Path]:
             write_all(file, encoded.content)
         return Part("", rows.height, piece.times, encoded.hash), path
     _encode(rows, path)
-    return Part("", rows.height, piece.times, io.hash_file(path)), path
+    return Part("", rows.height, piece.times, hash_file(path)), path
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mlforge.core.disk import hash_file
 from mlforge.core.manifest import Manifest, Part
 from mlforge.core.values import Version
 from mlforge.errors import IntegrityError, StoreError, StoreUnavailable
@@ -32,6 +33,7 @@ from mlforge.store.local.manifest_chunks import named
 from mlforge.store.local.packs import Packing
 from mlforge.store.local.partials import PartialStore
 from mlforge.store.local.paths import META, well_formed
+from mlforge.store.local.sealed_file import is_sealed
 from mlforge.store.objects import keys
 from mlforge.store.objects.objects import NotReadable, Objects, Tag, each
 
@@ -125,10 +127,10 @@ class FeatureCache:
 
     def _fetch_piece(self, hash_: str) -> None:
         path = self.folder.chunks.folder / f"{hash_}.json"
-        if path.is_file() and io.hash_file(path) == hash_:
+        if path.is_file() and hash_file(path) == hash_:
             return
         with self._arriving(path, keys.piece(self.home, hash_)) as arrived:
-            if io.hash_file(arrived) != hash_:
+            if hash_file(arrived) != hash_:
                 raise IntegrityError(
                     f"{self.objects.url}/{keys.piece(self.home, hash_)} is damaged; restore it from a backup"
                 )
@@ -162,7 +164,7 @@ class FeatureCache:
     def fetch(self, hash_: str, key: str) -> None:
         """Fetch an object with the bytes of that hash to where a part with them lies; raises as `fetch_parts`."""
         with self._arriving(self.part(hash_), key) as arrived:
-            if io.hash_file(arrived) != hash_:
+            if hash_file(arrived) != hash_:
                 raise IntegrityError(
                     f"{self.objects.url}/{key} is not what was published: its bytes have changed"
                 )
@@ -239,7 +241,7 @@ class FeatureCache:
 
 
 def _check_seal(path: Path) -> None:
-    if not io.is_sealed(path):
+    if not is_sealed(path):
         raise IntegrityError("is not what was written: its bytes have changed")
 
 

@@ -19,6 +19,7 @@ from mlforge.store.local.feature_folder import FeatureFolder
 from mlforge.store.local.lock import exclusive
 from mlforge.store.local.packs import Packing
 from mlforge.store.local.paths import checked
+from mlforge.store.local.sealed_file import is_sealed
 from mlforge.store.objects import mending, removal
 from mlforge.store.objects.cache import UNBORN, FeatureCache
 from mlforge.store.objects.documents import Documents
@@ -174,7 +175,7 @@ class CachedStore(Store):
     def is_whole(self, name: str, file: str) -> bool:
         """Compare the file in the cache with the checksum within it."""
         with suppress(OSError):
-            return io.is_sealed(Path(file))
+            return is_sealed(Path(file))
         return False
 
     def _exclusive(self, name: str, wait: bool = True) -> AbstractContextManager[None]:

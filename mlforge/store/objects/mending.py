@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from mlforge.core.disk import hash_file
 from mlforge.store import mapped_rows
 from mlforge.store.local import io
 from mlforge.store.local.paths import entries_of
+from mlforge.store.local.sealed_file import is_sealed
 from mlforge.store.objects import keys
 from mlforge.store.objects.cache import FeatureCache
 
@@ -34,10 +36,10 @@ def _files(folder: Path) -> Iterator[Path]:
 def _is_whole(path: Path) -> bool:
     try:
         if path.parent.name == keys.PARTS:
-            return io.hash_file(path) == path.stem
+            return hash_file(path) == path.stem
         if path.suffix == mapped_rows.SUFFIX:
             return mapped_rows.mapped_notes(path) is not None
-        return io.is_sealed(path)
+        return is_sealed(path)
     except FileNotFoundError:
         return True  # it went meanwhile
     except (OSError, ValueError):

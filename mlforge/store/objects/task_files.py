@@ -18,6 +18,7 @@ from typing import Any
 
 import polars as pl
 
+from mlforge.core.disk import hash_file
 from mlforge.core.manifest import Part, Partial
 from mlforge.errors import IntegrityError, VersionConflict
 from mlforge.store.file_tasks import PartialWrite
@@ -185,7 +186,7 @@ class ObjectTaskFiles(TaskFiles):
     def _at_hand(self, hash_: str, key: str) -> Path | None:
         path = self._cache.part(hash_)
         with io.storage_errors(path):
-            if path.is_file() and io.hash_file(path) == hash_:
+            if path.is_file() and hash_file(path) == hash_:
                 return path
             try:
                 self._cache.fetch(hash_, key)
