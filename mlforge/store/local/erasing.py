@@ -22,7 +22,7 @@ from mlforge.store.local.forgotten import ForgottenFile
 from mlforge.store.local.leases import unshared
 from mlforge.store.local.paths import META, entries_of
 from mlforge.store.local.task_files import LocalTaskFiles
-from mlforge.store.records import StoreIdentity
+from mlforge.store.version_storage import VersionStorage
 
 LOCKS = (".refreshing", ".publishing")
 """The files that stay: whoever waits for them would otherwise hold a lock that nobody else sees."""
@@ -94,7 +94,7 @@ def _delete(path: Path, is_folder: bool) -> None:
 
 
 @named_methods
-class LocalErasure(Erasure):
+class LocalErasure(Erasure, VersionStorage):
     """The part of a local store that deletes for good."""
 
     path: Path
@@ -128,10 +128,6 @@ class LocalErasure(Erasure):
     def end_forgetting(self, names: Collection[str], forgotten: Forgotten) -> None:
         """Strike features out of `_metadata/forgotten.json`."""
         self._forgotten.end(names, forgotten)
-
-    @abstractmethod
-    def establish(self) -> StoreIdentity:
-        """The store's identity, made now if there is none."""
 
     @abstractmethod
     def _feature(self, name: str) -> FeatureFolder:

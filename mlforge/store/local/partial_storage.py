@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterable, Iterator, Sequence, Set
 from itertools import takewhile
-from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from mlforge.core.manifest import Manifest, Partial
 from mlforge.core.signatures import named_methods
-from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite, TileWrite, Told
+from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite
+from mlforge.store.local.computed_files import ComputedFiles
 from mlforge.store.local.feature_folder import FeatureFolder
 from mlforge.store.local.inventory import StoredHashes
-from mlforge.store.local.sealed_file import is_sealed
-from mlforge.store.partials import PartialStorage
 from mlforge.store.resident import Resident
 
 
 @named_methods
-class LocalPartials(PartialStorage):
-    """The part of a local store that keeps events, and profiles of them."""
-
-    @abstractmethod
-    def lock(self, name: str) -> AbstractContextManager[None]:
-        """The feature's lock."""
+class LocalPartials(ComputedFiles):
+    """The part of a local store that keeps events, and what was computed of them."""
 
     _features: dict[str, FeatureFolder]
-
-    @abstractmethod
-    def _feature(self, name: str) -> FeatureFolder: ...
 
     def locate(self, name: str, hashes: Iterable[str]) -> list[PartialLocation]:
         """`_partials/<hash>.parquet`, or rows of a pack."""
@@ -75,10 +63,6 @@ class LocalPartials(PartialStorage):
     ) -> None:
         """Write each under its hash, or many small ones in a pack, whole or not at all."""
         self._feature(name).partial_store.write(writes, sorted_by)
-
-    def telling(self, name: str, told: Told) -> AbstractContextManager[None]:
-        """Tell of packs."""
-        return self._feature(name).partial_store.live.telling(told)
 
     def begin_partials(
         self, name: str, writes: Sequence[PartialWrite], sorted_by: str | None = None
@@ -126,44 +110,3 @@ class LocalPartials(PartialStorage):
                 partial_store.sweep()
                 partial_store.compact(partials, sorted_by)
                 self._feature(name).tiles.sweep()
-
-    def tiles(self, name: str, kind: str) -> Mapping[str, str]:
-        """List `_tiles`."""
-        return self._feature(name).tiles.find(kind)
-
-    def _written(self, name: str) -> FeatureFolder:
-        """The feature's folder, once no file of a partial is being written."""
-        feature = self._feature(name)
-        feature.partial_store.behind.wait()
-        return feature
-
-    def tile_notes(self, name: str, tiles: str, of: str) -> Mapping[str, Any] | None:
-        """Read them from the file's own metadata, once while it stays as it is."""
-        return self._written(name).tiles.notes(tiles, of)
-
-    def write_tiles(self, name: str, kind: str, writes: Iterable[TileWrite]) -> None:
-        """Write files of `_tiles`, each whole or not at all."""
-        self._written(name).tiles.write(kind, writes)
-
-    def keep_tiles(self, name: str, kinds: Collection[str]) -> None:
-        """Delete other files of `_tiles`."""
-        self._feature(name).keep_tiles(kinds)
-
-    def is_whole(self, name: str, file: str) -> bool:
-        """Compare the file with the checksum within it."""
-        self._written(name)
-        with suppress(OSError):
-            return is_sealed(Path(file))
-        return False
-
-    def profiles(self, name: str, hashes: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:
-        """Read files of `_profiles`."""
-        return self._feature(name).profiles.read(hashes)
-
-    def write_profiles(self, name: str, documents: Mapping[str, Mapping[str, Any]]) -> None:
-        """Write files of `_profiles`, each whole or not at all."""
-        self._feature(name).profiles.write(documents)
-
-    def keep_profiles(self, name: str, hashes: Collection[str]) -> None:
-        """Delete the other files of `_profiles`."""
-        self._feature(name).profiles.keep_only(hashes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,18 +13,14 @@ from mlforge.core.values import Version
 from mlforge.store.local import defined_names, locks, services
 from mlforge.store.local.paths import checked
 from mlforge.store.promises import Promises
-from mlforge.store.records import StoreIdentity
+from mlforge.store.version_storage import VersionStorage
 
 
 @named_methods
-class LocalPromises(Promises):
+class LocalPromises(Promises, VersionStorage):
     """The part of a local store that keeps what was promised to models."""
 
     path: Path
-
-    @abstractmethod
-    def establish(self) -> StoreIdentity:
-        """The store's identity, made now if there is none."""
 
     def locks(self) -> dict[str, Lock]:
         """Read the files of `_metadata/locks`."""

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import Any
 
 from mlforge.core.logs import get_logger
 from mlforge.core.manifest import Manifest, Partial
 from mlforge.core.values import Version
 from mlforge.errors import VersionNotFound
 from mlforge.store.base import Store
-from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite, TileWrite, Told
+from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite
 from mlforge.store.local import io
+from mlforge.store.local.computed_files import ComputedFiles
 from mlforge.store.local.feature_folder import FeatureFolder
 from mlforge.store.local.lock import exclusive
 from mlforge.store.local.packs import Packing
 from mlforge.store.local.paths import checked
-from mlforge.store.local.sealed_file import is_sealed
 from mlforge.store.objects import mending, removal
 from mlforge.store.objects.cache import UNBORN, FeatureCache
 from mlforge.store.objects.documents import Documents
@@ -33,7 +32,7 @@ from mlforge.store.transaction import Pointer
 log = get_logger(__name__)
 
 
-class CachedStore(Store):
+class CachedStore(ComputedFiles, Store):
     """A store whose events, and all that is computed of them, are read from files of the cache."""
 
     cache: Path
@@ -85,10 +84,6 @@ class CachedStore(Store):
         cache.folder.partial_store.write(writes, sorted_by)
         cache.written.update(write.partial.hash for write in writes)
 
-    def telling(self, name: str, told: Told) -> AbstractContextManager[None]:
-        """Tell of packs of the cache."""
-        return self._files(name).folder.partial_store.live.telling(told)
-
     def partials(self, name: str) -> Set[str]:
         """Hashes of the partials in the cache, and of the served version's."""
         return {*self._files(name).folder.partial_store.hashes(), *self._of_served(name)}
@@ -135,34 +130,6 @@ class CachedStore(Store):
         document = self._documents.read(checked(name))
         return ObjectTaskFiles(self._writable(name), self._documents, document)
 
-    def tiles(self, name: str, kind: str) -> Mapping[str, str]:
-        """The tiles of this machine's cache."""
-        return self._files(name).folder.tiles.find(kind)
-
-    def tile_notes(self, name: str, tiles: str, of: str) -> Mapping[str, Any] | None:
-        """Read them from the file in the cache."""
-        return self._files(name).folder.tiles.notes(tiles, of)
-
-    def write_tiles(self, name: str, kind: str, writes: Iterable[TileWrite]) -> None:
-        """Write them to the cache alone."""
-        self._writable(name).folder.tiles.write(kind, writes)
-
-    def keep_tiles(self, name: str, kinds: Collection[str]) -> None:
-        """Delete other tiles from the cache."""
-        self._files(name).folder.keep_tiles(kinds)
-
-    def profiles(self, name: str, hashes: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:
-        """The profiles of this machine's cache."""
-        return self._files(name).folder.profiles.read(hashes)
-
-    def write_profiles(self, name: str, documents: Mapping[str, Mapping[str, Any]]) -> None:
-        """Write them to the cache alone."""
-        self._writable(name).folder.profiles.write(documents)
-
-    def keep_profiles(self, name: str, hashes: Collection[str]) -> None:
-        """Delete other profiles from the cache."""
-        self._files(name).folder.profiles.keep_only(hashes)
-
     def mend(self, name: str) -> bool:
         """Delete what is damaged in the cache; the bucket has it, and what is missing there."""
         damaged = mending.mend(self._files(name))
@@ -171,12 +138,6 @@ class CachedStore(Store):
                 "damaged files of the cache are fetched again", feature=name, files=len(damaged)
             )
         return True
-
-    def is_whole(self, name: str, file: str) -> bool:
-        """Compare the file in the cache with the checksum within it."""
-        with suppress(OSError):
-            return is_sealed(Path(file))
-        return False
 
     def _exclusive(self, name: str, wait: bool = True) -> AbstractContextManager[None]:
         """The machine's lock on a feature; wait: as `Store.lock`."""
@@ -205,6 +166,12 @@ class CachedStore(Store):
             folder = FeatureFolder.at(path, self.packing, now, name)
             self._caches[name, born] = FeatureCache(self._objects, folder)
         return self._caches[name, born]
+
+    def _feature(self, name: str) -> FeatureFolder:
+        return self._files(name).folder
+
+    def _made(self, name: str) -> FeatureFolder:
+        return self._writable(name).folder
 
     def _writable(self, name: str) -> FeatureCache:
         cache = self._files(name)
