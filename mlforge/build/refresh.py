@@ -6,7 +6,6 @@ repeats work, never loses it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 
@@ -21,28 +20,26 @@ from mlforge.build.diff import compare_rows, tables
 from mlforge.build.drifting import Judgement, judged
 from mlforge.build.gathering import gathered_once
 from mlforge.build.intake_planning import IntakePlan
-from mlforge.build.intake_tasks import GroupFigures, groups_of
 from mlforge.build.keeping import keeper_of
 from mlforge.build.looking import looking
+from mlforge.build.outcomes import Change, Outcomes
 from mlforge.build.policy import mode_of
 from mlforge.build.result import BuildResult, Options
 from mlforge.build.sealing import sealed_source, sealing_of
 from mlforge.build.shared_intake import SharedIntake
-from mlforge.build.table import TableWriter
+from mlforge.build.table import Table, TableWriter
 from mlforge.build.usable import check_whole, nothing_usable, still_there
 from mlforge.core import clock
 from mlforge.core.logs import get_logger
 from mlforge.core.manifest import Manifest
 from mlforge.core.steps import Steps
 from mlforge.core.values import Version
-from mlforge.engines import Engine
+from mlforge.engines import Engine, Events
 from mlforge.engines.evaluation import frontier
 from mlforge.engines.events import cache_tiles, events_of
 from mlforge.engines.tiles.ahead import TilesAhead
-from mlforge.engines.versions_diff import VersionsDiff
 from mlforge.errors import (
     IntegrityError,
-    SourceError,
     VersionConflict,
 )
 from mlforge.features.feature import Feature
@@ -52,10 +49,8 @@ from mlforge.ingest.pipeline import Intake, ingest
 from mlforge.ingest.transform import Apart
 from mlforge.sources.listing import Listing
 from mlforge.sources.row_source import RowSource
-from mlforge.sources.source_file import SourceFile
 from mlforge.sources.source_reading import SourceReading
 from mlforge.store import Books, Snapshot, Store, Transaction
-from mlforge.store.changes import EventDiff
 from mlforge.store.integrity import intact
 from mlforge.store.records import Sealed
 
@@ -141,6 +136,10 @@ class _Refresh:
     reading: SourceReading | None = None
     steps: Steps = field(default_factory=Steps)
 
+    @property
+    def outcomes(self) -> Outcomes:
+        return Outcomes(self.feature.name, self.store, self.options)
+
     def run(self) -> BuildResult:
         name, store, options = self.feature.name, self.store, self.options
         with store.open(name) as snapshot, still_there(store, snapshot):
@@ -154,11 +153,11 @@ class _Refresh:
     def _follow(self, snapshot: Snapshot) -> BuildResult:
         """The version that follows a snapshot, if one does."""
         if snapshot.books.hold and snapshot.books.by_person and not self.options.attended:
-            return self._unchanged(snapshot, "held", held=snapshot.books.hold)
+            return self.outcomes.unchanged(snapshot, "held", held=snapshot.books.hold)
         source = sealed_source(self.source, snapshot, is_believed=not self.options.full)
         with looking(self.feature, source, snapshot, self.options) as listing:
             if not listing.exists:
-                return self._nothing(snapshot, self.source.absence(listing))
+                return self.outcomes.without_source(snapshot, self.source.absence(listing))
             intake = self._ingest(listing, snapshot)
         intake = replace(intake, warnings=(*listing.notes, *intake.warnings))
         return self._follow_intake(snapshot, listing, intake)
@@ -172,7 +171,9 @@ class _Refresh:
             raise nothing_usable(snapshot.name, intake)
         schema = intake.schema or (snapshot.latest.events if snapshot.latest else None)
         if schema is None:
-            return self._nothing(snapshot, f"{self.source.text} holds no parquet file yet")
+            return self.outcomes.without_source(
+                snapshot, f"{self.source.text} holds no parquet file yet"
+            )
         made_from = listing.version if self.feature.upstream else self.source.text
         candidate = candidate_of(
             self.feature, made_from, intake, schema, self.engine, snapshot.latest
@@ -187,10 +188,11 @@ class _Refresh:
             unjudged = Judgement(self.feature.table_rules)
             freed = replace(freed, drift=unjudged.noted(freed.drift, None))
         if fate.decision.version is not None:
-            change = _Change(candidate, fate.decision, fate.diff, intake)
+            mode = mode_of(snapshot.latest, candidate, fate.diff, self.options)
+            change = Change(candidate, fate.decision, fate.diff, intake, *mode)
             return self._publish(snapshot, change, freed)
         self._write_books(snapshot, freed)
-        return self._unchanged(snapshot, fate.decision.reason, intake)
+        return self.outcomes.unchanged(snapshot, fate.decision.reason, intake)
 
     def _ingest(self, listing: Listing, snapshot: Snapshot) -> Intake:
         options = self.options
@@ -239,22 +241,16 @@ class _Refresh:
         )
         return SharedIntake(plan, options.group_bytes, apart, options.companions)
 
-    def _publish(self, snapshot: Snapshot, change: _Change, books: Books) -> BuildResult:
+    def _publish(self, snapshot: Snapshot, change: Change, books: Books) -> BuildResult:
         """Write the rows of a change and serve its version; or stop before that, and return what it would do."""
-        latest, candidate, diff = snapshot.latest, change.candidate, change.diff
-        mode, why = mode_of(latest, candidate, diff, self.options)
+        latest, candidate = snapshot.latest, change.candidate
         if self.options.publish:
-            cache_tiles(self.store, candidate, None if mode == "full" else diff, self.ahead)
+            diff = None if change.mode == "full" else change.diff
+            cache_tiles(self.store, candidate, diff, self.ahead)
         with self.store.transaction(snapshot) as tx:
             tx.foresee(candidate)
             events = events_of(self.store, candidate)
-            options = self.options
-            gathered = None
-            if options.gathered and latest and diff and mode == "incremental":
-                gathered = gathered_once(self.store, latest, candidate, diff)
-            beside = options.sharing, gathered, options.gathered
-            writer = TableWriter(self.engine, events, tx, options.layout, *beside)
-            table = writer.write(mode, latest.parts if latest else (), diff)
+            table = self._table(tx, events, latest, change)
             candidate = replace(
                 candidate, parts=table.parts, parent=latest.version if latest else None
             )
@@ -271,26 +267,19 @@ class _Refresh:
             if drift.indexes:
                 books = replace(books, drift=drift.noted(books.drift, decision.version))
             tx.commit(manifest, books)  # to a draft, where nothing is to be published
-        return replace(
-            self._result(change.intake),
-            warnings=_each_once(*change.intake.warnings, *table.warnings, *drift.warnings()),
-            version=str(decision.version),
-            bump=decision.bump,
-            reason=decision.reason,
-            details=decision.details,
-            rows=manifest.row_count,
-            location=self._location(decision.version) if self.options.publish else None,
-            changed=True,
-            mode=mode,
-            mode_reason=why,
-            rows_changed=diff.rows if diff else sum(p.rows for p in candidate.partials),
-            entities=diff.entities.height if diff else 0,
-            rows_recomputed=table.recomputed,
-            tasks=table.tasks,
-            rows_dropped=manifest.dropped,
-            manifest=manifest,
-            diff=VersionsDiff(latest, manifest, diff, table.gathered) if latest and diff else None,
-        )
+        change = replace(change, decision=decision)
+        return self.outcomes.published(latest, change, manifest, table, drift.warnings())
+
+    def _table(
+        self, tx: Transaction, events: Events, latest: Manifest | None, change: Change
+    ) -> Table:
+        """The rows of a change, written to a transaction."""
+        options, diff, gathered = self.options, change.diff, None
+        if options.gathered and latest and diff and change.mode == "incremental":
+            gathered = gathered_once(self.store, latest, change.candidate, diff)
+        beside = options.sharing, gathered, options.gathered
+        writer = TableWriter(self.engine, events, tx, options.layout, *beside)
+        return writer.write(change.mode, latest.parts if latest else (), diff)
 
     def _with_evidence(
         self, decision: Decision, latest: Manifest | None, candidate: Manifest, tx: Transaction
@@ -332,69 +321,4 @@ class _Refresh:
     def _held(self, snapshot: Snapshot, reason: str, intake: Intake) -> BuildResult:
         """Nothing is published until a person says so, or the reason has gone."""
         self._write_books(snapshot, snapshot.books.held(reason))
-        return self._unchanged(snapshot, "held", intake, held=reason)
-
-    def _nothing(self, snapshot: Snapshot, why: str) -> BuildResult:
-        """There is no source to build from: nothing changes."""
-        if self.options.version is not None:
-            raise SourceError(
-                f"{snapshot.name}: no version {self.options.version} can be made: {why}"
-            )
-        reason = "source_missing" if snapshot.latest else "waiting"
-        return self._unchanged(snapshot, reason, warnings=(why,))
-
-    def _unchanged(
-        self,
-        snapshot: Snapshot,
-        reason: str,
-        intake: Intake | None = None,
-        warnings: tuple[str, ...] = (),
-        held: str | None = None,
-    ) -> BuildResult:
-        latest, result = snapshot.latest, self._result(intake)
-        if intake is None:
-            result = replace(result, quarantined=tuple(snapshot.books.quarantine.values()))
-        if latest is not None and latest.version is not None:
-            result = replace(
-                result,
-                version=str(latest.version),
-                rows=latest.row_count,
-                location=self._location(latest.version),
-                rows_dropped=latest.dropped,
-                manifest=latest,
-            )
-        return replace(result, reason=reason, held=held, warnings=(*warnings, *result.warnings))
-
-    def _result(self, intake: Intake | None) -> BuildResult:
-        """Fields of every outcome: files read, set aside and warned of."""
-        return BuildResult(
-            feature=self.feature.name,
-            planned=not self.options.publish,
-            files_read=intake.files_read if intake else 0,
-            has_looked=intake is not None and intake.has_all,
-            quarantined=tuple(intake.quarantine.values()) if intake else (),
-            warnings=intake.warnings if intake else (),
-            intake=_groups(intake.unread, self.options.group_bytes) if intake else (),
-        )
-
-    def _location(self, version: Version) -> str:
-        return self.store.location(self.feature.name, version)
-
-
-@dataclass(frozen=True)
-class _Change:
-    """A candidate version: its spec, the decision, how its events differ, and the intake that it is made from."""
-
-    candidate: Manifest
-    decision: Decision
-    diff: EventDiff | None
-    intake: Intake
-
-
-def _each_once(*warnings: str) -> tuple[str, ...]:
-    """Warnings without repeated ones, as where two kinds of tasks find nobody to run them."""
-    return tuple(dict.fromkeys(warnings))
-
-
-def _groups(files: Sequence[SourceFile], most_bytes: int) -> tuple[GroupFigures, ...]:
-    return tuple(map(GroupFigures.of, groups_of(files, most_bytes)))
+        return self.outcomes.unchanged(snapshot, "held", intake, held=reason)
