@@ -241,9 +241,10 @@ class OnlineStore(OnlineReads):
     def ping(self) -> bool:
         """True if the server answers; raises OnlineUnavailable if it does not."""
 
-    @abstractmethod
     def books(self, feature: str) -> OnlineBooks | None:
         """The feature's books; None if it was never pushed, or its time to live has run out. Raises OnlineError if damaged."""
+        [(books, _)] = self._fetch([RowRequest(feature)])
+        return books
 
     def books_of(self, features: Sequence[str]) -> dict[str, OnlineBooks | None]:
         """The books of several features, by name, as `books` gives them; features with damaged books are left out.

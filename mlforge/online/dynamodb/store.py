@@ -31,6 +31,7 @@ from mlforge.online.fences import (
     parsed_fields,
     renewed,
 )
+from mlforge.online.parsed_books import ParsedBooks
 from mlforge.online.requests import RowRequest
 from mlforge.store import Store
 
@@ -85,7 +86,7 @@ class DynamoDBStore(OnlineStore):
         self._table = Table(name, region, endpoint)
         self._items = Items(name, self.prefix)
         self._access: Access = Access(self._table, self._items)
-        self._known: dict[str, tuple[str, OnlineBooks | None]] = {}
+        self._known = ParsedBooks()
 
     @classmethod
     def from_url(
@@ -325,13 +326,7 @@ class DynamoDBStore(OnlineStore):
         return now() + min(half, max(1e-6, half - (clock.now() - renewed_at) / 1e6))
 
     def _parsed(self, feature: str, text: str | None) -> OnlineBooks | None:
-        if text is None:
-            return None
-        known = self._known.get(feature)
-        if known is None or known[0] != text:
-            books = from_fields(parsed_fields(text) or {}, self._books_name(feature))
-            known = self._known[feature] = text, books
-        return known[1]
+        return self._known.of(feature, text, self._books_name)
 
     def _row_name(self, feature: str, hash: str) -> str:
         key = self._items.row_key(feature, bytes.fromhex(hash))

@@ -26,6 +26,7 @@ from mlforge.online.fences import (
     parsed_fields,
     renewed,
 )
+from mlforge.online.parsed_books import ParsedBooks
 from mlforge.online.requests import RowRequest
 from mlforge.store import Store
 
@@ -67,7 +68,7 @@ class PostgresStore(OnlineStore):
         self.prefix = _checked_prefix(prefix)
         self._server = Server(url)
         self._tables: Tables = Tables(self.prefix)
-        self._known: dict[str, tuple[str, OnlineBooks | None]] = {}
+        self._known = ParsedBooks()
 
     def __repr__(self) -> str:
         return f"PostgresStore({self._server}, ttl={self.ttl}, prefix={self.prefix!r})"
@@ -83,11 +84,6 @@ class PostgresStore(OnlineStore):
     def close(self) -> None:
         """Close idle connections; the next call opens new ones."""
         self._server.close()
-
-    def books(self, feature: str) -> OnlineBooks | None:
-        """The feature's books; None if it was never pushed, or not renewed in time."""
-        [(books, _)] = self._fetch([RowRequest(feature)])
-        return books
 
     def features(self) -> list[str]:
         """The features that were pushed here and not dropped since, by name."""
@@ -260,13 +256,7 @@ class PostgresStore(OnlineStore):
         ]
 
     def _parsed(self, feature: str, text: str | None) -> OnlineBooks | None:
-        if text is None:
-            return None
-        known = self._known.get(feature)
-        if known is None or known[0] != text:
-            books = from_fields(parsed_fields(text) or {}, self._books_name(feature))
-            known = self._known[feature] = text, books
-        return known[1]
+        return self._known.of(feature, text, self._books_name)
 
     def _enter(self, cursor: Cursor, feature: str, target: Target | None) -> None:
         """Hold a write of rows against the fence, drop what has outlived its TTL, and see to it that the rows live."""

@@ -177,11 +177,6 @@ class RedisStore(OnlineStore):
         """Let go of the running event loop's connection, which closes by itself when the loop ends; the next call opens another."""
         await self._server.aclose()
 
-    def books(self, feature: str) -> OnlineBooks | None:
-        """The feature's books; None if it was never pushed, or not renewed in time."""
-        [(books, _)] = self._fetch([RowRequest(feature)])
-        return books
-
     def features(self) -> list[str]:
         """The features that were pushed here and not dropped since, by name; OnlineError for a list of another type."""
         from mlforge.online.redis.server_errors import Refused
