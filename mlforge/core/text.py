@@ -1,9 +1,10 @@
-"""Text for people: counts with their nouns, durations, and text from outside, which may hold anything, as it may be shown."""
+"""Text for people: counts with their nouns, durations, sizes, and text from outside, which may hold anything, as it may be shown."""
 
 from __future__ import annotations
 
 FIRST_BUILD = "first_build"
 """The reason of a feature's first version."""
+_SIZES = ("B", "KB", "MB", "GB", "TB")
 
 
 def printable(value: object) -> str:
@@ -32,3 +33,11 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, remainder = divmod(round(seconds), 60)
     return f"{minutes:,} min {remainder} s"
+
+
+def size(count: int) -> str:
+    """`512 B`, `12.3 MB`."""
+    value, unit = float(count), 0
+    while value >= 1000 and unit < len(_SIZES) - 1:
+        value, unit = value / 1000, unit + 1
+    return f"{value:.0f} B" if unit == 0 else f"{value:.1f} {_SIZES[unit]}"

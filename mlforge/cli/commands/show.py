@@ -11,14 +11,13 @@ from mlforge.cli.options import definitions_of, definitions_option, json_option
 from mlforge.cli.output import minute, nearby, note, number, print_json
 from mlforge.cli.style import style
 from mlforge.cli.table import pairs, table
-from mlforge.core.text import duration, plural, printable
+from mlforge.core.text import duration, plural, printable, size
 
 if TYPE_CHECKING:
     from mlforge.definitions.registry import Definitions
     from mlforge.registry.entries import ColumnEntry, Cost, FeatureEntry, ServiceEntry, UseEntry
 
 _VERSIONS = 10
-_SIZES = ("B", "KB", "MB", "GB", "TB")
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -175,12 +174,7 @@ def _costs(cost: Cost | None, freshness: Mapping[str, float] | None) -> Iterator
 
 def _size(count: int | None) -> str:
     """`, 12.3 MB`."""
-    if count is None:
-        return ""
-    size, unit = float(count), 0
-    while size >= 1000 and unit < len(_SIZES) - 1:
-        size, unit = size / 1000, unit + 1
-    return f", {size:.0f} {_SIZES[unit]}" if unit == 0 else f", {size:.1f} {_SIZES[unit]}"
+    return "" if count is None else f", {size(count)}"
 
 
 def _features(uses: Iterable[UseEntry]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from mlforge.core import clock
 from mlforge.core.text import duration as of_seconds
 from mlforge.core.text import plural
+from mlforge.core.text import size as of_bytes
 from mlforge.core.values import from_iso
 
 NONE = "\N{EN DASH}"
@@ -17,7 +18,6 @@ _INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.0{6}Z")
 _HASH = re.compile(r"\b((?:\w+-)?[0-9a-f]{8})[0-9a-f]{24,}\b")
 _VERBS = ("is", "has", "holds", "lacks", "cannot", "was", "does")
 _UNITS = (("day", 86_400), ("hour", 3_600), ("minute", 60))
-_SIZES = ("B", "KB", "MB", "GB", "TB")
 
 
 def number(value: object) -> str:
@@ -69,12 +69,7 @@ def duration(milliseconds: float) -> str:
 
 def size(count: int | None) -> str:
     """`12.3 MB`; a dash for nothing."""
-    if count is None:
-        return NONE
-    value, unit = float(count), 0
-    while value >= 1000 and unit < len(_SIZES) - 1:
-        value, unit = value / 1000, unit + 1
-    return f"{value:.0f} B" if unit == 0 else f"{value:.1f} {_SIZES[unit]}"
+    return NONE if count is None else of_bytes(count)
 
 
 def second(iso: object) -> str:
