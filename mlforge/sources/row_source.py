@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Self
 
 from mlforge.sources.listing import Listing
 from mlforge.sources.place import Place
@@ -13,7 +15,7 @@ from mlforge.sources.source_file import SourceFile, Stat
 
 
 class RowSource(ABC):
-    """Where a feature's rows come from. A scan lists files without opening them."""
+    """Where a feature's rows come from, a frozen dataclass. A scan lists files without opening them."""
 
     tables: tuple[tuple[str, RowSource], ...]
     """The sources of the function's further arguments, by their names."""
@@ -33,9 +35,9 @@ class RowSource(ABC):
         return ()
 
     @property
-    @abstractmethod
-    def rows(self) -> RowSource:
+    def rows(self) -> Self:
         """The source without the tables."""
+        return replace(self, tables=())  # type: ignore[type-var]
 
     def anew(self) -> RowSource:
         """The same source as the disk has it now; by default itself, as its name alone says what is meant."""
@@ -49,9 +51,13 @@ class RowSource(ABC):
         for what cannot be listed.
         """
 
-    @abstractmethod
-    def reading(self, known: Mapping[str, Stat] | None = None) -> AbstractContextManager[Listing]:
-        """A listing as `scan` gives it, whose files stay for as long as the block runs, where the source can promise it."""
+    @contextmanager
+    def reading(self, known: Mapping[str, Stat] | None = None) -> Iterator[Listing]:
+        """A listing as `scan` gives it, whose files stay for as long as the block runs, where the source can promise it.
+
+        By default it cannot: the files are other people's, and may go at any time.
+        """
+        yield self.scan(known)
 
     def look(self, paths: Collection[str], known: Mapping[str, Stat]) -> Listing | None:
         """A listing of the known files with those at these paths as they are now, without a look at any other; None where only a scan can tell.
@@ -81,17 +87,17 @@ class RowSource(ABC):
                     files.append(file)
         return files
 
-    @abstractmethod
     def path_of(self, absolute: Path) -> str | None:
-        """The path, in listings, of a file or folder; None for one outside the source."""
+        """The path, in listings, of a file or folder; None for one outside the source, as all are of a source in which nobody drops files."""
+        return None
 
     @abstractmethod
     def absolute(self, path: str) -> Path:
         """Where the file of a path is."""
 
-    @abstractmethod
     def matches(self, absolute: Path) -> bool:
-        """Whether a file at this absolute path would be one of the source's; looks at the name alone."""
+        """Whether a file at this absolute path would be one of the source's; looks at the name alone. By default nobody drops files there."""
+        return False
 
     @abstractmethod
     def absence(self, listing: Listing) -> str:

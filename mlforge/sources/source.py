@@ -6,8 +6,7 @@ A scan lists files without opening them; `mlforge.sources.parquet_reader` reads 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
@@ -84,11 +83,6 @@ class Source(RowSource):
         return replace(self, places=Source.of(texts, self.base).places)
 
     @property
-    def rows(self) -> Source:
-        """The source without the tables."""
-        return replace(self, tables=())
-
-    @property
     def text(self) -> str:
         """The source as it was written; several texts are divided by commas."""
         return ", ".join(place.text for place in self.places)
@@ -126,11 +120,6 @@ class Source(RowSource):
     def file(self, path: str) -> SourceFile:
         """The file at a path below the root."""
         return SourceFile.under(self.root, path)
-
-    @contextmanager
-    def reading(self, known: Mapping[str, Stat] | None = None) -> Iterator[Listing]:
-        """A scan; the files are other people's, and may go at any time."""
-        yield self.scan(known)
 
     def absence(self, listing: Listing) -> str:
         """A root is missing."""

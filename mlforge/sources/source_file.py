@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
@@ -66,3 +66,8 @@ class SourceFile(NamedTuple):
         """The file at a path of a source as it is now; raises OSError."""
         place = root / path
         return cls(path, place, FileStat.of(place.stat()))
+
+
+def reused(stats: Mapping[str, Stat], known: Mapping[str, Stat]) -> dict[str, Stat]:
+    """The stats by path; of those that are as they were known, the known objects, which need no further memory."""
+    return {path: known[path] if known.get(path) == stat else stat for path, stat in stats.items()}

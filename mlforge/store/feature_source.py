@@ -18,7 +18,7 @@ from mlforge.errors import VersionNotFound
 from mlforge.sources.listing import Listing
 from mlforge.sources.place import Place
 from mlforge.sources.row_source import RowSource
-from mlforge.sources.source_file import FileStat, SourceFile, Stat
+from mlforge.sources.source_file import FileStat, SourceFile, Stat, reused
 from mlforge.store.base import Store
 from mlforge.store.integrity import intact
 
@@ -40,27 +40,18 @@ class FeatureSource(RowSource):
         """`feature:user_spend`."""
         return f"{FEATURE}{self.feature}"
 
-    @property
-    def rows(self) -> FeatureSource:
-        """The source without the tables."""
-        return replace(self, tables=())
-
     def scan(self, known: Mapping[str, Stat] | None = None) -> Listing:
         """List the parts of the served version. Raises IntegrityError where one is gone."""
         served = self.store.latest(self.feature)
         if served is None or served.version is None:
             return Listing(Path(self.feature), exists=False)
         located = self._located(served)
-        known = known or {}
         with intact(self.feature):
             stats = {path: self._stat_of(part, file) for path, (part, file) in located.items()}
         return Listing(
             Path(self.store.location(self.feature, served.version)),
             exists=True,
-            stats={
-                path: known[path] if known.get(path) == stat else stat
-                for path, stat in stats.items()
-            },
+            stats=reused(stats, known or {}),
             version=f"{self.text}@{served.version}",
             located={path: file for path, (_, file) in located.items()},
             tables={name: table.scan() for name, table in self.tables},
@@ -98,17 +89,9 @@ class FeatureSource(RowSource):
                 return SourceFile(path, file, FileStat(*self._stat_of(part, file)))
         raise FileNotFoundError(path)
 
-    def path_of(self, absolute: Path) -> str | None:
-        """None: nobody drops a file here."""
-        return None
-
     def absolute(self, path: str) -> Path:
         """Where the part is."""
         return self.file(path).absolute
-
-    def matches(self, absolute: Path) -> bool:
-        """False: nobody drops a file here."""
-        return False
 
     def absence(self, listing: Listing) -> str:
         """The feature has no version."""

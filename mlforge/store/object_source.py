@@ -6,8 +6,7 @@ written over shows. Its bytes are read from the bucket into memory, some ahead o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -66,11 +65,6 @@ class ObjectSource(RowSource):
         """True, unless a table lies elsewhere: a bucket may send notices of its changes."""
         return all(table.is_told_of for _, table in self.tables)
 
-    @property
-    def rows(self) -> ObjectSource:
-        """The source without the tables."""
-        return replace(self, tables=())
-
     def sealed(
         self, until: int, known: Mapping[str, Stat], *, is_believed: bool = True
     ) -> ObjectSource:
@@ -127,11 +121,6 @@ class ObjectSource(RowSource):
         except StoreError as error:
             raise _not_listed(place, error) from error
         return [*entries, *([alone] if alone else [])], believed
-
-    @contextmanager
-    def reading(self, known: Mapping[str, Stat] | None = None) -> Iterator[Listing]:
-        """A scan; the objects are other people's, and may go at any time."""
-        yield self.scan(known)
 
     def with_unlisted(self, listing: Listing, paths: Iterable[str]) -> Listing:
         """Ask for each object of the paths that the listing lacks: a proxy may list what was there a while ago.

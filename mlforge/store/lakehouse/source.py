@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlforge.errors import DefinitionError, SourceError, SourceUnavailable, StoreError, Unavailable
 from mlforge.sources.listing import Listing
 from mlforge.sources.place import Place
 from mlforge.sources.row_source import RowSource
-from mlforge.sources.source_file import FileStat, Remote, SourceFile, Stat
+from mlforge.sources.source_file import FileStat, Remote, SourceFile, Stat, reused
 from mlforge.store.addresses import as_path
 from mlforge.store.lakehouse.delta import open_delta
 from mlforge.store.lakehouse.iceberg import NAMED, open_iceberg
@@ -69,30 +68,20 @@ class LakeSource(RowSource):
         """True: a commit shows in the table's log."""
         return True
 
-    @property
-    def rows(self) -> LakeSource:
-        """The source without the tables."""
-        return replace(self, tables=())
-
     def scan(self, known: Mapping[str, Stat] | None = None) -> Listing:
         """List the files of the table's newest snapshot. Raises SourceError for a table that cannot be read."""
-        snapshot, known = self._open(), known or {}
+        snapshot = self._open()
         if snapshot is None:
             return Listing(Path(self.address), exists=False)
         stats = {path: _stat(snapshot, path) for path in snapshot.files}
         return Listing(
             Path(self.address),
             exists=True,
-            stats={p: known[p] if known.get(p) == stat else stat for p, stat in stats.items()},
+            stats=reused(stats, known or {}),
             tables={name: table.scan() for name, table in self.tables},
             remote=_Reader(snapshot),
             version=f"{self.name}@{snapshot.version}",
         )
-
-    @contextmanager
-    def reading(self, known: Mapping[str, Stat] | None = None) -> Iterator[Listing]:
-        """A scan; files of former snapshots may be vacuumed at any time, those of the newest are not."""
-        yield self.scan(known)
 
     def file(self, path: str) -> SourceFile:
         """The file as the newest snapshot has it; FileNotFoundError where it has none of that path."""
@@ -102,17 +91,9 @@ class LakeSource(RowSource):
         stat = FileStat(*_stat(snapshot, path))
         return SourceFile(path, self.absolute(path), stat, _Reader(snapshot))
 
-    def path_of(self, absolute: Path) -> str | None:
-        """None: nobody drops a file here."""
-        return None
-
     def absolute(self, path: str) -> Path:
         """A name for the file, its place in a local table."""
         return Path(self.address, path)
-
-    def matches(self, absolute: Path) -> bool:
-        """False: nobody drops a file here."""
-        return False
 
     def absence(self, listing: Listing) -> str:
         """There is no table."""
