@@ -14,11 +14,11 @@ from mlforge.store.local.paths import META, checked
 from mlforge.store.objects import keys, removal, scrubbing
 from mlforge.store.objects.document import FeatureDocument
 from mlforge.store.objects.documents import Session
+from mlforge.store.objects.file_states import FileStates
 from mlforge.store.objects.forgotten import ForgottenObject
 from mlforge.store.objects.identity import Identity
 from mlforge.store.objects.objects import each
 from mlforge.store.objects.publishing import settle
-from mlforge.store.objects.records import FileStates
 from mlforge.store.objects.renaming import RenamingStore
 
 

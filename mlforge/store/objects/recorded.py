@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from mlforge.core.failpoints import reach
 from mlforge.core.keeper import DefinedNames
 from mlforge.core.lock import Lock
-from mlforge.core.values import Version
-from mlforge.errors import VersionConflict
+from mlforge.core.values import Version, is_name
+from mlforge.errors import StoreError, VersionConflict
 from mlforge.store.base import Store
+from mlforge.store.local import defined_names as local_names
+from mlforge.store.local import io
+from mlforge.store.local import locks as local_locks
 from mlforge.store.local.paths import checked
-from mlforge.store.objects import keys, records
+from mlforge.store.objects import keys
 from mlforge.store.objects.document import FeatureDocument
 from mlforge.store.objects.documents import Documents
+from mlforge.store.objects.file_states import FileStates
 from mlforge.store.objects.identity import Identity
-from mlforge.store.objects.objects import Objects
-from mlforge.store.objects.records import FileStates
+from mlforge.store.objects.objects import ConditionFailed, Objects, each
 from mlforge.store.records import Audit, Books, FileStateMap
+
+_FORMAT = 1
 
 
 class RecordedStore(Store):
@@ -73,28 +80,40 @@ class RecordedStore(Store):
         reach("file_states.written")
 
     def audit(self, name: str) -> Audit | None:
-        """Read `_audit.json`."""
-        return records.audit(self._objects, self._documents.folder(checked(name)))
+        """Read `_audit.json`; a damaged one is as good as none, which the next audit replaces."""
+        blob = self._objects.read(self._audit_key(name))
+        with suppress(ValueError, KeyError, TypeError, AttributeError):
+            return Audit.from_json(json.loads(blob.data)["audit"]) if blob else None
+        return None
 
     def write_audit(self, name: str, audit: Audit) -> None:
         """Replace `_audit.json`."""
-        records.write_audit(self._objects, self._documents.folder(checked(name)), audit)
+        text = io.json_text({"format": _FORMAT, "audit": audit.to_json()})
+        self._objects.put(self._audit_key(name), text.encode())
 
     def locks(self) -> dict[str, Lock]:
         """Read the objects of `_metadata/locks`."""
-        locks = records.locks(self._objects)
-        names = self.renames().names if locks else {}
-        return {model: lock.renamed(names) for model, lock in locks.items()}
+        listed = (keys.stem(entry.key) for entry in self._objects.entries(keys.LOCKS))
+        models = sorted(model for model in listed if is_name(model))
+        blobs = each(lambda model: self._objects.read(_lock_key(model)), models)
+        names = self.renames().names if models else {}
+        return {
+            model: local_locks.understood(
+                _decoded(blob.data), self._url(_lock_key(model)), model
+            ).renamed(names)
+            for model, blob in zip(models, blobs, strict=True)
+            if blob is not None
+        }
 
     def write_lock(self, model: str, lock: Lock) -> None:
         """Replace `_metadata/locks/<model>.json`."""
-        records.check_model(model)
+        key = _lock_key(model)
         self._identity.settle()
-        records.write_lock(self._objects, model, lock)
+        self._objects.put(key, lock.text.encode())
 
     def remove_lock(self, model: str) -> bool:
         """Delete `_metadata/locks/<model>.json`."""
-        return records.remove_lock(self._objects, model)
+        return self._removed(_lock_key(model))
 
     def services(self) -> list[str]:
         """List `_metadata/services`."""
@@ -102,24 +121,78 @@ class RecordedStore(Store):
 
     def service_versions(self, service: str) -> dict[Version, Any]:
         """Read the objects of `_metadata/services/<service>`."""
-        return records.service_versions(self._objects, service)
+        versions = []
+        for entry in self._objects.entries(_service_folder(service)):
+            with suppress(StoreError):
+                versions.append(Version.parse(keys.stem(entry.key)))
+        versions.sort()
+        blobs = each(lambda version: self._objects.read(_service_key(service, version)), versions)
+        return {
+            version: io.parsed_json(blob.data, self._url(_service_key(service, version)))
+            for version, blob in zip(versions, blobs, strict=True)
+            if blob is not None
+        }
 
     def create_service_version(
         self, service: str, version: Version, document: Mapping[str, Any]
     ) -> bool:
         """Create `_metadata/services/<service>/<version>.json`."""
         self._identity.settle()
-        return records.create_service_version(self._objects, service, version, document)
+        try:
+            self._objects.create(_service_key(service, version), io.json_text(document).encode())
+        except ConditionFailed:
+            return False
+        return True
 
     def remove_service_version(self, service: str, version: Version) -> bool:
         """Delete `_metadata/services/<service>/<version>.json`."""
-        return records.remove_service_version(self._objects, service, version)
+        return self._removed(_service_key(service, version))
 
     def defined_names(self, definitions: str) -> DefinedNames | None:
         """Read the object of `_metadata/definitions`."""
-        return records.defined_names(self._objects, definitions)
+        key = _names_key(definitions)
+        blob = self._objects.read(key)
+        if blob is None:
+            return None
+        return local_names.understood(_decoded(blob.data), self._url(key))
 
     def write_defined_names(self, definitions: str, names: DefinedNames) -> None:
         """Replace the object of `_metadata/definitions`."""
         self._identity.settle()
-        records.write_defined_names(self._objects, definitions, names)
+        text = io.json_text(local_names.document(definitions, names))
+        self._objects.put(_names_key(definitions), text.encode())
+
+    def _removed(self, key: str) -> bool:
+        """Whether there was an object, which is deleted."""
+        if self._objects.look(key) is None:
+            return False
+        self._objects.delete([key])
+        return True
+
+    def _audit_key(self, name: str) -> str:
+        return f"{self._documents.folder(checked(name))}/{keys.AUDIT}"
+
+    def _url(self, key: str) -> str:
+        return f"{self._objects.url}/{key}"
+
+
+def _lock_key(model: str) -> str:
+    return f"{keys.LOCKS}/{checked(model, 'model')}.json"
+
+
+def _service_folder(service: str) -> str:
+    return f"{keys.SERVICES}/{checked(service, 'service')}"
+
+
+def _service_key(service: str, version: Version) -> str:
+    return f"{_service_folder(service)}/{version}.json"
+
+
+def _names_key(definitions: str) -> str:
+    return f"{keys.DEFINITIONS}/{local_names.file_name(definitions)}"
+
+
+def _decoded(data: bytes) -> Any:
+    with suppress(ValueError):
+        return json.loads(data)
+    return None

@@ -39,12 +39,12 @@ from mlforge.store.objects.cache import SPOOL, FeatureCache
 from mlforge.store.objects.document import FeatureDocument
 from mlforge.store.objects.documents import Documents
 from mlforge.store.objects.erasing import ErasingStore
+from mlforge.store.objects.file_states import FileStates
 from mlforge.store.objects.forgotten import ForgottenObject
 from mlforge.store.objects.identity import Identity
 from mlforge.store.objects.objects import NotReadable, Objects, each, together
 from mlforge.store.objects.publishing import Publisher, settle
 from mlforge.store.objects.recorded import RecordedStore
-from mlforge.store.objects.records import FileStates
 from mlforge.store.objects.renames import RenamesObject
 from mlforge.store.objects.transaction import ObjectTransaction
 from mlforge.store.objects.trimming import Trimmer
