@@ -63,11 +63,15 @@ def encodable(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
+_NEAR, _LISTED = 3, 20
+"""How many near names, and how many of all names, are told at most."""
 _LONGEST_NAME = 200
 """A longer text resembles no name; to look for one would take seconds of a text that a caller sends."""
 
 
-def near_names(name: object, names: Iterable[str], most: int = 3, cutoff: float = 0.6) -> list[str]:
+def near_names(
+    name: object, names: Iterable[str], most: int = _NEAR, cutoff: float = 0.6
+) -> list[str]:
     """The names that a mistyped one may mean, the nearest first; case does not count. None for a value that is no text."""
     if not isinstance(name, str) or len(name) > _LONGEST_NAME:
         return []
@@ -79,21 +83,18 @@ def near_names(name: object, names: Iterable[str], most: int = 3, cutoff: float 
     return [other for word in near for other in by_word[word]][:most]
 
 
-def did_you_mean(name: object, names: Iterable[str], most: int = 3, listed: int = 20) -> str:
-    """Advice on a name that is not among the names: near ones, or those that it begins, else the first names.
-
-    most, listed: how many near names, and how many of all names, are told at most.
-    """
+def did_you_mean(name: object, names: Iterable[str]) -> str:
+    """Advice on a name that is not among the names: near ones, or those that it begins, else the first names."""
     known = list(names)
-    near = near_names(name, known, most)
+    near = near_names(name, known)
     if not near and isinstance(name, str):
-        near = [other for other in known if other.startswith(f"{name}__")][:most]
+        near = [other for other in known if other.startswith(f"{name}__")][:_NEAR]
     if near:
         return f"did you mean {' or '.join(map(repr, near))}?"
     if not known:
         return "there are none"
-    more = f" and {len(known) - listed} more" if len(known) > listed else ""
-    return f"there are {', '.join(known[:listed])}{more}"
+    more = f" and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
+    return f"there are {', '.join(known[:_LISTED])}{more}"
 
 
 def near_hint(name: object, names: Iterable[Any]) -> str:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from mlforge.build.deciding import events_diff
 from mlforge.build.policy import mode_of
 from mlforge.build.result import Options
-from mlforge.build.rows import Layout
 from mlforge.build.table import TableWriter
 from mlforge.core import clock
 from mlforge.core.manifest import ROLLED_BACK, ChangeSummary, Manifest
@@ -26,13 +25,12 @@ def publish_rewritten(
     rewritten: Manifest,
     reason: str,
     engine: Engine,
-    layout: Layout | None = None,
 ) -> VersionsDiff:
     """Publish a PATCH above the highest version; what holds the feature goes on to hold it.
 
     rewritten: the served version with other partials. Raises IntegrityError where stored events are damaged.
     """
-    latest, options = snapshot.latest, Options(layout=layout or Layout())
+    latest, options = snapshot.latest, Options()
     assert latest is not None
     candidate = replace(
         rewritten,

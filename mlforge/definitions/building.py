@@ -100,14 +100,14 @@ def engine_of(definitions: Definitions, name: str, override: str | None = None) 
     return engine_for(chosen, definitions.settings.memory_limit)
 
 
-def engine_name_of(definitions: Definitions, name: str, override: str | None = None) -> str:
+def engine_name_of(definitions: Definitions, name: str, override: str | None) -> str:
     """The engine of a feature by name, which may be "spark"; as `engine_of`."""
     feature = definitions.features.get(name)
     return override or (feature and feature.engine) or definitions.settings.engine
 
 
 def shared_options(
-    definitions: Definitions, name: str, options: Options, override: str | None = None
+    definitions: Definitions, name: str, options: Options, override: str | None
 ) -> Options:
     """The options of a refresh that publishes, with who takes part in its big work. override: as in `engine_of`."""
     if options.distribution or not options.publish:

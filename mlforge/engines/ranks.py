@@ -51,10 +51,9 @@ def between_ranks(
     share: float,
     *,
     wide: bool = False,
-    weights: pl.Series | None = None,
 ) -> pl.Series:
-    """A percentile as `percentiles` gives it."""
-    return percentiles(values, segments, [share], wide=wide, weights=weights)[0]
+    """A percentile as `percentiles` gives it, of values that count once."""
+    return percentiles(values, segments, [share], wide=wide, weights=None)[0]
 
 
 def percentiles(
@@ -62,8 +61,8 @@ def percentiles(
     segments: Segments,
     shares: Sequence[float],
     *,
-    wide: bool = False,
-    weights: pl.Series | None = None,
+    wide: bool,
+    weights: pl.Series | None,
 ) -> list[pl.Series]:
     """Percentiles of each segment of a column without nulls, null for an empty one (Float64).
 

@@ -76,7 +76,7 @@ def describe_each(
     events: pl.DataFrame,
     heights: Sequence[int],
     spec: FeatureSpec,
-    listed: Collection[str] = (),
+    listed: Collection[str],
 ) -> list[Partial]:
     """The descriptions of partials whose sorted events lie one's behind the other's; each has a row and leaves none out. listed: as of `describe`."""
     starts = [*accumulate(heights, initial=0)][:-1]

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 from mlforge.build.rewriting import publish_rewritten
-from mlforge.build.rows import Layout
 from mlforge.core.failpoints import reach
 from mlforge.core.forgotten import REASON, Entity, Forgotten
 from mlforge.core.manifest import Manifest, Partial, SourceRecord
@@ -43,9 +42,7 @@ class Scrubbed:
     exports: tuple[str, ...]
 
 
-def publish_without(
-    store: Store, name: str, engine: Engine, layout: Layout | None = None
-) -> VersionsDiff | None:
+def publish_without(store: Store, name: str, engine: Engine) -> VersionsDiff | None:
     """Publish a feature's served version without the rows of forgotten entities; None where it has none.
 
     No source is looked at, so what a source does not hold any more stays. Raises IntegrityError where stored events are damaged.
@@ -64,7 +61,7 @@ def publish_without(
             partials=tuple(rewritten.get(p.hash, p) for p in latest.partials),
             sources=tuple(_record(record, rewritten) for record in latest.sources),
         )
-        return publish_rewritten(store, snapshot, candidate, "entity_forgotten", engine, layout)
+        return publish_rewritten(store, snapshot, candidate, "entity_forgotten", engine)
 
 
 def scrub(

@@ -158,10 +158,10 @@ def online_answer(
     features: Sequence[FeatureRef] | Service,
     entities: Sequence[Mapping[str, object]],
     store: OnlineStore,
-    max_age: str | timedelta | None = None,
-    at: datetime | date | str | int | None = None,
-    request: Sequence[Mapping[str, object]] | None = None,
-    details: bool = False,
+    max_age: str | timedelta | None,
+    at: datetime | date | str | int | None,
+    request: Sequence[Mapping[str, object]] | None,
+    details: bool,
     lock: Lock | str | os.PathLike[str] | None = None,
 ) -> Steps[OnlineAnswer]:
     """The steps of an online read, whoever waits for the store; arguments and errors of `get_online_features`."""

@@ -13,12 +13,12 @@ from mlforge.core.values import to_iso
 from worker.project import Project
 from worker.state.drop_steps import STEPS, Drop, slowest
 
-SHOWN = 10
+_SHOWN = 10
 
 
-def slow_drops(project: Project, count: int = SHOWN) -> list[Drop]:
+def slow_drops(project: Project) -> list[Drop]:
     """The slowest of the drops that the event log still holds, the slowest first."""
-    return slowest(project.event_log.recent(), count)
+    return slowest(project.event_log.recent(), _SHOWN)
 
 
 def to_json(drops: Sequence[Drop]) -> dict[str, Any]:

@@ -35,6 +35,8 @@ from worker.state.work_queue import WorkQueue
 
 OVERDUE_S = 5
 """Time that a job that ran into its timeout has left to say so, before its process is killed."""
+_TRIAL_S = 3.0
+"""How long a fork may take to show that it can use polars."""
 _LATE = "MLFORGE_LOAD_LATE"
 _PREFORKED = 1
 JOBS_A_PROCESS = 1_000
@@ -221,7 +223,7 @@ def may_serve_on(outcome: str | None, served: int, grown_bytes: int) -> bool:
     return outcome in _SOUND and served < JOBS_A_PROCESS and grown_bytes <= GROWTH_BYTES
 
 
-def _forks_are_safe(timeout_s: float = 3.0) -> bool:
+def _forks_are_safe() -> bool:
     """Whether a fork of this process can use polars: tried, in a fork."""
     child = os.fork()
     if child == 0:
@@ -229,7 +231,7 @@ def _forks_are_safe(timeout_s: float = 3.0) -> bool:
 
         groups = pl.LazyFrame({"a": [1, 2]}).group_by("a").len().collect().height
         os._exit(0 if groups == 2 else 1)
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + _TRIAL_S
     while time.monotonic() < deadline:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:

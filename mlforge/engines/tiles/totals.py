@@ -143,7 +143,7 @@ class Totals:
         return replace(self, tiles=replace(self.tiles, rows=rows.lazy()))
 
     def until_points(
-        self, events: EventScan, last: int, among: pl.DataFrame | None, *, in_order: bool = False
+        self, events: EventScan, last: int, among: pl.DataFrame | None, *, in_order: bool
     ) -> Tiles:
         """Tiles of all events up to an instant, of some entities; in_order: as `build_tiles` takes it."""
         spec, dtypes = self.spec, self.spec.value_dtypes(events.schema)
