@@ -16,7 +16,7 @@ from mlforge.maintenance.operations import list_anew
 from mlforge.online.staleness import behind
 from worker.ending import Ending, set_from_handler, start_anew
 from worker.monitor.metrics import Exporter, Health
-from worker.project import Project, Settings
+from worker.project import Project, Settings, TakenUp
 from worker.queue.requests import Requests
 from worker.reconcile.audit_scheduler import Auditor
 from worker.reconcile.reconciler import TICK_S, Reconciler
@@ -44,86 +44,15 @@ def run(settings: Settings, timing: Timing, beside: Beside) -> int:
     Raises MlforgeError if the definitions do not load or the server does not answer at the start.
     """
     project = Project.open(settings)
-    definitions = project.definitions
-    stop, anew = threading.Event(), threading.Event()
-    ending = Ending(settings.redis_url)
-
-    def end(*_: object) -> None:
-        set_from_handler(stop)
-        ending.begin()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
-
-    def taken_up() -> None:
-        anew.set()
-        stop.set()
-
-    def broken(error: str) -> None:
-        log.error("edited definitions do not import: the old ones stay in use", error=error)
-        _tell(project, "definitions_broken", error=error)
-
-    def unsteady(sentence: str) -> None:
-        log.error("nothing is done", error=sentence)
-        _tell(project, "definitions_unsteady", error=sentence)
-
+    stop, ending = threading.Event(), Ending(settings.redis_url)
+    _end_by_signals(stop, ending)
     refuse_a_store_in_use(project)
-    project.take_over()
-    takeover = project.make_current()
-    if takeover.others_before:
-        _tell(project, "definitions", hash=project.hash, features=sorted(definitions.features))
-        with survived("end the rest of features"):
-            project.work_queue.end_rests(definitions.features)
-    requests, auditor = Requests(project), Auditor(project, beside.audit_every_s)
-    watching, reconciling = Heartbeat("watch"), Heartbeat("reconcile")
-    health = Health(project, (watching, reconciling))
-
-    def request(pending: Mapping[str, PendingRequest]) -> None:
-        with survived("give way to work"):
-            auditor.give_way()
-        requests.each(pending)
-        with survived("count drops"):
-            project.counts.add_drops(pending)
-
-    def started() -> None:
-        health.scanned.set()
-        _tell(project, "watching")
-
-    def unseal(feature: str, path: str) -> None:
-        if list_anew(definitions.store, feature):
-            log.warning("an object came into a sealed partition", feature=feature, path=path)
-            _tell(project, "late", feature=feature, path=path)
-
-    follower = Follower(project, taken_up, broken, unsteady)
-
-    def looked() -> None:
-        watching.finished()
-        with survived("follow the definitions"):
-            follower.tick()
-
-    sources = {name: definitions.source(name) for name in definitions.features}
-    watcher = Watcher(
-        sources,
-        request,
-        replace(timing, hints=settings.hints),
-        on_tick=looked,
-        on_fault=watching.failed,
-        on_start=started,
-        why="definitions" if takeover.others_before else "start",
-        unseal=unseal,
+    taken_up = _taken_over(project)
+    work = _Work(project, beside.audit_every_s, stop, taken_up.since)
+    watcher = work.watcher(
+        replace(timing, hints=settings.hints), "definitions" if taken_up.others_before else "start"
     )
-    reconciler = Reconciler(project, requests, behind, auditor.tick, since=takeover.since)
-
-    def reconcile() -> None:
-        try:
-            if not project.is_of_its_store():
-                log.warning("another store was made in the place of the old one: starting anew")
-                return taken_up()
-            reconciler.tick(time.monotonic())
-        finally:
-            project.presence.report(health.heartbeats)
-
-    rounds = Rounds(reconciling, reconcile, TICK_S)
+    rounds = Rounds(work.reconciling, work.reconcile, TICK_S)
     thread = threading.Thread(target=rounds.run, args=(stop,), name="reconcile")
     thread.start()
     if watcher.takes_hints:
@@ -135,24 +64,130 @@ def run(settings: Settings, timing: Timing, beside: Beside) -> int:
         "watching",
         scope=project.scope,
         definitions=project.hash[:12],
-        features=sorted(definitions.features),
+        features=sorted(project.definitions.features),
     )
     try:
-        with _served(health, beside):
+        with _served(work.health, beside):
             watcher.run(stop)
     finally:
         stop.set()
         thread.join()
-        auditor.stop()
-        if not anew.is_set():  # else it still watches: its report is renewed in a moment
-            with survived("say that this watcher ends"):
-                project.presence.leave()
-    if anew.is_set():
+        work.end()
+    if work.is_anew:
         with survived("give up the say"):
             project.resign()
         log.info("starting anew")
         start_anew({}, lambda: ending.has_begun)
     return 0
+
+
+def _end_by_signals(stop: threading.Event, ending: Ending) -> None:
+    """Have SIGTERM and SIGINT end the process."""
+
+    def end(*_: object) -> None:
+        set_from_handler(stop)
+        ending.begin()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+
+
+def _taken_over(project: Project) -> TakenUp:
+    """The work as these definitions have taken it up, which the event log tells of where others had it."""
+    project.take_over()
+    taken_up = project.make_current()
+    if taken_up.others_before:
+        features = project.definitions.features
+        _tell(project, "definitions", hash=project.hash, features=sorted(features))
+        with survived("end the rest of features"):
+            project.work_queue.end_rests(features)
+    return taken_up
+
+
+class _Work:
+    """The work that the process does as its watcher and its reconciler find it."""
+
+    def __init__(
+        self, project: Project, audit_every_s: float, stop: threading.Event, since: int
+    ) -> None:
+        """since: when these definitions took the work over. stop: ends the process."""
+        self._project, self._stop, self._anew = project, stop, threading.Event()
+        self._requests, self._auditor = Requests(project), Auditor(project, audit_every_s)
+        self._watching, self.reconciling = Heartbeat("watch"), Heartbeat("reconcile")
+        self.health = Health(project, (self._watching, self.reconciling))
+        self._follower = Follower(project, self._start_anew, self._broken, self._unsteady)
+        self._reconciler = Reconciler(
+            project, self._requests, behind, self._auditor.tick, since=since
+        )
+
+    @property
+    def is_anew(self) -> bool:
+        """Whether the process is to start itself anew."""
+        return self._anew.is_set()
+
+    def watcher(self, timing: Timing, why: str) -> Watcher:
+        """The watcher of the sources. why: the reason of its first requests."""
+        definitions = self._project.definitions
+        return Watcher(
+            {name: definitions.source(name) for name in definitions.features},
+            self._request,
+            timing,
+            on_tick=self._looked,
+            on_fault=self._watching.failed,
+            on_start=self._started,
+            why=why,
+            unseal=self._unseal,
+        )
+
+    def reconcile(self) -> None:
+        """Do one round of the reconciler, unless another store has come in the place of the project's."""
+        try:
+            if not self._project.is_of_its_store():
+                log.warning("another store was made in the place of the old one: starting anew")
+                return self._start_anew()
+            self._reconciler.tick(time.monotonic())
+        finally:
+            self._project.presence.report(self.health.heartbeats)
+
+    def end(self) -> None:
+        """Stop audits, and say that nobody watches any more."""
+        self._auditor.stop()
+        if not self.is_anew:  # else it still watches: its report is renewed in a moment
+            with survived("say that this watcher ends"):
+                self._project.presence.leave()
+
+    def _request(self, pending: Mapping[str, PendingRequest]) -> None:
+        with survived("give way to work"):
+            self._auditor.give_way()
+        self._requests.each(pending)
+        with survived("count drops"):
+            self._project.counts.add_drops(pending)
+
+    def _started(self) -> None:
+        self.health.scanned.set()
+        _tell(self._project, "watching")
+
+    def _unseal(self, feature: str, path: str) -> None:
+        if list_anew(self._project.definitions.store, feature):
+            log.warning("an object came into a sealed partition", feature=feature, path=path)
+            _tell(self._project, "late", feature=feature, path=path)
+
+    def _looked(self) -> None:
+        self._watching.finished()
+        with survived("follow the definitions"):
+            self._follower.tick()
+
+    def _start_anew(self) -> None:
+        self._anew.set()
+        self._stop.set()
+
+    def _broken(self, error: str) -> None:
+        log.error("edited definitions do not import: the old ones stay in use", error=error)
+        _tell(self._project, "definitions_broken", error=error)
+
+    def _unsteady(self, sentence: str) -> None:
+        log.error("nothing is done", error=sentence)
+        _tell(self._project, "definitions_unsteady", error=sentence)
 
 
 @contextmanager
