@@ -46,6 +46,7 @@ from mlforge.services.service import Service
 DETAILS = "details"
 """The name in an answer under which the details of its values are."""
 Answers: TypeAlias = list[dict[str, Any]]
+Details: TypeAlias = dict[str, ValueDetails]
 
 
 @named_arguments("get_online_features")
@@ -197,31 +198,44 @@ def online_answer(
             answer.update(zip(labels, map(row.__getitem__, columns), strict=True))
     of_values = _details(uses, answers, now, limit) if details else []
     if service is not None:
-        complete = completion(service, outputs_of(uses), keys_of(uses) if service.derived else ())
-        own = [
-            complete.row(*row, t)
-            for row in zip(answers, brought, key_rows_of(uses, complete.keys), strict=True)
-        ]
-        of_values = (
-            [complete_details(complete, *row) for row in zip(of_values, answers, own, strict=True)]
-            if details
-            else []
-        )
+        own, of_values = _completed(service, uses, answers, brought, of_values, t)
         answers = [
             {**key, **row, **values} for key, row, values in zip(keys, brought, own, strict=True)
         ]
     elif any(use.fetched.books.defaults for use in uses):
-        defaults = own_defaults(outputs_of(uses))
-        of_values = [
-            default_details(defaults, *row) for row in zip(of_values, answers, strict=False)
-        ]
-        for answer in answers:
-            answer.update(
-                (label, value) for label, value in defaults.items() if answer[label] is None
-            )
+        of_values = _with_defaults(uses, answers, of_values)
     for answer, of_answer in zip(answers, of_values, strict=False):
         answer[DETAILS] = of_answer
     return OnlineAnswer(answers, uses, service, t)
+
+
+def _completed(
+    service: Service,
+    uses: Sequence[FeaturePart],
+    answers: Sequence[dict[str, Any]],
+    brought: Sequence[Mapping[str, Any]],
+    of_values: Sequence[Details],
+    t: int,
+) -> tuple[list[dict[str, Any]], list[Details]]:
+    """A service's columns for each entity, derived ones last, and the details of their values where those of the features' are given."""
+    complete = completion(service, outputs_of(uses), keys_of(uses) if service.derived else ())
+    own = [
+        complete.row(*row, t)
+        for row in zip(answers, brought, key_rows_of(uses, complete.keys), strict=True)
+    ]
+    told = zip(of_values, answers, own, strict=False)
+    return own, [complete_details(complete, *row) for row in told]
+
+
+def _with_defaults(
+    uses: Sequence[FeaturePart], answers: Sequence[dict[str, Any]], of_values: Sequence[Details]
+) -> list[Details]:
+    """The details of values, after the features' defaults have taken the place of nulls in the answers."""
+    defaults = own_defaults(outputs_of(uses))
+    told = [default_details(defaults, *row) for row in zip(of_values, answers, strict=False)]
+    for answer in answers:
+        answer.update((label, value) for label, value in defaults.items() if answer[label] is None)
+    return told
 
 
 def _locked_uses(
@@ -274,9 +288,9 @@ def _uses(
 
 def _details(
     uses: Sequence[FeaturePart], answers: Answers, now: int, limit: MaxAge | None
-) -> list[dict[str, ValueDetails]]:
+) -> list[Details]:
     """The details of each answer's values, by column."""
-    details: list[dict[str, ValueDetails]] = [{} for _ in answers]
+    details: list[Details] = [{} for _ in answers]
     for use in uses:
         of_feature = FeatureDetails.of(use.fetched.books, now, limit)
         for answer, row, of_answer in zip(answers, use.fetched.rows, details, strict=True):

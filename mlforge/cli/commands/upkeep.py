@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from mlforge.cli.command import Command
 from mlforge.cli.options import at_least_one, json_option, store_of, store_options, version_number
@@ -17,8 +18,9 @@ from mlforge.errors import DefinitionError
 
 if TYPE_CHECKING:
     from mlforge.core.values import Duration
-    from mlforge.maintenance.operations import Problem
+    from mlforge.maintenance.operations import Problem, Pruned
     from mlforge.maintenance.retention import Retention
+    from mlforge.maintenance.service_versions import PrunedService
 
 
 def _configure_pin(parser: argparse.ArgumentParser) -> None:
@@ -111,27 +113,31 @@ def prune(args: argparse.Namespace) -> int:
     if not args.features:
         services = prune_services(store, store.services(), rule, dry_run=args.dry_run)
     if args.json:
-        features = [
-            {
-                "feature": pruned.feature,
-                "versions": list(pruned.versions),
-                "partials": pruned.partials,
-                "unreadable": list(pruned.unreadable),
-                "in_use": list(pruned.in_use),
-            }
-            for pruned in all_pruned
-        ]
+        features = [_pruned_json(pruned) for pruned in all_pruned]
         of_services = [{"service": p.service, "versions": list(p.versions)} for p in services]
         print_json({"dry_run": args.dry_run, "features": features, "services": of_services})
         return 0
+    _show_pruned(all_pruned, services)
+    if args.dry_run:
+        print("nothing was removed: this was a dry run")
+    return 0
+
+
+def _pruned_json(pruned: Pruned) -> dict[str, Any]:
+    return {
+        "feature": pruned.feature,
+        "versions": list(pruned.versions),
+        "partials": pruned.partials,
+        "unreadable": list(pruned.unreadable),
+        "in_use": list(pruned.in_use),
+    }
+
+
+def _show_pruned(all_pruned: Sequence[Pruned], services: Sequence[PrunedService]) -> None:
+    """Print what went, or would go, and what stays although it is old."""
     rows = [
-        (
-            pruned.feature,
-            number(len(pruned.versions)),
-            _span(pruned.versions),
-            number(pruned.partials),
-        )
-        for pruned in all_pruned
+        (p.feature, number(len(p.versions)), _span(p.versions), number(p.partials))
+        for p in all_pruned
     ]
     headers = ("feature", "versions", "which", "partials")
     print(table(headers, rows, right=("versions", "partials")))
@@ -147,9 +153,6 @@ def prune(args: argparse.Namespace) -> int:
                 f"{pruned.feature}: {', '.join(pruned.in_use)} stays, for it is being read",
                 "yellow",
             )
-    if args.dry_run:
-        print("nothing was removed: this was a dry run")
-    return 0
 
 
 def _rule(args: argparse.Namespace) -> Retention:
