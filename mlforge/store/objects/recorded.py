@@ -14,10 +14,9 @@ from mlforge.core.lock import Lock
 from mlforge.core.values import Version, is_name
 from mlforge.errors import StoreError, VersionConflict
 from mlforge.store.base import Store
-from mlforge.store.local import defined_names as local_names
 from mlforge.store.local import io
-from mlforge.store.local import locks as local_locks
 from mlforge.store.local.paths import checked
+from mlforge.store.local.promise_documents import lock_of, names_document, names_file, names_of
 from mlforge.store.objects import keys
 from mlforge.store.objects.document import FeatureDocument
 from mlforge.store.objects.documents import Documents
@@ -98,9 +97,7 @@ class RecordedStore(Store):
         blobs = each(lambda model: self._objects.read(_lock_key(model)), models)
         names = self.renames().names if models else {}
         return {
-            model: local_locks.understood(
-                _decoded(blob.data), self._url(_lock_key(model)), model
-            ).renamed(names)
+            model: lock_of(_decoded(blob.data), self._url(_lock_key(model)), model).renamed(names)
             for model, blob in zip(models, blobs, strict=True)
             if blob is not None
         }
@@ -154,12 +151,12 @@ class RecordedStore(Store):
         blob = self._objects.read(key)
         if blob is None:
             return None
-        return local_names.understood(_decoded(blob.data), self._url(key))
+        return names_of(_decoded(blob.data), self._url(key))
 
     def write_defined_names(self, definitions: str, names: DefinedNames) -> None:
         """Replace the object of `_metadata/definitions`."""
         self._identity.settle()
-        text = io.json_text(local_names.document(definitions, names))
+        text = io.json_text(names_document(definitions, names))
         self._objects.put(_names_key(definitions), text.encode())
 
     def _removed(self, key: str) -> bool:
@@ -189,7 +186,7 @@ def _service_key(service: str, version: Version) -> str:
 
 
 def _names_key(definitions: str) -> str:
-    return f"{keys.DEFINITIONS}/{local_names.file_name(definitions)}"
+    return f"{keys.DEFINITIONS}/{names_file(definitions)}"
 
 
 def _decoded(data: bytes) -> Any:
