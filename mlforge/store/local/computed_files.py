@@ -1,4 +1,4 @@
-"""What was computed of events and tables, kept as files in a feature's folder: tiles and profiles, which may go at any time."""
+"""Tiles and profiles: computed of events and tables, kept as files in a feature's folder, and gone at any time without harm."""
 
 from __future__ import annotations
 
