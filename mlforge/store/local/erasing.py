@@ -16,7 +16,7 @@ from mlforge.core.failpoints import reach
 from mlforge.core.forgotten import Forgotten
 from mlforge.core.signatures import named_methods
 from mlforge.store.erasure import Erasure
-from mlforge.store.local import index, io, publishing, renaming, staging, state_files
+from mlforge.store.local import index, io, publishing, renaming, staging, state_files, upkeep
 from mlforge.store.local.feature_folder import FeatureFolder
 from mlforge.store.local.forgotten import ForgottenFile
 from mlforge.store.local.leases import unshared
@@ -112,7 +112,7 @@ class LocalErasure(Erasure, VersionStorage):
     def scrub(self, name: str, hashes: Collection[str], sorted_by: str | None = None) -> None:
         """Delete files, write packs anew without them, and delete at once what was left to readers."""
         feature = self._feature(name)
-        feature.partial_store.scrub(hashes, sorted_by)
+        upkeep.scrub(feature.partial_store, hashes, sorted_by)
         feature.tiles.scrub(hashes)
         LocalTaskFiles.of(feature).clear()
 

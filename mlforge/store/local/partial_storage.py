@@ -10,6 +10,7 @@ import polars as pl
 from mlforge.core.manifest import Manifest, Partial
 from mlforge.core.signatures import named_methods
 from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite
+from mlforge.store.local import upkeep
 from mlforge.store.local.computed_files import ComputedFiles
 from mlforge.store.local.feature_folder import FeatureFolder
 from mlforge.store.local.inventory import StoredHashes
@@ -98,15 +99,10 @@ class LocalPartials(ComputedFiles):
         self, name: str, hashes: Iterable[str], sorted_by: str | None = None, above: float = 0
     ) -> list[str]:
         """Delete files, and write packs anew without them."""
-        gone = self._feature(name).partial_store.remove(hashes, sorted_by, above)
+        gone = upkeep.remove(self._feature(name).partial_store, hashes, sorted_by, above)
         self._feature(name).tiles.sweep()
         return gone
 
     def compact(self, name: str, partials: Sequence[Partial], sorted_by: str | None = None) -> None:
         """Write packs and name them in `CURRENT`; files that they take the place of go at a later call."""
-        partial_store = self._feature(name).partial_store
-        if not partial_store.is_in_order(partials):
-            with self.lock(name):
-                partial_store.sweep()
-                partial_store.compact(partials, sorted_by)
-                self._feature(name).tiles.sweep()
+        upkeep.tidy(self._feature(name), partials, sorted_by, lambda: self.lock(name))

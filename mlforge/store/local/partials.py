@@ -9,9 +9,8 @@ that have looked it up are done.
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -21,16 +20,16 @@ import polars as pl
 from mlforge.core.failpoints import reach
 from mlforge.core.manifest import Manifest, Partial
 from mlforge.core.schema import Schema
-from mlforge.errors import IntegrityError, StoreError
+from mlforge.errors import StoreError
 from mlforge.frames import polars_schema
 from mlforge.sources.damage import MISREAD
 from mlforge.store import file_tasks
 from mlforge.store.file_tasks import FileScanTask, Kept, PartialLocation, PartialWrite
 from mlforge.store.local import io, packs
 from mlforge.store.local.inventory import Inventory
-from mlforge.store.local.live_packs import LivePacks, Packed
+from mlforge.store.local.live_packs import LivePacks
 from mlforge.store.local.loose_files import HASH, SUFFIX, LooseFiles
-from mlforge.store.local.packs import Pack, Packing, Run
+from mlforge.store.local.packs import Packing, Run
 from mlforge.store.local.partial_file import partial_in, write_partial
 from mlforge.store.local.paths import is_link, no_link
 from mlforge.store.local.reading_plans import ReadingPlans
@@ -50,7 +49,7 @@ class PartialStore:
         self._folders = folder / "_partials", folder / "_packs"
         self.live = LivePacks(folder / "_packs")
         self._files = LooseFiles(folder / "_partials")
-        self._plans = ReadingPlans()
+        self.plans = ReadingPlans()
         # Both None in a process that never called `keep`, as most; by file, what came after what is resident.
         self.resident: Resident | None = None
         self._memory: dict[str, Kept] | None = None
@@ -91,7 +90,7 @@ class PartialStore:
 
     def missing(self, partials: Sequence[Partial], inventory: Inventory) -> set[str]:
         """Hashes of those partials that an inventory has not; a pack of which they have all partials is not gone through."""
-        others = self._plans.of(partials, inventory.packed).others
+        others = self.plans.of(partials, inventory.packed).others
         return {partial.hash for partial in others if partial.hash not in inventory.hashes}
 
     def locate(self, hashes: Iterable[str]) -> list[PartialLocation]:
@@ -240,87 +239,12 @@ class PartialStore:
                 faults[hash_] = "is not what was written: its bytes have changed"
         return faults
 
-    def is_in_order(self, partials: Sequence[Partial]) -> bool:
-        """Whether there is nothing to compact and nothing to sweep now."""
-        inventory = self.look()
-        return not (
-            self._doubled(inventory)
-            or self._small_groups(inventory, partials)
-            or self.live.expired(self.packing.grace_s)
-        )
-
-    def sweep(self) -> None:
-        """Delete files that packs replaced longer ago than the grace period."""
-        for path in self._doubled(self.look()):
-            with io.storage_errors(path):
-                path.unlink(missing_ok=True)
-            reach("pack.swept")
-        self.live.sweep(self.packing.grace_s)
-
-    def compact(self, partials: Sequence[Partial], sorted_by: str | None) -> None:
-        """Merge the loose ones of these partials into packs, together with small packs."""
-        inventory = self.look()
-        for schema, loose in self._small_groups(inventory, partials).items():
-            gathered = packs.runs(loose, self.packing.pack_rows)
-            merged = [*self._loaded(gathered[-1])]
-            for pack in self._to_merge(schema, gathered[-1], inventory.packed):
-                merged += _owned(pack, inventory.packed)
-            whole = (Run([*self._loaded(run)], sorted_by) for run in gathered[:-1])
-            self.live.write(run for run in (*whole, Run(merged, sorted_by)) if run.writes)
-
-    def remove(self, hashes: Iterable[str], sorted_by: str | None, above: float) -> list[str]:
-        """Delete partials; returns the hashes of the deleted ones.
-
-        above: a pack is rewritten without them if more than this share (0 to 1) of its partials is unwanted.
-        """
-        inventory, unwanted = self.look(), {hash_: self.alone(hash_) for hash_ in hashes}
-        gone = {hash_ for hash_ in unwanted if hash_ in inventory.loose}
-        for hash_ in gone:
-            path = unwanted[hash_]
-            with io.storage_errors(path):
-                path.unlink(missing_ok=True)
-        anew, dropped = [], []
-        for pack in inventory.packed.packs:
-            live_hashes = inventory.packed.live_hashes(pack)
-            dead = unwanted.keys() & live_hashes
-            if dead and len(dead) < len(live_hashes):
-                if len(dead) <= above * len(live_hashes) or not is_sealed(pack.path):
-                    gone -= dead
-                    continue
-                survivors = [
-                    w for w in _owned(pack, inventory.packed) if w.partial.hash not in dead
-                ]
-                anew.append(Run(survivors, sorted_by))
-            if dead:
-                dropped.append(pack.path.name)
-                gone |= dead
-        self.live.write(anew, dropped)
-        return sorted(gone)
-
-    def scrub(self, hashes: Collection[str], sorted_by: str | None) -> None:
-        """Delete partials from every file, whether it is read or was left to readers."""
-        unwanted, inventory = set(hashes), self.look()
+    def let_go(self, paths: Iterable[Path]) -> None:
+        """Have none of these files' rows in memory."""
         self.resident = None
-        for path in map(self.alone, unwanted):
-            with io.storage_errors(path):
-                path.unlink(missing_ok=True)
+        for path in paths:
             if self._memory is not None:
                 self._memory.pop(str(path), None)
-        anew, dropped = [], []
-        for pack in inventory.packed.packs:
-            if unwanted.isdisjoint(pack.hashes):
-                continue
-            if not is_sealed(pack.path):
-                raise IntegrityError(
-                    f"{pack.path} is damaged, and what is left of it cannot be kept; 'mlforge build --full' mends it"
-                )
-            owned = _owned(pack, inventory.packed)
-            if survivors := [write for write in owned if write.partial.hash not in unwanted]:
-                anew.append(Run(survivors, sorted_by))
-            dropped.append(pack.path.name)
-        self.live.write(anew, dropped)
-        self.live.sweep(grace_s=0)
-        reach("partials.scrubbed")
 
     def recover(self) -> None:
         """Put right what a killed writer left: call with the lock held."""
@@ -330,7 +254,7 @@ class PartialStore:
         self.live.recover()
 
     def _planned(self, partials: Sequence[Partial], inventory: Inventory) -> Sequence[FileScanTask]:
-        plan = self._plans.of(partials, inventory.packed)
+        plan = self.plans.of(partials, inventory.packed)
         places = self._located([partial.hash for partial in plan.others], inventory)
         # In the order of time, in which rows are cheapest to sort.
         tasks = (*plan.whole, *file_tasks.plan_files(plan.others, places))
@@ -353,49 +277,3 @@ class PartialStore:
         begin(lambda: write_partial(path, write), kept)
         if self._memory is not None and write.partial.rows <= self.packing.small_rows:
             self._memory |= kept
-
-    def _doubled(self, inventory: Inventory) -> list[Path]:
-        """Loose files of partials that have been in a live pack for long enough."""
-        settled = time.time() - self.packing.grace_s
-        old = [pack for pack in inventory.packed.packs if pack.written_at <= settled]
-        loose = inventory.loose.all if old else {}
-        if inventory.packed.places.keys().isdisjoint(loose):
-            return []
-        held = {hash_ for pack in old for hash_ in pack.hashes}
-        return [self.alone(hash_) for hash_ in loose if hash_ in held]
-
-    def _small_groups(
-        self, inventory: Inventory, partials: Sequence[Partial]
-    ) -> dict[Schema, list[Partial]]:
-        """Small partials outside packs, by schema, where they are enough for a pack."""
-        others = self._plans.of(partials, inventory.packed).others
-        groups: dict[Schema, dict[str, Partial]] = defaultdict(dict)
-        for partial in others if len(others) >= self.packing.at_least else ():
-            if partial.rows <= self.packing.small_rows and inventory.lone(partial):
-                groups[partial.schema][partial.hash] = partial
-        return {
-            schema: list(group.values())
-            for schema, group in groups.items()
-            if len(group) >= self.packing.at_least
-        }
-
-    def _to_merge(self, schema: Schema, loose: Sequence[Partial], packed: Packed) -> list[Pack]:
-        """Packs to rewrite together with loose partials; damaged packs are left out, for checks to report."""
-        small = {pack.path.name: pack for pack in packed.packs if pack.schema == schema}
-        sizes = [(pack.rows, name) for name, pack in small.items()]
-        rows = sum(partial.rows for partial in loose)
-        names = packs.choose_for_merge(rows, sizes, self.packing.pack_rows)
-        return [small[name] for name in names if is_sealed(small[name].path)]
-
-    def _loaded(self, partials: Iterable[Partial]) -> Iterator[PartialWrite]:
-        """Loose partials with their events; a damaged one is left where it is, for `faults` to find."""
-        for partial in partials:
-            path = self.alone(partial.hash)
-            if is_sealed(path):
-                yield PartialWrite(partial, pl.read_parquet(path, glob=False))
-
-
-def _owned(pack: Pack, packed: Packed) -> list[PartialWrite]:
-    """The partials that are read from a pack, with their events."""
-    frames = pack.frames()
-    return [PartialWrite(pack.partials[hash_], frames[hash_]) for hash_ in packed.live_hashes(pack)]

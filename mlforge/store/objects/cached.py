@@ -13,7 +13,7 @@ from mlforge.core.values import Version
 from mlforge.errors import VersionNotFound
 from mlforge.store.base import Store
 from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite
-from mlforge.store.local import io
+from mlforge.store.local import io, upkeep
 from mlforge.store.local.computed_files import ComputedFiles
 from mlforge.store.local.feature_folder import FeatureFolder
 from mlforge.store.local.lock import exclusive
@@ -107,7 +107,7 @@ class CachedStore(ComputedFiles, Store):
     ) -> list[str]:
         """Delete them from the cache, and from the bucket all that no version names once the grace period is over."""
         cache = self._writable(name)
-        gone = cache.folder.partial_store.remove(hashes, sorted_by, above)
+        gone = upkeep.remove(cache.folder.partial_store, hashes, sorted_by, above)
         cache.folder.tiles.sweep()
         removal.sweep(cache, self._documents, self._listed(name), self._grace_us)
         session = self._documents.session(name)
@@ -117,13 +117,7 @@ class CachedStore(ComputedFiles, Store):
 
     def compact(self, name: str, partials: Sequence[Partial], sorted_by: str | None = None) -> None:
         """Pack partials in the cache; the bucket has each in an object of its own."""
-        cache = self._files(name)
-        partial_store = cache.folder.partial_store
-        if not partial_store.is_in_order(partials):
-            with self._exclusive(name):
-                partial_store.sweep()
-                partial_store.compact(partials, sorted_by)
-                cache.folder.tiles.sweep()
+        upkeep.tidy(self._feature(name), partials, sorted_by, lambda: self._exclusive(name))
 
     def task_files(self, name: str) -> ObjectTaskFiles:
         """Objects of the bucket, which are kept at hand in the cache."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mlforge.core.values import Version
 from mlforge.errors import IntegrityError, StoreError
-from mlforge.store.local import io
+from mlforge.store.local import io, upkeep
 from mlforge.store.local.paths import entries_of
 from mlforge.store.objects import keys
 from mlforge.store.objects.cache import FeatureCache
@@ -25,7 +25,7 @@ def scrub(
     named: keys of the objects that versions name. A reader amid one of the files fails.
     """
     try:
-        cache.folder.partial_store.scrub(hashes, sorted_by)
+        upkeep.scrub(cache.folder.partial_store, hashes, sorted_by)
     except IntegrityError:  # what is left of a damaged file is in the bucket
         shutil.rmtree(cache.path, ignore_errors=True)
         return
