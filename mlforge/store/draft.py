@@ -3,27 +3,57 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 import polars as pl
 
-from mlforge.core.forgotten import Forgotten
-from mlforge.core.keeper import DefinedNames
-from mlforge.core.lock import Lock
-from mlforge.core.manifest import Manifest, Part, Partial, VersionSummary
-from mlforge.core.renames import Renames
+from mlforge.core.manifest import Manifest, Part, Partial
 from mlforge.core.values import Version
 from mlforge.errors import StoreError
 from mlforge.store.base import Store
-from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite, TileWrite
-from mlforge.store.records import Audit, Books, FileStateMap, StoreIdentity
+from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite
+from mlforge.store.records import Books, StoreIdentity
 from mlforge.store.transaction import Piece, Pointer, Snapshot, StoredPiece, Transaction
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Method: TypeAlias = Callable[Concatenate[Any, P], R]
+
+
+def _of_store(method: Method[P, R]) -> Method[P, R]:
+    """A method that asks the store."""
+
+    def asked(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        answer: R = getattr(self._store, method.__name__)(*args, **kwargs)
+        return answer
+
+    return asked
+
+
+def _let_go(method: Method[P, None]) -> Method[P, None]:
+    """A method that does nothing."""
+
+    def nothing(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Do nothing."""
+
+    return nothing
+
+
+def _refused(method: Method[P, R], deed: str) -> Method[P, R]:
+    """A method that raises StoreError. deed: what a plan does not do, with arguments of the method in braces."""
+    signature = inspect.signature(method)
+
+    def refuse(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        raise _no_draft(deed.format_map(signature.bind(self, *args, **kwargs).arguments))
+
+    return refuse
 
 
 class Draft(Store):
@@ -101,39 +131,16 @@ class Draft(Store):
         staged = self._scratch.check_partials(name, chosen & new)
         return {**staged, **self._store.check_partials(name, chosen - new)}
 
-    def is_whole(self, name: str, file: str) -> bool:
-        """Whether the file of either store has all its bytes."""
-        return self._store.is_whole(name, file)
+    # What a refresh would note is let go; tiles and profiles may be missing at any time, and what is kept in memory only saves time.
 
-    def mend(self, name: str) -> bool:
-        """Have the store mend its copies."""
-        return self._store.mend(name)
-
-    # What a refresh would note is let go.
-
-    def write_books(self, name: str, books: Books) -> None:
-        """Write nothing."""
-
-    def write_file_states(self, name: str, file_states: FileStateMap) -> None:
-        """Write nothing."""
-
-    def write_audit(self, name: str, audit: Audit) -> None:
-        """Write nothing."""
-
-    def write_tiles(self, name: str, kind: str, writes: Iterable[TileWrite]) -> None:
-        """Write nothing; tiles may be missing at any time."""
-
-    def keep_tiles(self, name: str, kinds: Collection[str]) -> None:
-        """Delete nothing."""
-
-    def write_profiles(self, name: str, documents: Mapping[str, Mapping[str, Any]]) -> None:
-        """Write nothing; profiles may be missing at any time."""
-
-    def keep_profiles(self, name: str, hashes: Collection[str]) -> None:
-        """Delete nothing."""
-
-    def keep(self, manifest: Manifest, since: int | None) -> None:
-        """Keep nothing; it only saves time."""
+    write_books = _let_go(Store.write_books)
+    write_file_states = _let_go(Store.write_file_states)
+    write_audit = _let_go(Store.write_audit)
+    write_tiles = _let_go(Store.write_tiles)
+    keep_tiles = _let_go(Store.keep_tiles)
+    write_profiles = _let_go(Store.write_profiles)
+    keep_profiles = _let_go(Store.keep_profiles)
+    keep = _let_go(Store.keep)
 
     # What would change a store is refused.
 
@@ -144,111 +151,47 @@ class Draft(Store):
             raise _no_draft("give a store an identity")
         return identity
 
-    def serve(self, name: str, version: Version, at_least: int = 0) -> Pointer:
-        """Refused."""
-        raise _no_draft(f"serve {name} {version}")
+    serve = _refused(Store.serve, "serve {name} {version}")
+    remove = _refused(Store.remove, "remove {name} {version}")
+    erase = _refused(Store.erase, "erase {name}")
+    scrub = _refused(Store.scrub, "erase partials of {name}")
+    write_forgotten = _refused(Store.write_forgotten, "forget an entity")
+    end_forgetting = _refused(Store.end_forgetting, "forget an entity")
+    rename = _refused(Store.rename, "rename {before}")
+    remove_partials = _refused(Store.remove_partials, "remove partials of {name}")
+    write_lock = _refused(Store.write_lock, "write the lock of {model}")
+    remove_lock = _refused(Store.remove_lock, "remove the lock of {model}")
+    create_service_version = _refused(
+        Store.create_service_version, "keep {version} of the service {service}"
+    )
+    remove_service_version = _refused(
+        Store.remove_service_version, "remove {version} of the service {service}"
+    )
+    write_defined_names = _refused(Store.write_defined_names, "write the names of {definitions}")
+    compact = _refused(Store.compact, "compact partials of {name}")
+    regenerate_index = _refused(Store.regenerate_index, "write an index")
 
-    def remove(self, name: str, version: Version) -> None:
-        """Refused."""
-        raise _no_draft(f"remove {name} {version}")
+    # All else is the store's, but for planned versions.
 
-    def erase(self, name: str) -> None:
-        """Refused."""
-        raise _no_draft(f"erase {name}")
-
-    def scrub(self, name: str, hashes: Collection[str], sorted_by: str | None = None) -> None:
-        """Refused."""
-        raise _no_draft(f"erase partials of {name}")
-
-    def write_forgotten(self, forgotten: Forgotten) -> None:
-        """Refused."""
-        raise _no_draft("forget an entity")
-
-    def end_forgetting(self, names: Collection[str], forgotten: Forgotten) -> None:
-        """Refused."""
-        raise _no_draft("forget an entity")
-
-    def rename(self, before: str, after: str) -> None:
-        """Refused."""
-        raise _no_draft(f"rename {before}")
-
-    def remove_partials(
-        self, name: str, hashes: Iterable[str], sorted_by: str | None = None, above: float = 0
-    ) -> list[str]:
-        """Refused."""
-        raise _no_draft(f"remove partials of {name}")
-
-    def write_lock(self, model: str, lock: Lock) -> None:
-        """Refused."""
-        raise _no_draft(f"write the lock of {model}")
-
-    def remove_lock(self, model: str) -> bool:
-        """Refused."""
-        raise _no_draft(f"remove the lock of {model}")
-
-    def create_service_version(
-        self, service: str, version: Version, document: Mapping[str, Any]
-    ) -> bool:
-        """Refused."""
-        raise _no_draft(f"keep {version} of the service {service}")
-
-    def remove_service_version(self, service: str, version: Version) -> bool:
-        """Refused."""
-        raise _no_draft(f"remove {version} of the service {service}")
-
-    def write_defined_names(self, definitions: str, names: DefinedNames) -> None:
-        """Refused."""
-        raise _no_draft(f"write the names of {definitions}")
-
-    def compact(self, name: str, partials: Sequence[Partial], sorted_by: str | None = None) -> None:
-        """Refused."""
-        raise _no_draft(f"compact partials of {name}")
-
-    def regenerate_index(self) -> list[str]:
-        """Refused."""
-        raise _no_draft("write an index")
-
-    # All else is the store's.
-
-    def identity(self) -> StoreIdentity | None:
-        """The store's."""
-        return self._store.identity()
-
-    def services(self) -> list[str]:
-        """The store's."""
-        return self._store.services()
-
-    def service_versions(self, service: str) -> dict[Version, Any]:
-        """The store's."""
-        return self._store.service_versions(service)
-
-    def defined_names(self, definitions: str) -> DefinedNames | None:
-        """The store's."""
-        return self._store.defined_names(definitions)
-
-    def forgotten(self) -> Forgotten:
-        """The store's."""
-        return self._store.forgotten()
-
-    def renames(self) -> Renames:
-        """The store's."""
-        return self._store.renames()
-
-    def locks(self) -> dict[str, Lock]:
-        """The store's."""
-        return self._store.locks()
-
-    def features(self) -> list[str]:
-        """The store's."""
-        return self._store.features()
-
-    def versions(self, name: str) -> list[Version]:
-        """The store's."""
-        return self._store.versions(name)
-
-    def summaries(self, name: str) -> list[VersionSummary]:
-        """The store's."""
-        return self._store.summaries(name)
+    identity = _of_store(Store.identity)
+    services = _of_store(Store.services)
+    service_versions = _of_store(Store.service_versions)
+    defined_names = _of_store(Store.defined_names)
+    forgotten = _of_store(Store.forgotten)
+    renames = _of_store(Store.renames)
+    locks = _of_store(Store.locks)
+    features = _of_store(Store.features)
+    versions = _of_store(Store.versions)
+    summaries = _of_store(Store.summaries)
+    tiles = _of_store(Store.tiles)
+    tile_notes = _of_store(Store.tile_notes)
+    profiles = _of_store(Store.profiles)
+    check_manifest = _of_store(Store.check_manifest)
+    file_states = _of_store(Store.file_states)
+    audit = _of_store(Store.audit)
+    index = _of_store(Store.index)
+    is_whole = _of_store(Store.is_whole)
+    mend = _of_store(Store.mend)
 
     def pointer(self, name: str) -> Pointer | None:
         """To the planned version, where there is one; else the store's."""
@@ -274,42 +217,14 @@ class Draft(Store):
         file_of = dict(zip(planned.manifest.parts, planned.files, strict=True))
         return [file_of[part] for part in (planned.manifest.parts if parts is None else parts)]
 
-    def tiles(self, name: str, kind: str) -> Mapping[str, str]:
-        """The store's."""
-        return self._store.tiles(name, kind)
-
-    def tile_notes(self, name: str, tiles: str, of: str) -> Mapping[str, Any] | None:
-        """The store's."""
-        return self._store.tile_notes(name, tiles, of)
-
-    def profiles(self, name: str, hashes: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:
-        """The store's."""
-        return self._store.profiles(name, hashes)
-
     def lease(self, name: str, version: Version) -> AbstractContextManager[None]:
         """The store's; a planned version stays for as long as the draft."""
         return nullcontext() if self._of_plan(name, version) else self._store.lease(name, version)
-
-    def check_manifest(self, manifest: Manifest) -> list[str]:
-        """The store's."""
-        return self._store.check_manifest(manifest)
 
     def books(self, name: str) -> Books:
         """The store's, without the hold that publishing a planned version would end."""
         books = self._store.books(name)
         return replace(books, hold=None) if name in self._planned else books
-
-    def file_states(self, name: str) -> FileStateMap:
-        """The store's."""
-        return self._store.file_states(name)
-
-    def audit(self, name: str) -> Audit | None:
-        """The store's."""
-        return self._store.audit(name)
-
-    def index(self) -> dict[str, dict[str, Any]]:
-        """The store's."""
-        return self._store.index()
 
     def _of_plan(self, name: str, version: Version) -> PlannedVersion | None:
         planned = self._planned.get(name)
