@@ -23,7 +23,7 @@ from mlforge.frames.forgotten import rows_of, without
 from mlforge.ingest import partials
 from mlforge.maintenance.manifests import manifests_of, remove
 from mlforge.store import Audit, Books, Store
-from mlforge.store.file_tasks import PartialLocation, PartialWrite, read_file
+from mlforge.store.file_tasks import PartialWrite, by_file, read_together
 from mlforge.store.integrity import intact
 
 
@@ -149,13 +149,8 @@ def _dirty(
 ) -> Iterator[tuple[str, pl.DataFrame]]:
     """The stored partials that hold rows of forgotten entities, with their events, read a file at a time."""
     named = list(hashes)
-    by_file: dict[str, list[tuple[str, PartialLocation]]] = {}
-    for hash_, place in zip(named, store.locate(name, named), strict=True):
-        by_file.setdefault(place.file, []).append((hash_, place))
-    for held in by_file.values():
-        frames = read_file(held[0][1])
-        for hash_, place in held:
-            events = frames[place.number or 0]
+    for places in by_file(dict(zip(named, store.locate(name, named), strict=True))):
+        for hash_, events in read_together(places).items():
             if rows_of(events, forgotten) is not None:
                 yield hash_, events
 

@@ -19,7 +19,7 @@ from mlforge.maintenance.retention import UNATTENDED, Retention, removable
 from mlforge.sources.damage import DAMAGE
 from mlforge.store import Pointer, Store
 from mlforge.store.base import NOT_SERVED
-from mlforge.store.file_tasks import PartialLocation, read_file
+from mlforge.store.file_tasks import by_file, read_together
 
 _UNFINISHED = "rows of forgotten entities may be left: a 'mlforge forget' did not end; run the same command again, or 'mlforge build'"
 _WORTH_IT = 10
@@ -266,18 +266,14 @@ def _misread(
     store: Store, manifest: Manifest, stored: Sequence[Partial]
 ) -> Iterator[tuple[Partial, str]]:
     """Partials whose events are not what they were written with, a file after the other."""
-    held_by_file: dict[str, list[tuple[Partial, PartialLocation]]] = {}
-    located = store.locate(manifest.name, [partial.hash for partial in stored])
-    for partial, place in zip(stored, located, strict=True):
-        held_by_file.setdefault(place.file, []).append((partial, place))
-    for held in held_by_file.values():
+    known = {partial.hash: partial for partial in stored}
+    located = store.locate(manifest.name, list(known))
+    for places in by_file(dict(zip(known, located, strict=True))):
         try:
-            frames = read_file(held[0][1])
+            events = read_together(places)
         except DAMAGE as error:
-            yield from (
-                (partial, f"cannot be read ({type(error).__name__})") for partial, _ in held
-            )
+            yield from ((known[h], f"cannot be read ({type(error).__name__})") for h in places)
             continue
-        for partial, place in held:
-            if digest(frames[place.number or 0]) != partial.digest:
-                yield partial, "does not hold the events that it was written with"
+        for hash_, rows in events.items():
+            if digest(rows) != known[hash_].digest:
+                yield known[hash_], "does not hold the events that it was written with"

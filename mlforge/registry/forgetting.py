@@ -12,8 +12,8 @@ from mlforge.core.forgotten import Entity, Forgotten
 from mlforge.core.manifest import Manifest
 from mlforge.core.schema import FLOATS, INTEGERS
 from mlforge.core.values import FEATURE
+from mlforge.definitions.building import engine_of
 from mlforge.definitions.registry import Definitions
-from mlforge.engines import Engine, engine_for
 from mlforge.errors import (
     DefinitionError,
     MlforgeError,
@@ -186,7 +186,7 @@ def _published(definitions: Definitions, name: str) -> tuple[str | None, int, in
     if name in definitions.features and _is_made_from_feature(store, name):
         options = replace(definitions.settings.options, attended=False, end_forgetting=_ended_here)
         definitions.refresh(name, options=options)
-    engine = _engine(definitions, name)
+    engine = engine_of(definitions, name)
     diff = publish_without(store, name, engine)
     deleted = 0
     if online is not None:
@@ -225,12 +225,6 @@ def _upstream(store: Store, name: str) -> str | None:
 def _is_made_from_feature(store: Store, name: str) -> bool:
     latest = _newest(store, name)
     return latest is not None and latest.source.startswith(FEATURE)
-
-
-def _engine(definitions: Definitions, name: str) -> Engine:
-    feature = definitions.features.get(name)
-    chosen = (feature and feature.engine) or definitions.settings.engine
-    return engine_for(chosen, definitions.settings.memory_limit)
 
 
 def _columns(store: Store) -> Mapping[str, set[str]]:

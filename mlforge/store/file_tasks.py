@@ -222,6 +222,20 @@ def read_file(place: PartialLocation) -> list[pl.DataFrame]:
     return [by_number.get((number,), none) for number in range(place.among)]
 
 
+def by_file(places: Mapping[str, PartialLocation]) -> list[dict[str, PartialLocation]]:
+    """The places of partials, by their hashes, those of one file together."""
+    files: dict[str, dict[str, PartialLocation]] = {}
+    for hash_, place in places.items():
+        files.setdefault(place.file, {})[hash_] = place
+    return [*files.values()]
+
+
+def read_together(places: Mapping[str, PartialLocation]) -> dict[str, pl.DataFrame]:
+    """The events of partials that lie in one file, by their hashes; raises what polars does."""
+    frames = read_file(next(iter(places.values())))
+    return {hash_: frames[place.number or 0] for hash_, place in places.items()}
+
+
 def _among(numbers: Sequence[int]) -> pl.Expr:
     first, last = numbers[0], numbers[-1]
     if last - first + 1 == len(numbers):

@@ -27,7 +27,7 @@ from mlforge.store.file_tasks import (
     PartialLocation,
     PartialWrite,
     Told,
-    read_file,
+    read_together,
     whole_pack,
 )
 from mlforge.store.local.paths import State, state_of
@@ -128,8 +128,7 @@ class Pack:
 
     def frames(self) -> dict[str, pl.DataFrame]:
         """Its partials' events."""
-        frames = read_file(self.places[self.hashes[0]])
-        return dict(zip(self.hashes, frames, strict=True))
+        return read_together(self.places)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,6 @@ import json
 import os
 import shutil
 import uuid
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -26,7 +25,7 @@ from mlforge.core.disk import hash_file
 from mlforge.core.manifest import Manifest, Part
 from mlforge.core.values import Version
 from mlforge.errors import IntegrityError, StoreError, StoreUnavailable
-from mlforge.store.file_tasks import PartialWrite, read_file
+from mlforge.store.file_tasks import PartialWrite, by_file, read_together
 from mlforge.store.local import io
 from mlforge.store.local.feature_folder import FeatureFolder
 from mlforge.store.local.manifest_chunks import named
@@ -247,22 +246,18 @@ def _check_seal(path: Path) -> None:
 
 def _unpacked(store: PartialStore, hashes: Sequence[str]) -> Iterator[list[PartialWrite]]:
     """Partials that lie in packs, a pack at a time."""
-    by_file: dict[str, list[tuple[str, int]]] = defaultdict(list)
-    places = dict(zip(hashes, store.locate(hashes), strict=True))
-    for hash_, place in places.items():
-        if not Path(place.file).is_file():
-            raise StoreUnavailable(
-                f"{store.folder.name}: events that were just written are gone from the cache, {store.folder}; try again"
-            )
-        by_file[place.file].append((hash_, place.number or 0))
-    for members in by_file.values():
-        frames = read_file(places[members[0][0]])
+    located = dict(zip(hashes, store.locate(hashes), strict=True))
+    if not all(Path(place.file).is_file() for place in located.values()):
+        raise StoreUnavailable(
+            f"{store.folder.name}: events that were just written are gone from the cache, {store.folder}; try again"
+        )
+    for places in by_file(located):
         writes = []
-        for hash_, number in members:
+        for hash_, events in read_together(places).items():
             described = store.find(hash_)
             if described is None:
                 raise StoreUnavailable(
                     f"{store.folder.name}: partial {hash_} cannot be read; try again"
                 )
-            writes.append(PartialWrite(described, frames[number]))
+            writes.append(PartialWrite(described, events))
         yield writes
