@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 _WHILE_LOADING = 1_000_000
 """So many new objects start a collection while a process loads what it needs: more than what it needs is made of."""
+_MANY = 50_000
+"""So many new objects that stay are worth to be taken for old at once."""
 _usual: list[tuple[int, int, int]] = []
 """The thresholds to go back to, while it loads."""
 
@@ -16,7 +18,8 @@ _usual: list[tuple[int, int, int]] = []
 def collection_paused() -> Iterator[None]:
     """Let no collection of cycles begin in the block: all that it makes is going to stay.
 
-    With a hundred thousand files collections take longer than the reading. Threads that end such blocks in another order
+    With a hundred thousand files collections take longer than the reading. Very many objects are taken for old at the end: young ones
+    would be gone through three times before long. Threads that end such blocks in another order
     than they began them only let collections begin sooner.
     """
     if not gc.isenabled():
@@ -26,7 +29,17 @@ def collection_paused() -> Iterator[None]:
     try:
         yield
     finally:
+        if gc.get_count()[0] >= _MANY:
+            _take_for_old()
         gc.enable()
+
+
+def _take_for_old() -> None:
+    """Have only full collections look at what is alive now; where a process has some looked at by none, at nothing of it."""
+    has_frozen = gc.get_freeze_count() > 0
+    gc.freeze()
+    if not has_frozen:
+        gc.unfreeze()
 
 
 @contextmanager

@@ -151,6 +151,11 @@ class GuestSession(Session):
     adopted: Adopted = field(default_factory=dict)
     refused: dict[str, MlforgeError] = field(default_factory=dict)
 
+    @property
+    def is_first(self) -> bool:
+        """Never: its process, one of several that share the files, starts none to read them."""
+        return False
+
     @cached_property
     def nulls(self) -> NullColumns:
         """The dtypes that the other process names."""

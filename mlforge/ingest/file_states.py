@@ -82,13 +82,18 @@ class FileStates:
         return state is not None and self._reading.holds(state.hash)
 
     def ahead(
-        self, files: Sequence[SourceFile], decodes: Callable[[str], bool], but: Collection[str]
+        self,
+        files: Sequence[SourceFile],
+        decodes: Callable[[str], bool],
+        but: Collection[str],
+        *,
+        are_first: bool = False,
     ) -> AbstractContextManager[Iterable[SourceFile]]:
         """The files in their order, of which those that come next are read while some are worked on.
 
-        decodes: whether a content of this hash is to be decoded. but: paths that are not read unless asked for. None is
-        where files are decoded in processes of their own, or where so little memory is allowed that decoding might
-        leave too little for the work beside it.
+        decodes: whether a content of this hash is to be decoded. but: paths that are not read unless asked for. are_first: as
+        in `Wishes`. None is read early where files are decoded in processes of their own, or where so little memory is allowed that
+        decoding might leave too little for the work beside it.
         """
 
         def reads(file: SourceFile) -> bool:
@@ -98,7 +103,8 @@ class FileStates:
 
         if self._careful or not self.is_ample:
             return nullcontext(files)
-        return self._reading.ahead(files, Wishes(reads, decodes, self._max_bytes))
+        wishes = Wishes(reads, decodes, self._max_bytes, are_first=are_first)
+        return self._reading.ahead(files, wishes)
 
     @property
     def is_ample(self) -> bool:

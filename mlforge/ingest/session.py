@@ -49,6 +49,11 @@ class Session:
     max_bytes: int | None = None
     warnings: list[str] = field(default_factory=list)
 
+    @property
+    def is_first(self) -> bool:
+        """Whether nothing is known of any file."""
+        return self.latest is None and not self.states.before
+
     @cached_property
     def nulls(self) -> NullColumns:
         """Dtypes of columns without a value; to be asked for once the states of all files are known."""
@@ -89,7 +94,8 @@ class Session:
 
     def ahead(self, files: Sequence[SourceFile]) -> AbstractContextManager[Iterable[SourceFile]]:
         """The files in their order; small ones are read before it is their turn, but for those that were set aside before."""
-        return self.states.ahead(files, self.cache.is_new, self.quarantine.before)
+        new, bad = self.cache.is_new, self.quarantine.before
+        return self.states.ahead(files, new, bad, are_first=self.is_first)
 
     def unread(self, files: Iterable[SourceFile]) -> tuple[SourceFile, ...]:
         """The files among them that are to be decoded, as far as their stats tell.

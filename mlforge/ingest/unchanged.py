@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from types import MappingProxyType
 
+from mlforge.core.collection import collection_paused
 from mlforge.core.list_diff import appended, lacking
 from mlforge.core.manifest import Manifest, Partial, SourceRecord
 from mlforge.core.schema import Schema
@@ -72,8 +73,12 @@ class UnchangedFiles:
         listed: Mapping[str, Stat] = MappingProxyType({}),
     ) -> UnchangedFiles:
         """This set plus newly read files whose stat has settled; `joined`: both sets together. listed: the stats of all files, if they are known."""
-        settled = [pair for pair in others if _settled(pair[0], file_states.get(pair[0].path))]
-        stats = {record.path: file_states[record.path][:4] for record, _ in settled}
+        settled, stats = list[FilePartial](), dict[str, Stat]()
+        for pair in others:
+            state = file_states.get(pair[0].path)
+            if state is not None and _settled(pair[0], state):
+                settled.append(pair)
+                stats[pair[0].path] = state[:4]
         records, partials = joined if len(settled) == len(others) else self.joined(settled)
         schemas = schemas_of(partial for _, partial in settled)
         new = lacking(stats, self.stats)
@@ -100,10 +105,11 @@ def of_version(latest: Manifest, file_states: FileStateMap) -> UnchangedFiles:
         if records is latest.sources:
             assert isinstance(unchanged_files, UnchangedFiles)
             return unchanged_files
-    partials = {partial.hash: partial for partial in latest.partials}
-    own = tuple(partials[record.partial] for record in latest.sources)
-    pairs = list(zip(latest.sources, own, strict=True))
-    unchanged_files = UnchangedFiles().grown(pairs, (latest.sources, own), file_states)
+    with collection_paused():
+        partials = {partial.hash: partial for partial in latest.partials}
+        own = tuple([partials[record.partial] for record in latest.sources])
+        pairs = list(zip(latest.sources, own, strict=True))
+        unchanged_files = UnchangedFiles().grown(pairs, (latest.sources, own), file_states)
     return keep(latest.sources, file_states, unchanged_files)
 
 
@@ -115,10 +121,7 @@ def keep(
     return unchanged_files
 
 
-def _settled(record: SourceRecord, state: FileState | None) -> bool:
+def _settled(record: SourceRecord, state: FileState) -> bool:
     """Whether a record is of the file's last known state, which is neither set aside nor too young."""
-    return (
-        state is not None
-        and record.hash == state.hash == state.good
-        and record.mtime == state.mtime_ns // 1000
-    )
+    is_same = record.hash == state.hash == state.good
+    return is_same and record.mtime == state.mtime_ns // 1000

@@ -1,4 +1,4 @@
-"""Small files that threads read, hash and decode before they are asked for, while the ones before are worked on.
+"""Small files that threads or processes read, hash and decode before they are asked for, while the ones before are worked on.
 
 Nothing depends on it: what cannot be read or decoded so is left to whoever asks for it.
 """
@@ -6,25 +6,20 @@ Nothing depends on it: what cannot be read or decoded so is left to whoever asks
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from itertools import groupby
-
-import pyarrow as pa
 
 from mlforge.core.side_by_side import CORES, begin
-from mlforge.errors import UnreadableFile
-from mlforge.sources import parquet_reader
-from mlforge.sources.damage import UNDECODABLE
+from mlforge.sources.decoded_files import DecodedFiles, bytes_of_each, decoded
 from mlforge.sources.parquet_reader import Content, FileBytes
-from mlforge.sources.polars_types import to_frame
+from mlforge.sources.reading_process import ReadingProcess, reading_processes
 from mlforge.sources.source_file import SourceFile
 
 _FEW_FILES = 4  # are read sooner than threads are woken
-_RUN_FILES, _RUN_BYTES, _RUN_DECODED_BYTES = 16, 4 << 20, 32 << 20
+_VERY_MANY_FILES = 5_000  # take longer than processes to start
+_RUN_FILES, _RUN_BYTES = 16, 4 << 20
 _RUNS = CORES + 1  # at a time
-_Run = tuple[Sequence[SourceFile], Future[dict[str, "Early"]] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +34,29 @@ class Early:
 class Wishes:
     """The files that will be read, the hashes of contents that will be decoded, and the memory that a file may take.
 
-    Both are asked by threads.
+    Both are asked by threads. are_first: whether nothing is known of any file, so that each that is read is decoded, too.
     """
 
     reads: Callable[[SourceFile], bool]
     decodes: Callable[[str], bool]
     max_bytes: int | None = None
+    are_first: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Files whose reading has begun, and what was read of them by their paths, which is waited for."""
+
+    files: Sequence[SourceFile]
+    read: Callable[[], Mapping[str, Early]] = dict
+    cancel: Callable[[], object] = dict
 
 
 class ReadAhead:
     """An iterator over files in their order, for each of which `take` tells what was read of it meanwhile.
 
-    While a large file is worked on none is read ahead.
+    Very many are read by processes, which takes half the time where nothing is known of them. While a large file is worked on none is
+    read ahead.
     """
 
     def __init__(self, files: Sequence[SourceFile], wishes: Wishes) -> None:
@@ -62,32 +68,52 @@ class ReadAhead:
             yield from self._files
             return
         waiting, begun = deque(_runs(self._files)), deque[_Run]()
-        try:
-            while waiting or begun:
-                self._fill(begun, waiting)
-                run, reading = begun.popleft()
-                self._early = reading.result() if reading else {}
-                yield from run
-        finally:
-            self._early = {}
-            for _, reading in begun:
-                if reading is not None:
-                    reading.cancel()
+        with self._processes() as processes:
+            try:
+                while waiting or begun:
+                    self._fill(begun, waiting, processes)
+                    run = begun.popleft()
+                    self._early = dict(run.read())
+                    yield from run.files
+            finally:
+                self._early = {}
+                for run in begun:
+                    run.cancel()
 
     def take(self, file: SourceFile) -> Early | None:
         """The file as it was read ahead; None if it was not, or was asked for before."""
         return self._early.pop(file.path, None)
 
-    def _fill(self, begun: deque[_Run], waiting: deque[Sequence[SourceFile]]) -> None:
+    def _processes(self) -> AbstractContextManager[Sequence[ReadingProcess]]:
+        if self._wishes.are_first and len(self._files) >= _VERY_MANY_FILES:
+            return reading_processes()
+        return nullcontext(())
+
+    def _fill(
+        self,
+        begun: deque[_Run],
+        waiting: deque[Sequence[SourceFile]],
+        processes: Sequence[ReadingProcess],
+    ) -> None:
         """Begin with further runs, up to a large file."""
-        while waiting and len(begun) < _RUNS:
+        while waiting and len(begun) < max(_RUNS, 2 * len(processes)):
             if _is_small(waiting[0][0]):
-                run = waiting.popleft()
-                begun.append((run, begin(_read, run, self._wishes)))
+                begun.append(self._begun(waiting.popleft(), processes))
                 continue
             if not begun:
-                begun.append((waiting.popleft(), None))
+                begun.append(_Run(waiting.popleft()))
             break
+
+    def _begun(self, files: Sequence[SourceFile], processes: Sequence[ReadingProcess]) -> _Run:
+        """A run that the process reads which has the least to do; a thread, where there is none."""
+        running = [process for process in processes if not process.has_ended]
+        if running:
+            process = min(running, key=lambda each: each.waiting)
+            wished = [file for file in files if self._wishes.reads(file)]
+            if process.ask(wished, self._wishes.max_bytes):
+                return _Run(files, lambda: _told(process.answer()))
+        reading = begin(_read, files, self._wishes)
+        return _Run(files, reading.result, reading.cancel)
 
 
 def _is_small(file: SourceFile) -> bool:
@@ -109,68 +135,21 @@ def _runs(files: Sequence[SourceFile]) -> Iterator[Sequence[SourceFile]]:
         yield run
 
 
+def _told(read: Iterable[DecodedFiles]) -> dict[str, Early]:
+    """The files that a process has read, by path."""
+    early: dict[str, Early] = {}
+    for each in read:
+        contents = each.contents()
+        early |= {r.path: Early(r, contents[r.path]) for r in each.files if r.path in contents}
+    return early
+
+
 def _read(files: Sequence[SourceFile], wishes: Wishes) -> dict[str, Early]:
     """The files of a run that can be read, by path."""
-    raws = []
-    for file in filter(wishes.reads, files):
-        try:
-            raws.append(parquet_reader.file_bytes(file, wishes.max_bytes))
-        except UnreadableFile:
-            continue
+    raws = bytes_of_each(filter(wishes.reads, files), wishes.max_bytes)
     by_hash = {raw.hash: raw for raw in reversed(raws)}  # of files alike the first
     new = [raw for raw in by_hash.values() if wishes.decodes(raw.hash)]
-    contents = _contents(new[::-1], wishes.max_bytes)
-    return {raw.path: Early(raw, contents.get(raw.path)) for raw in raws}
-
-
-def _contents(raws: Sequence[FileBytes], max_bytes: int | None) -> dict[str, Content]:
-    """The contents of files, by path; those of one schema become frames together, which takes half the time."""
-    tables = parquet_reader.tables_of(raws, max_bytes, _RUN_DECODED_BYTES)
     contents: dict[str, Content] = {}
-    for _, alike in groupby(zip(raws, tables, strict=True), key=_schema):
-        own = [(raw, table) for raw, table in alike if table is not None]
-        try:
-            contents.update(_as_one(own) if own else {})
-        except UNDECODABLE:
-            continue
-    return contents
-
-
-def _schema(decoded: tuple[FileBytes, pa.Table | None]) -> object:
-    """A value that is equal for tables whose rows can be of one frame."""
-    raw, table = decoded
-    if table is None or any(map(_has_dictionary, table.schema.types)):
-        return raw.path
-    return _Schema(table.schema)
-
-
-@dataclass(frozen=True, slots=True)
-class _Schema:
-    """A schema that is equal to another only if their metadata are, too."""
-
-    of: pa.Schema
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Schema) and self.of.equals(other.of, check_metadata=True)
-
-    __hash__ = None  # type: ignore[assignment]
-
-
-def _has_dictionary(dtype: pa.DataType) -> bool:
-    """Whether a type holds categories: how they are held depends on those of the rows beside them."""
-    if pa.types.is_dictionary(dtype):
-        return True
-    return any(_has_dictionary(dtype.field(index).type) for index in range(dtype.num_fields))
-
-
-def _as_one(decoded: Sequence[tuple[FileBytes, pa.Table]]) -> dict[str, Content]:
-    """The contents of tables of one schema. Raises one of UNDECODABLE."""
-    # In one piece: polars takes over each piece of each column by itself, and these are of a few rows.
-    together = pa.concat_tables([table for _, table in decoded]).combine_chunks()
-    frame, left_out = to_frame(together)
-    contents, start = {}, 0
-    for raw, table in decoded:
-        own = frame.slice(start, table.num_rows)
-        contents[raw.path] = Content(own, raw.hash, raw.stat, left_out)
-        start += table.num_rows
-    return contents
+    for each in decoded(new[::-1], wishes.max_bytes):
+        contents |= each.contents()
+    return {raw.path: Early(raw, contents.get(raw.path)) for raw in raws}

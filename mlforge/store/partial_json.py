@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from mlforge.core.manifest import Partial, SourceRecord
+from mlforge.core.named_tuples import each_of_columns
 from mlforge.core.schema import Column, Schema, shared
 from mlforge.core.values import TimeRange, from_iso, to_iso
 from mlforge.errors import IntegrityError, MlforgeError
@@ -58,9 +59,9 @@ def each_partial_from_json(
 ) -> list[Partial]:
     """Read what `partial_to_json` wrote of each of many partials, column by column."""
     return [
-        *map(
+        *each_of_columns(
             Partial,
-            [safe_name(document["hash"], _HASH) for document in documents],
+            _safe_names([document["hash"] for document in documents]),
             [document["rows"] for document in documents],
             _each_times_from_json(documents),
             [schema_from_json(d["schema"]) if "schema" in d else events for d in documents],
@@ -135,7 +136,7 @@ def source_to_json(record: SourceRecord) -> dict[str, Any]:
 def each_source_from_json(entries: Sequence[Mapping[str, Any]]) -> list[SourceRecord]:
     """Read what `source_to_json` wrote of each of many files, column by column."""
     return [
-        *map(
+        *each_of_columns(
             SourceRecord,
             [entry["path"] for entry in entries],
             [entry["size"] for entry in entries],
@@ -192,6 +193,8 @@ def times_from_json(document: Mapping[str, Any]) -> TimeRange | None:
 def _each_times_from_json(documents: Sequence[Mapping[str, Any]]) -> list[TimeRange | None]:
     starts = _each_from_iso([document["min_time"] for document in documents])
     ends = _each_from_iso([document["max_time"] for document in documents])
+    if None not in starts and None not in ends:
+        return [*each_of_columns(TimeRange, starts, ends)]
     return [
         None if start is None or end is None else TimeRange(start, end)
         for start, end in zip(starts, ends, strict=True)
@@ -206,6 +209,14 @@ def _each_from_iso(texts: Sequence[str | None]) -> list[int | None]:
         if read.null_count() == written.null_count():
             return read.to_physical().to_list()
     return [*map(from_iso, texts)]
+
+
+def _safe_names(hashes: Sequence[str]) -> Sequence[str]:
+    """The hashes; ValueError where one may lead out of the folder."""
+    if not all(map(_HASH.fullmatch, hashes)):
+        for hash_ in hashes:
+            safe_name(hash_, _HASH)
+    return hashes
 
 
 def safe_name(name: str, allowed: re.Pattern[str]) -> str:

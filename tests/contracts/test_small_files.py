@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,9 @@ import mlforge.validators as v
 from mlforge import Feature
 from mlforge.ingest import small_files, transform
 from mlforge.ingest.transform import Transform
+from mlforge.sources import read_ahead
+from mlforge.sources.reading_process import ReadingProcess
+from mlforge.sources.source_file import SourceFile
 from mlforge.store.file_tasks import read_file
 from mlforge.store.manifest_json import to_json
 from tests.support.projects import Project, identity, rows
@@ -139,6 +142,31 @@ def test_files_taken_together_give_what_each_gives_alone(
     assert outcomes[0]["manifest"]["partials"]
     of_each = "unique" in str(changes)  # what is unique in each file is not so in all
     assert of_each or max(together) > 1
+
+
+@pytest.mark.parametrize("files", [mixed, nested])
+def test_files_that_processes_read_give_what_they_give_read_here(
+    files: Callable[[Project], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcomes, asked = [], list[int]()
+    ask = ReadingProcess.ask
+
+    def noted(process: ReadingProcess, some: Sequence[SourceFile], most: int | None) -> bool:
+        asked.append(len(some))
+        return ask(process, some, most)
+
+    monkeypatch.setattr(ReadingProcess, "ask", noted)
+    for least in (1_000, 1):
+        monkeypatch.setattr(read_ahead, "_VERY_MANY_FILES", least)
+        folder = Project(tmp_path / str(least))
+        files(folder)
+        outcomes.append(outcome(folder, folder.define(function=identity)))
+        assert bool(asked) == (least == 1)
+    assert outcomes[0] == outcomes[1]
+    count = len(asked)
+    folder.drop("9-new", PLAIN[3])
+    folder.build(folder.define(function=identity))
+    assert len(asked) == count, "by processes only at first"
 
 
 def test_a_proven_function_is_called_once_for_many_small_files_and_once_each_where_it_leaves_rows_out(

@@ -90,8 +90,8 @@ def parsed_json(content: bytes, path: Path | str) -> Any:
 def read_bytes(path: Path | str) -> bytes | None:
     """The bytes of a file, or None where there is none."""
     try:
-        with open(path, "rb", opener=no_link) as file:
-            return file.read()
+        with open(path, "rb", buffering=0, opener=no_link) as file:
+            return file.readall()
     except FileNotFoundError:
         return None
     except OSError as error:

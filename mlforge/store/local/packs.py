@@ -11,12 +11,14 @@ import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import repeat
 from pathlib import Path
 
 import polars as pl
 
 from mlforge.core.collection import collection_paused
 from mlforge.core.manifest import Partial
+from mlforge.core.named_tuples import each_of_columns
 from mlforge.core.schema import Schema
 from mlforge.errors import IntegrityError
 from mlforge.sources.damage import MISREAD
@@ -97,7 +99,10 @@ class Pack:
         """Where each of its partials is."""
         file, among = self.file, len(self.hashes)
         with collection_paused():
-            return {h: PartialLocation(file, number, among) for number, h in enumerate(self.hashes)}
+            places = each_of_columns(
+                PartialLocation, repeat(file, among), range(among), repeat(among, among)
+            )
+            return dict(zip(self.hashes, places, strict=True))
 
     @cached_property
     def partials(self) -> dict[str, Partial]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mlforge.core.collection import collection_paused
+from mlforge.core.named_tuples import each_of_columns
 from mlforge.core.values import Version
 from mlforge.errors import IntegrityError
 from mlforge.store.local import io
@@ -158,12 +159,24 @@ def understood(text: str) -> FileStateMap:
     with collection_paused():
         entries = _entries([line for line in text.splitlines() if line])
         states = FileStateMap()
+        if _are_whole(entries):
+            states.update(_each_state(entries))
+            return states
         for is_whole, some in groupby(entries, _is_whole):
             if is_whole:
                 states.update(_each_state(some))
             else:
                 _follow(some, states)
         return states
+
+
+def _are_whole(entries: Iterable[Any]) -> bool:
+    """Whether each of some entries is whole, as mostly all are, without a call of Python's for each."""
+    if not isinstance(entries, list) or {*map(type, entries)} != {list}:
+        return False
+    if {*map(len, entries)} != {_WHOLE}:
+        return False
+    return {type(entry[0]) for entry in entries} == {type(entry[-1]) for entry in entries} == {str}
 
 
 def _is_whole(entry: Any) -> bool:
@@ -176,9 +189,12 @@ def _each_state(entries: Iterable[list[Any]]) -> Iterator[tuple[str, FileState]]
     """The paths and states of whole entries, column by column; texts of states that are equal are one."""
     paths, *fields, goods, shapes = zip(*entries, strict=True)
     hashes, one = fields[_HASH], dict[str, str]()
-    goods = tuple(h if good == h else good for h, good in zip(hashes, goods, strict=True))
-    shapes = tuple(one.setdefault(shape, shape) for shape in shapes)
-    return zip(paths, map(FileState._make, zip(*fields, goods, shapes, strict=True)), strict=True)
+    if goods == hashes:  # as mostly
+        goods = hashes
+    else:
+        goods = tuple(h if good == h else good for h, good in zip(hashes, goods, strict=True))
+    shapes = tuple(map(one.setdefault, shapes, shapes))
+    return zip(paths, each_of_columns(FileState, *fields, goods, shapes), strict=True)
 
 
 def _follow(entries: Iterable[Any], states: FileStateMap) -> None:

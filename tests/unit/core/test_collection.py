@@ -28,6 +28,21 @@ def test_an_inner_block_leaves_the_outer_one_paused() -> None:
         assert not gc.isenabled()
 
 
+@pytest.mark.parametrize("has_frozen", [False, True])
+def test_very_many_objects_of_a_block_are_looked_at_by_no_collection_of_young_ones(
+    has_frozen: bool,
+) -> None:
+    gc.freeze() if has_frozen else gc.unfreeze()
+    try:
+        with collection_paused():
+            stay: list[list[int]] = [[] for _ in range(60_000)]
+        assert not any(each is stay[0] for age in (0, 1) for each in gc.get_objects(age))
+        assert any(each is stay[0] for each in gc.get_objects(2)) is not has_frozen
+        assert bool(gc.get_freeze_count()) is has_frozen
+    finally:
+        gc.freeze()  # as each process of tests has it
+
+
 def test_a_program_that_collects_nothing_by_itself_goes_on_so() -> None:
     gc.disable()
     try:

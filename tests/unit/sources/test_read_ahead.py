@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -11,13 +12,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mlforge.core import child
 from mlforge.errors import UnreadableFile
-from mlforge.sources import parquet_reader, read_ahead, sandbox
+from mlforge.sources import decoded_files, parquet_reader, read_ahead, sandbox
 from mlforge.sources.read_ahead import ReadAhead, Wishes
+from mlforge.sources.reading_process import ReadingProcess
 from mlforge.sources.source_file import SourceFile
 from mlforge.sources.source_reading import SourceReading
 
 ALL = Wishes(lambda file: True, lambda hash_: True)
+FIRST = replace(ALL, are_first=True)
 
 
 def frame(number: int) -> pl.DataFrame:
@@ -50,18 +54,79 @@ def outcome(read: Callable[[SourceFile], object], file: SourceFile) -> object:
         return str(error)
 
 
-def test_a_reading_gives_the_same_whether_or_not_it_reads_ahead(files: list[SourceFile]) -> None:
-    def content(reading: SourceReading, file: SourceFile) -> object:
-        hashed = reading.hashed(file)
-        content = reading.read(file).content
-        rows = content.frame
-        return hashed.hash, rows.schema, rows.rows(), rows.n_chunks(), content.left_out
+def content(reading: SourceReading, file: SourceFile) -> object:
+    hashed = reading.hashed(file)
+    content = reading.read(file).content
+    rows = content.frame
+    return hashed.hash, hashed.opened, rows.schema, rows.rows(), rows.n_chunks(), content.left_out
 
+
+def contents_ahead(files: list[SourceFile], wishes: Wishes) -> dict[str, object]:
+    reading = SourceReading(keep_bytes=0)
+    with reading.ahead(files, wishes) as in_turn:
+        return {f.path: outcome(lambda file: content(reading, file), f) for f in in_turn}
+
+
+@pytest.fixture
+def processes(monkeypatch: pytest.MonkeyPatch) -> list[ReadingProcess]:
+    """Whichever processes read files ahead, as they do from few files on."""
+    started: list[ReadingProcess] = []
+    start = ReadingProcess.__init__
+
+    def noted(process: ReadingProcess) -> None:
+        start(process)
+        started.append(process)
+
+    monkeypatch.setattr(ReadingProcess, "__init__", noted)
+    monkeypatch.setattr(read_ahead, "_VERY_MANY_FILES", 1)
+    return started
+
+
+def test_a_reading_gives_the_same_whether_or_not_it_reads_ahead(
+    files: list[SourceFile], processes: list[ReadingProcess]
+) -> None:
     alone = SourceReading(keep_bytes=0)
     expected = {f.path: outcome(lambda file: content(alone, file), f) for f in files}
-    ahead = SourceReading(keep_bytes=0)
-    with ahead.ahead(files, ALL) as in_turn:
-        assert {f.path: outcome(lambda file: content(ahead, file), f) for f in in_turn} == expected
+    assert contents_ahead(files, ALL) == expected
+    assert not processes, "something is known of some files"
+    assert contents_ahead(files, FIRST) == expected
+    assert len(processes) == 2
+    assert all(process.has_ended for process in processes)
+
+
+def test_files_that_processes_were_to_read_are_read_here_once_the_processes_have_ended(
+    files: list[SourceFile], processes: list[ReadingProcess]
+) -> None:
+    expected = contents_ahead(files, ALL)
+    reading, found = SourceReading(keep_bytes=0), dict[str, object]()
+    with reading.ahead(files, FIRST) as in_turn:
+        for file in in_turn:
+            if not found:
+                for process in processes:
+                    process._process.kill()
+                    process._process.wait()
+            found[file.path] = outcome(lambda file: content(reading, file), file)
+    assert found == expected
+
+
+def test_files_are_read_here_where_no_process_can_be_started(
+    files: list[SourceFile], processes: list[ReadingProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child.sys, "executable", "/nowhere/python")
+    assert contents_ahead(files, FIRST) == contents_ahead(files, ALL)
+    assert not processes
+
+
+def test_a_process_ends_with_whoever_asks_it(
+    files: list[SourceFile],
+) -> None:
+    process = ReadingProcess()
+    assert process.ask(files[:2], None)
+    [both] = process.answer()
+    assert [raw.path for raw in both.files] == ["00.parquet", "01.parquet"]
+    process._requests.close()
+    assert process._process.wait(timeout=60) == 0
+    process._answers.close()
 
 
 def test_good_files_are_decoded_before_they_are_asked_for(
@@ -127,7 +192,7 @@ def test_few_files_are_read_when_they_are_asked_for(files: list[SourceFile]) -> 
 def test_a_file_that_claims_much_memory_is_not_decoded_ahead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(read_ahead, "_RUN_DECODED_BYTES", 1_000_000)
+    monkeypatch.setattr(decoded_files, "_DECODED_BYTES", 1_000_000)
     for number in range(5):
         height = 200_000 if number == 2 else 10
         pl.DataFrame({"x": [number] * height}).write_parquet(tmp_path / f"{number}.parquet")
