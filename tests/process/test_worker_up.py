@@ -198,6 +198,17 @@ def test_up_uses_a_server_of_ones_own(terminal, folder, tmp_path_factory):
         assert not (folder / ".mlforge" / "redis").exists()
 
 
+def test_the_embedded_server_keeps_freed_memory_at_hand_unless_it_is_told_otherwise(
+    tmp_path, monkeypatch
+):
+    told = "glibc.malloc.tcache_count=9"
+    monkeypatch.setenv("GLIBC_TUNABLES", told)
+    with EmbeddedServer(tmp_path / "redis") as server:
+        environment = Path(f"/proc/{server.pid}/environ").read_text().split("\0")
+    [tunables] = (text for text in environment if text.startswith("GLIBC_TUNABLES="))
+    assert re.fullmatch(rf"GLIBC_TUNABLES=glibc.malloc.tcache_count=\d{{4}}:{told}", tunables)
+
+
 @pytest.mark.slow
 def test_up_answers_over_http_also_while_edited_definitions_are_taken_up(terminal, folder):
     up = terminal("--port", "0")
