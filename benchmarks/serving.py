@@ -33,7 +33,8 @@ from benchmarks.pushing import FEATURE, READY, SOURCE
 from benchmarks.reads import fill_plain
 from mlforge.definitions.loader import load as load_definitions
 from mlforge.serve.server import listening
-from worker.child_process import READERS_FIRST
+from worker.child_process import bound_to_parent
+from worker.service.up import GIVES_WAY
 
 _MICROSECONDS = Unit(1_000_000, " us CPU", 0)
 _DEFINITIONS = """
@@ -356,7 +357,7 @@ class _Pushing:
 
     def __init__(self, site: _Site) -> None:
         pushing = [sys.executable, "-m", "benchmarks.pushing", str(site.root), str(_PER_SECOND)]
-        command = [*READERS_FIRST, *pushing]
+        command = bound_to_parent(pushing, GIVES_WAY)
         environment = dict(os.environ) | {"PYTHONPATH": str(Path(__file__).parents[1])}
         self._process = subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

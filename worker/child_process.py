@@ -1,4 +1,4 @@
-"""Runs a command that must not outlive its parent: `python child_process.py PARENT_PID COMMAND ...`.
+"""Runs a command that must not outlive its parent: `python child_process.py PARENT_PID NICE COMMAND ...`.
 
 On Linux the kernel sends the command a signal when the parent dies. Elsewhere this process stays,
 watches the parent and ends the command. Only the standard library is used: it starts in milliseconds.
@@ -16,8 +16,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-READERS_FIRST = ("nice", "-n", "5")
-"""The command line before that of a worker beside an online server: of a core that both want, the server gets three quarters."""
 ON_LINUX = sys.platform.startswith("linux")
 GROWTH_BYTES = 512 << 20
 """By how much a process may have grown, at the most, to be given more work."""
@@ -25,9 +23,13 @@ _PR_SET_PDEATHSIG = 1
 _GRACE_S = 10.0
 
 
-def bound_to_parent(command: Sequence[str]) -> list[str]:
-    """The command line that runs a command bound to the caller, which it does not outlive."""
-    return [sys.executable, "-I", "-S", str(Path(__file__)), str(os.getpid()), *command]
+def bound_to_parent(command: Sequence[str], nice: int = 0) -> list[str]:
+    """The command line that runs a command bound to the caller, which it does not outlive.
+
+    nice: by how much its priority is below the caller's.
+    """
+    runner = [sys.executable, "-I", "-S", str(Path(__file__))]
+    return [*runner, str(os.getpid()), str(nice), *command]
 
 
 def die_with_parent(parent: int, sig: signal.Signals = signal.SIGTERM) -> None:
@@ -50,7 +52,8 @@ def resident_bytes() -> int:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; returns only where the kernel does not help."""
-    parent, command = int(arguments[0]), list(arguments[1:])
+    parent, nice, command = int(arguments[0]), int(arguments[1]), list(arguments[2:])
+    os.nice(nice)
     if ON_LINUX:
         die_with_parent(parent)
         os.execvp(command[0], command)

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from mlforge.core.collection import leave_loaded_alone
+from mlforge.core.turns import take_short_turns
 from mlforge.definitions.environment import PROFILE, redis_url
 from mlforge.definitions.loader import load
 from mlforge.definitions.registry import Definitions
@@ -105,6 +106,7 @@ def serve(
     is_local = at_loopback(listener)
     app = App(definitions, keys=keys, live=live, at_loopback=is_local, tracing=tracing)
     leave_loaded_alone()
+    take_short_turns()
     announce()
 
     config = uvicorn.Config(

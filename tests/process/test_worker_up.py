@@ -182,6 +182,9 @@ def test_workers_give_way_to_readers_and_a_dead_child_is_started_again(up):
     [worker] = eventually(lambda: [pid for pid in up.children() if b"\0worker" in command_of(pid)])
     niceness = [os.getpriority(os.PRIO_PROCESS, pid) for pid in (up.process.pid, worker)]
     assert niceness[1] == min(niceness[0] + 5, 19), "it gives way to what answers readers"
+    assert {os.getsid(pid) for pid in up.children()} == {os.getsid(up.process.pid)}, (
+        "nice values count within a session alone"
+    )
     os.kill(worker, signal.SIGKILL)
     up.sees("worker-1 ended .killed by SIGKILL.; it starts again")
     assert up.end() == 0

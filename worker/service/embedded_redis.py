@@ -18,6 +18,7 @@ from typing import Any, Self
 from redis import Redis
 from redis.exceptions import RedisError
 
+from mlforge.core.turns import take_short_turns
 from mlforge.errors import MissingExtra, OnlineUnavailable
 from worker.child_process import bound_to_parent
 from worker.ending import answers
@@ -98,10 +99,11 @@ class EmbeddedServer:
                 stdout=output,
                 stderr=output,
                 cwd=self._folder,
-                start_new_session=True,
+                process_group=0,  # Ctrl-C is not for it; why no session of its own, `up` tells
                 umask=0o077,
                 env=_environment(),
             )
+        take_short_turns(self._process.pid)
         # The configuration comes through stdin: a password in a command line is public.
         assert self._process.stdin is not None
         self._process.stdin.write(_configuration(port, password, self._folder).encode())

@@ -23,7 +23,7 @@ from mlforge.core.text import plural
 from mlforge.definitions.environment import PROFILE, REDIS_URL
 from mlforge.definitions.running import FOLDER, NOTE, project_folder, read_note
 from mlforge.errors import MissingExtra, MlforgeError
-from worker.child_process import READERS_FIRST, bound_to_parent
+from worker.child_process import bound_to_parent
 from worker.connection import hide_password
 from worker.ending import set_from_handler
 from worker.project import DEFINITIONS, Project, Settings
@@ -36,6 +36,8 @@ from worker.state.event_log import EventLog
 from worker.supervision import FAULTS, pause_after, survived
 
 _WATCHER, _SERVER = "watcher", "server"
+GIVES_WAY = 5
+"""The nice value of workers: of a core that both want, the server of requests gets three quarters."""
 STOP_S = 15.0
 """How long a job in hand may take to finish once all is to stop."""
 _TICK_S = 0.25
@@ -73,6 +75,8 @@ class Child:
     on_line: Callable[[str, str], None]
     files: tuple[int, ...] = ()
     """Open files that the process gets, by their numbers."""
+    nice: int = 0
+    """By how much its priority is below that of `up`."""
     process: subprocess.Popen[str] | None = None
     _anew: bool = False
     _started_at: float = 0.0
@@ -106,7 +110,7 @@ class Child:
     def _start(self, now: float) -> None:
         self._started_at, self._anew = now, False
         self.process = subprocess.Popen(
-            bound_to_parent(self.command),
+            bound_to_parent(self.command, self.nice),
             env=dict(self.environment),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -114,7 +118,9 @@ class Child:
             text=True,
             errors="replace",
             pass_fds=self.files,
-            start_new_session=True,  # Ctrl-C in the terminal is for `up`, which stops its children
+            # Ctrl-C in the terminal is for `up`, which stops its children. No session of its own:
+            # Linux shares cores among sessions first, and nice values count within one alone (man 7 sched, autogroups).
+            process_group=0,
         )
         threading.Thread(target=self._read, args=(self.process,), daemon=True).start()
 
@@ -225,10 +231,7 @@ class Up:
                 f"--metrics-port={beside.metrics_port}",
                 f"--metrics-host={beside.metrics_host}",
             ]
-        worker = [*READERS_FIRST, *mlforge, "worker", *([] if self.plan.fork else ["--no-fork"])]
-        names = {_WATCHER: watcher} | {
-            f"worker-{number}": worker for number in range(1, self.plan.workers + 1)
-        }
+        worker = [*mlforge, "worker", *([] if self.plan.fork else ["--no-fork"])]
 
         def on_line(name: str, line: str) -> None:
             with survived("write the log"):
@@ -240,7 +243,11 @@ class Up:
             if shown is not None:
                 self.say(f"{name}: {shown}")
 
-        children = [Child(name, command, environment, on_line) for name, command in names.items()]
+        children = [Child(_WATCHER, watcher, environment, on_line)]
+        children += [
+            Child(f"worker-{number}", worker, environment, on_line, nice=GIVES_WAY)
+            for number in range(1, self.plan.workers + 1)
+        ]
         if listener is not None:
             number = listener.fileno()
             command = [*mlforge, "serve", f"--fd={number}"]
