@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -204,12 +205,20 @@ def test_up_uses_a_server_of_ones_own(terminal, folder, tmp_path_factory):
 def test_the_embedded_server_keeps_freed_memory_at_hand_unless_it_is_told_otherwise(
     tmp_path, monkeypatch
 ):
-    told = "glibc.malloc.tcache_count=9"
+    told, environments, begin = "glibc.malloc.tcache_count=9", [], subprocess.Popen
+
+    def noted(*arguments: Any, env: Mapping[str, str], **options: Any) -> subprocess.Popen[bytes]:
+        environments.append(env)
+        return begin(*arguments, env=env, **options)
+
     monkeypatch.setenv("GLIBC_TUNABLES", told)
+    monkeypatch.setattr(subprocess, "Popen", noted)
     with EmbeddedServer(tmp_path / "redis") as server:
-        environment = Path(f"/proc/{server.pid}/environ").read_text().split("\0")
-    [tunables] = (text for text in environment if text.startswith("GLIBC_TUNABLES="))
-    assert re.fullmatch(rf"GLIBC_TUNABLES=glibc.malloc.tcache_count=\d{{4}}:{told}", tunables)
+        assert Redis.from_url(server.url).ping()
+    [environment] = environments
+    assert environment == os.environ | {
+        "GLIBC_TUNABLES": f"glibc.malloc.tcache_count=2048:{told}"  # the last counts
+    }
 
 
 @pytest.mark.slow
