@@ -11,8 +11,10 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from mlforge.serve.page.needs import needs_of
 from tests.support.workers import Shop, eventually, purchases, running_shop, write
 from worker.monitor.metrics import Exporter, Health
+from worker.monitor.status import gather
 from worker.service.embedded_redis import EmbeddedServer
 from worker.state.drop_steps import STEPS
 
@@ -166,3 +168,20 @@ def test_metrics_are_there_again_after_definitions_were_taken_up(shop: Shop, add
     eventually(lambda: get(f"http://127.0.0.1:{port}/readyz")[0] == 200, within=60)
     found = scrape(f"http://127.0.0.1:{port}")
     assert of(found, "refreshes_total", **refreshed) >= 1, "counts go on"
+
+
+def test_an_edit_that_does_not_import_is_told_until_it_is_mended(shop: Shop, address: str) -> None:
+    file, project = shop.folder / "definitions.py", shop.project
+    good = file.read_text()
+    assert of(eventually(lambda: scrape(address)), "definitions_broken") == 0
+    file.write_text(f"{good}\nthis is not python\n")
+    eventually(lambda: of(scrape(address), "definitions_broken") == 1)
+    status = gather(project).to_json()
+    problem = status["watcher"]["definitions_problem"]
+    assert "do not import, the old ones stay in use" in problem
+    assert "definitions.py" in problem
+    assert problem in status["warnings"]
+    assert any("do not import" in need.sentence for need in needs_of(status)), "on the page, too"
+    file.write_text(good)
+    eventually(lambda: of(scrape(address), "definitions_broken") == 0)
+    assert problem not in gather(project).warnings

@@ -147,10 +147,17 @@ class Collector:
         from prometheus_client.core import GaugeMetricFamily
 
         status = gather(self._project)
+        watcher = status.watcher
+        broken = watcher is not None and watcher.is_at_work and bool(watcher.definitions_problem)
         for name, what, value in (
             ("queue_depth", "Jobs that no worker has taken yet", status.queued),
             ("workers", "Workers that listen", sum(worker.is_ours for worker in status.workers)),
             ("warnings", "What `mlforge status` warns of", len(status.warnings)),
+            (
+                "definitions_broken",
+                "1 while the definitions' files are not in use, as they do not import, or differ in each process",
+                broken,
+            ),
         ):
             yield GaugeMetricFamily(f"mlforge_{name}", what, value=value)
         for name, (what, tell) in _GAUGES.items():

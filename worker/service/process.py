@@ -147,7 +147,7 @@ class _Work:
                 return self._start_anew()
             self._reconciler.tick(time.monotonic())
         finally:
-            self._project.presence.report(self.health.heartbeats)
+            self._project.presence.report(self.health.heartbeats, self._follower.problem)
 
     def end(self) -> None:
         """Stop audits, and say that nobody watches any more."""

@@ -42,6 +42,8 @@ class WatcherState:
     parts: tuple[PartState, ...]
     definitions: str = ""
     features: tuple[str, ...] = ()
+    definitions_problem: str | None = None
+    """The reason, in a sentence, for which an edit of the definitions is not in use; None where there is no such edit."""
 
     @property
     def is_at_work(self) -> bool:
@@ -58,6 +60,8 @@ class WatcherState:
         if not self.is_at_work:
             yield f"the watcher ({self.where}) has not reported for {self.silent_s:.0f} s: see its log, start it again"
             return
+        if self.definitions_problem:
+            yield self.definitions_problem
         for part in self.parts:
             wrong = unfinished(part.age_s + self.silent_s, part.error)
             if wrong:
@@ -77,8 +81,10 @@ class Presence:
         self._key = f"mlforge-work:{scope}:watcher"
         self._report = redis.register_script(_REPORT)
 
-    def report(self, heartbeats: Iterable[Heartbeat]) -> None:
-        """Report that this process watches, and the health of its parts."""
+    def report(
+        self, heartbeats: Iterable[Heartbeat], definitions_problem: str | None = None
+    ) -> None:
+        """Report that this process watches, the health of its parts, and what keeps an edit of the definitions from being in use."""
         parts = [[each.work, round(each.age_s, 3), each.error] for each in heartbeats]
         report = {
             "host": socket.gethostname(),
@@ -86,6 +92,7 @@ class Presence:
             "parts": parts,
             "definitions": self._definitions,
             "features": self._features,
+            "definitions_problem": definitions_problem,
         }
         self._report([self._key], [json.dumps(report), _KEPT_S])
 
@@ -108,6 +115,7 @@ class Presence:
                 parts,
                 str(report.get("definitions", "")),
                 tuple(map(str, report.get("features", ()))),
+                None if (problem := report.get("definitions_problem")) is None else str(problem),
             )
         except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
             return None

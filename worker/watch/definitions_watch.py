@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from worker.project import Project, Settings, fingerprint
 
 LOOK_EVERY_S = 0.5
 _TIMEOUT_S, _GRACE_S = 60.0, 5.0
+_AGAIN_S, _SHARE = 5.0, 10
+"""The least pause until a broken edit is tried again, and the pause in times of what a try takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,8 @@ class Follower:
     """A watch on the files of the definitions; `tick` is cheap, so call it often.
 
     taken_up: called when an edit imports and changes the definitions' meaning.
-    broken: called with the error when an edit does not import. unsteady: called with a sentence where another process that loads these
+    broken: called with the error when an edit does not import, once for each error. It is tried again from time to time, as what it lacks may
+    lie elsewhere: a new module, a database. unsteady: called with a sentence where another process that loads these
     very files has other definitions, as by a model that is fitted at each import: no worker takes a job then.
     """
 
@@ -41,7 +45,10 @@ class Follower:
     taken_up: Callable[[], None]
     broken: Callable[[str], None]
     unsteady: Callable[[str], None]
+    problem: str | None = field(default=None, init=False)
+    """The reason, in a sentence, for which the files' definitions are not in use; None while they are, or are being tried for the first time."""
     _looked: float = 0.0
+    _again_at: float = math.inf
     _known: dict[Path, tuple[int, int]] = field(default_factory=dict)
     _trial: subprocess.Popen[str] | None = None
     _trial_ends: float = 0.0
@@ -61,7 +68,7 @@ class Follower:
         elif now - self._looked >= LOOK_EVERY_S:
             self._looked = now
             stats = _stats(self._files)
-            self._is_edited = stats != self._known
+            self._is_edited = stats != self._known or now >= self._again_at
             if self._is_edited or self._is_untried:
                 self._known, self._is_untried = stats, False
                 self._trial = _try_out(self.project.settings)
@@ -78,21 +85,32 @@ class Follower:
             except subprocess.TimeoutExpired:
                 trial.kill()
                 trial.wait()
-            self.broken(f"the definitions do not import within {_TIMEOUT_S:.0f} s")
+            self._note_broken(f"the definitions do not import within {_TIMEOUT_S:.0f} s", now)
             return
         output, _ = trial.communicate()
         verdict = _read(output)
         if _stats(self._files) != self._known:  # edited again meanwhile: the next look will try it
             return
         if verdict.error is not None:
-            self.broken(verdict.error)
-        elif verdict.hash != self.project.hash and self._is_edited:
+            self._note_broken(verdict.error, now)
+            return
+        self.problem, self._again_at = None, math.inf
+        if verdict.hash != self.project.hash and self._is_edited:
             self.taken_up()
         elif verdict.hash != self.project.hash:
-            self.unsteady(
+            self.problem = (
                 f"each process that loads the definitions has others, so that no worker takes a job ({_objects_used(self.project)}): "
                 "fit models beforehand, with a seed, and load them from a file"
             )
+            self.unsteady(self.problem)
+
+    def _note_broken(self, error: str, now: float) -> None:
+        took_s = now - (self._trial_ends - _TIMEOUT_S)
+        self._again_at = now + max(_AGAIN_S, _SHARE * took_s)
+        problem = f"edited definitions do not import, the old ones stay in use: {error}"
+        if problem != self.problem:
+            self.problem = problem
+            self.broken(error)
 
 
 def _objects_used(project: Project) -> str:

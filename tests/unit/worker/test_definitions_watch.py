@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from mlforge.definitions.loader import load
-from worker.project import fingerprint
-from worker.watch.definitions_watch import _own_files
+from tests.support.workers import eventually
+from worker.project import Settings, fingerprint
+from worker.watch import definitions_watch
+from worker.watch.definitions_watch import Follower, _own_files
 
 TEXT = """
 import polars as pl
@@ -88,3 +91,34 @@ def test_definitions_that_are_a_link_are_watched_through_it(folder: Path, tmp_pa
         definitions = load("definitions.py", here=folder)
 
     assert folder / "definitions.py" in _own_files(Opened)  # type: ignore[arg-type]
+
+
+def test_an_edit_whose_new_module_comes_later_is_told_once_and_then_taken_up(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDIS_URL", "redis://localhost:1")
+    for pause in ("LOOK_EVERY_S", "_AGAIN_S", "_SHARE"):
+        monkeypatch.setattr(definitions_watch, pause, 0)
+    file = folder / "definitions.py"
+    file.write_text(TEXT.format(settings=""))
+    definitions = load("definitions.py", here=folder)
+    settings = Settings("", None, folder)
+    project = SimpleNamespace(
+        definitions=definitions, settings=settings, hash=fingerprint(definitions)
+    )
+    told: list[str] = []
+    broken = lambda error: told.append(f"broken: {error}")  # noqa: E731
+    follower = Follower(project, lambda: told.append("taken up"), broken, told.append)  # type: ignore[arg-type]
+
+    def ticked(until: Callable[[], object]) -> None:
+        eventually(lambda: follower.tick() or until())
+
+    file.write_text(f"import later_of_test\n{TEXT.format(settings='hold_above=0.9')}")
+    ticked(lambda: follower.problem)
+    tried = follower._trial
+    ticked(lambda: follower._trial not in (None, tried))
+    (folder / "later_of_test.py").write_text("")
+    ticked(lambda: told[1:])
+    assert "later_of_test" in told[0]
+    assert told[1:] == ["taken up"]
+    assert follower.problem is None
