@@ -71,6 +71,19 @@ def online(client: redis.Redis, user: int) -> dict[str, Any] | None:
     return None if text is None else json.loads(text)
 
 
+def week_sum(client: redis.Redis, user: int) -> float:
+    row = online(client, user)
+    assert row is not None
+    return row["amount__sum__7d"]
+
+
+def push_and_lose_the_store(defs: Definitions, project: Project) -> None:
+    """Push, then delete the store, and put another file in the place of the one that it was made from."""
+    defs.build(online=True)
+    shutil.rmtree(project.store.path)
+    project.drop("one", rows((1, 0, 20.0), (2, 1, 1.0), (3, 6, 2.0)))
+
+
 def test_a_first_push_writes_every_entity_that_has_events_in_a_window(
     defs: Definitions, client: redis.Redis
 ) -> None:
@@ -231,9 +244,7 @@ def test_a_rollback_is_online_at_once_its_fence_notwithstanding(
     project.drop("two", rows((1, 6.5, 100.0)))
     defs.build(online=True)
     defs.rollback("spend")
-    row = online(client, 1)
-    assert row is not None
-    assert row["amount__sum__7d"] == 10.0
+    assert week_sum(client, 1) == 10.0
     assert project.store.books("spend").hold is not None
     assert defs.refresh("spend", attended=False).reason.startswith("held")
     assert defs.refresh("spend").version == "1.0.2"
@@ -258,38 +269,28 @@ def test_a_store_made_anew_is_not_taken_for_an_old_one(
     for path in project.events.glob("d*"):
         path.unlink()
     defs.build(online=True)
-    row = online(client, 1)
-    assert row is not None
-    assert row["amount__sum__7d"] == 10.0
+    assert week_sum(client, 1) == 10.0
 
 
 def test_a_store_made_anew_with_other_events_replaces_every_row(
     defs: Definitions, project: Project, client: redis.Redis
 ) -> None:
     """It comes to the same version, generation and instant."""
-    defs.build(online=True)
-    shutil.rmtree(project.store.path)
-    project.drop("one", rows((1, 0, 20.0), (2, 1, 1.0), (3, 6, 2.0)))
+    push_and_lose_the_store(defs, project)
     [built] = defs.build().values()
     assert built.version == "1.0.0"
     assert defs.push("spend").full
-    row = online(client, 1)
-    assert row is not None
-    assert row["amount__sum__7d"] == 20.0
+    assert week_sum(client, 1) == 20.0
 
 
 def test_a_store_made_anew_is_no_base_for_its_later_versions(
     defs: Definitions, project: Project, client: redis.Redis
 ) -> None:
-    defs.build(online=True)
-    shutil.rmtree(project.store.path)
-    project.drop("one", rows((1, 0, 20.0), (2, 1, 1.0), (3, 6, 2.0)))
+    push_and_lose_the_store(defs, project)
     defs.build()
     project.drop("two", rows((3, 6, 4.0)))
     defs.build(online=True)
-    row = online(client, 1)
-    assert row is not None
-    assert row["amount__sum__7d"] == 20.0
+    assert week_sum(client, 1) == 20.0
 
 
 def test_a_store_made_anew_with_the_same_events_writes_nothing(
@@ -383,9 +384,7 @@ def test_events_lost_of_the_version_before_do_not_stop_a_push(
     defs.refresh("spend")
     Path(project.store.locate("spend", [partial.hash])[0].file).unlink()
     assert defs.push("spend").full
-    row = online(client, 1)
-    assert row is not None
-    assert (row["amount__sum__7d"], online(client, 2)) == (20.0, None)
+    assert (week_sum(client, 1), online(client, 2)) == (20.0, None)
 
 
 def test_a_changed_definition_replaces_every_row(
@@ -603,15 +602,11 @@ def test_a_push_compares_no_events_that_the_refresh_before_it_has_compared(
         compared.append(str(after.version))
         return diff_versions(store, before, after)
 
-    def total(user: int) -> float | None:
-        row = online(client, user)
-        return None if row is None else row["amount__sum__7d"]
-
     monkeypatch.setattr(affecting, "diff_versions", counted)
     defs.build(online=True)
     project.drop("two", rows((1, 6, 2.0)))
     defs.build(online=True)
-    assert (compared, total(1)) == ([], 12.0)
+    assert (compared, week_sum(client, 1)) == ([], 12.0)
     project.drop("three", rows((2, 6, 5.0)))
     stale = defs.refresh("spend").diff
     assert stale is not None
@@ -619,4 +614,4 @@ def test_a_push_compares_no_events_that_the_refresh_before_it_has_compared(
     defs.refresh("spend")
     defs.push("spend", diff=stale)  # of other versions than the push goes between
     assert compared == ["1.0.3"]
-    assert (total(1), total(2), total(3)) == (19.0, 6.0, 2.0)
+    assert [week_sum(client, user) for user in (1, 2, 3)] == [19.0, 6.0, 2.0]
