@@ -28,6 +28,7 @@ from typing import Any
 from mlforge.core.expression.columns import Derived
 from mlforge.core.manifest import ChangeSummary, Manifest, config_of
 from mlforge.core.metrics import MetricColumn
+from mlforge.core.nested import agree
 from mlforge.core.schema import Schema, dtypes
 from mlforge.core.text import plural
 from mlforge.core.values import BUMP_ORDER, Bump, Version
@@ -87,13 +88,8 @@ class Difference:
         return cls(
             tuple(name for name in after if name not in before),
             tuple(name for name in before if name not in after),
-            tuple(name for name in after if name in before and _retyped(before[name], after[name])),
+            tuple(n for n in after if n in before and not agree(before[n], after[n])),
         )
-
-
-def _retyped(before: str, after: str) -> bool:
-    """A column that was null throughout had no dtype to lose."""
-    return before != after and "Null" not in (before, after)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+
+NULL = "Null"
+"""The dtype of what has no value at all, be it a column or a part of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +52,42 @@ def nested(text: str) -> Nested | None:
 
 def holds_nested(target: str, dtype: str) -> bool:
     """Whether a nested dtype has each value of another: it is the same, but for parts that have no value at all."""
-    if dtype in (target, "Null"):
+    if dtype in (target, NULL):
         return True
-    outer, other = nested(target), nested(dtype)
-    if outer is None or other is None:
-        return False
-    same = (outer.kind, outer.width, len(outer.parts)) == (
-        other.kind,
-        other.width,
-        len(other.parts),
-    )
-    pairs = zip(outer.parts, other.parts, strict=False)
-    return same and all(a == b and holds_nested(x, y) for (a, x), (b, y) in pairs)
+    parts = _parts_of_both(target, dtype)
+    return parts is not None and all(holds_nested(x, y) for x, y in parts)
+
+
+def agree(one: str, other: str) -> bool:
+    """Whether two dtypes are the same, but for parts that have no value at all in one of them, which had no dtype to lose."""
+    if one == other or NULL in (one, other):
+        return True
+    parts = _parts_of_both(one, other)
+    return parts is not None and all(agree(x, y) for x, y in parts)
+
+
+def filled(dtype: str, other: str) -> str:
+    """A dtype, with another's where it has no value at all; as it is where the two do not agree."""
+    if dtype == NULL:
+        return other
+    own = nested(dtype)
+    if own is None or not agree(dtype, other) or other == NULL:
+        return dtype
+    parts = [filled(x, y) for x, y in _parts_of_both(dtype, other) or ()]
+    names = (name for name, _ in own.parts)
+    return replace(own, parts=tuple(zip(names, parts, strict=True))).text
+
+
+def _parts_of_both(one: str, other: str) -> list[tuple[str, str]] | None:
+    """The dtypes within two nested ones, side by side; None where these are not of one kind, width and fields."""
+    outer, inner = nested(one), nested(other)
+    if outer is None or inner is None or _frame(outer) != _frame(inner):
+        return None
+    return [(x, y) for (_, x), (_, y) in zip(outer.parts, inner.parts, strict=True)]
+
+
+def _frame(dtype: Nested) -> tuple[str, int, tuple[str, ...]]:
+    return dtype.kind, dtype.width, tuple(name for name, _ in dtype.parts)
 
 
 def _fields(text: str) -> Iterator[tuple[str, str]]:

@@ -7,9 +7,10 @@ A dtype is written as polars names it, with its parameters in parentheses: `Int6
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from mlforge.core.nested import NULL, agree, filled
 from mlforge.errors import DataError
 
 INSTANT = "Datetime(us, UTC)"
@@ -53,19 +54,22 @@ def dtypes(schema: Schema) -> dict[str, str]:
 
 
 def same_columns(a: Schema, b: Schema) -> bool:
-    """Whether two schemas have the same columns; a column that was null throughout goes with any dtype."""
+    """Whether two schemas have the same columns; one that was null throughout, or had empty lists alone, goes with any dtype."""
     return len(a) == len(b) and all(
-        x.name == y.name and (x.dtype == y.dtype or "Null" in (x.dtype, y.dtype))
-        for x, y in zip(a, b, strict=True)
+        x.name == y.name and agree(x.dtype, y.dtype) for x, y in zip(a, b, strict=True)
     )
 
 
 def with_dtypes_of(schema: Schema, other: Schema) -> Schema:
-    """The schema, with the other's columns of the same names in place of those that are null throughout."""
-    if all(column.dtype != "Null" for column in schema):
+    """The schema, with the other's columns of the same names in place of those that are null throughout, or of their parts that are."""
+    if all(NULL not in column.dtype for column in schema):
         return schema
     theirs = {column.name: column for column in other}
-    return tuple(theirs.get(own.name, own) if own.dtype == "Null" else own for own in schema)
+    return tuple(_with_dtype_of(own, theirs.get(own.name, own)) for own in schema)
+
+
+def _with_dtype_of(own: Column, other: Column) -> Column:
+    return other if own.dtype == NULL else replace(own, dtype=filled(own.dtype, other.dtype))
 
 
 def integer_range(dtype: str) -> tuple[int, int]:

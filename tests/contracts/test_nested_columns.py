@@ -208,6 +208,39 @@ def test_a_file_whose_lists_are_all_empty_fits(project: Project) -> None:
 
 
 @pytest.mark.parametrize(
+    ("empty", "none", "full", "value", "aggregations"),
+    [
+        (pl.Null(), None, pl.List(pl.Int64), [5], ["count"]),
+        (pl.List(pl.Null), [], pl.List(pl.Int64), [5], ["count"]),
+        (pl.List(pl.Null), [], pl.List(pl.Int64), [5], ["last"]),
+        (pl.List(pl.Null), [], pl.List(pl.Int64), [5], []),
+        (pl.Array(pl.Null, 1), [None], pl.Array(pl.Int64, 1), [5], []),
+        (pl.Struct({"a": pl.Null}), {"a": None}, pl.Struct({"a": pl.Int64}), {"a": 5}, ["last"]),
+    ],
+)
+def test_parts_of_a_column_that_get_their_first_value_or_lose_the_last_are_data_alone(
+    empty: pl.DataType,
+    none: object,
+    full: pl.DataType,
+    value: object,
+    aggregations: list[str],
+    tmp_path: Path,
+) -> None:
+    project = Project(tmp_path / "p")
+    metrics = [Rolling("7d", {"tags": aggregations})] if aggregations else []
+    feature = project.define(everything, metrics=metrics)
+    times = pl.DataFrame({"user_id": [1], "at": [at(0)]})
+    made = []
+    for dtype, content in ((empty, none), (full, value), (empty, none)):
+        project.drop("a", times.with_columns(tags=pl.Series([content], dtype=dtype)))
+        result = project.build(feature)
+        made.append((result.bump, result.reason))
+        rebuilt = project.rebuilt(project.root / str(len(made)), feature)
+        assert project.store.read("spend").equals(rebuilt.read("spend"))
+    assert made == [("major", "first_build"), *[("patch", "data_refresh")] * 2]
+
+
+@pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"keys": ["tags"], "metrics": []}, "key 'tags' is List(String); keys are integers"),

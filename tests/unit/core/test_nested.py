@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlforge.core.nested import Nested, holds_nested, nested
+from mlforge.core.nested import Nested, agree, filled, holds_nested, nested
 from mlforge.core.widening import Backing, casts, settle
 
 TEXTS = [
@@ -63,6 +63,32 @@ def test_other_texts_are_none(text: str) -> None:
 def test_a_part_without_any_value_goes_with_any_dtype(target: str, dtype: str, holds: bool) -> None:
     assert holds_nested(target, dtype) is holds
     assert casts(dtype, target) is holds
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "together"),
+    [
+        ("List(Null)", "List(Int64)", "List(Int64)"),
+        ("Null", "List(Null)", "List(Null)"),
+        ("List(List(Null))", "List(List(String))", "List(List(String))"),
+        ("Array(Null, 2)", "Array(Int8, 2)", "Array(Int8, 2)"),
+        (
+            'Struct("a": Null, "b": Int8)',
+            'Struct("a": List(Int8), "b": Null)',
+            'Struct("a": List(Int8), "b": Int8)',
+        ),
+        ("List(Int64)", "List(String)", None),
+        ("List(Null)", "Array(Null, 2)", None),
+        ('Struct("a": Null)', 'Struct("b": Int8)', None),
+        ("Int64", "Int32", None),
+    ],
+)
+def test_dtypes_agree_where_one_has_no_value_and_each_fills_the_others_gaps(
+    one: str, other: str, together: str | None
+) -> None:
+    assert agree(one, other) is agree(other, one) is (together is not None)
+    assert filled(one, other) == (together or one)
+    assert filled(other, one) == (together or other)
 
 
 def test_the_dtype_that_holds_those_of_all_files_wins_whatever_their_number() -> None:
