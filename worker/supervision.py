@@ -73,6 +73,10 @@ def survived(what: str, **about: object) -> Iterator[None]:
         tell_fault(what, error, **about)
 
 
+class TimeIsUpError(BaseException):
+    """A job has run for as long as it may; no Exception, so that nobody takes it for a fault of a file."""
+
+
 @dataclass
 class Heartbeat:
     """The time when a piece of work last finished a round, and the faults of the rounds since."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -223,6 +224,27 @@ def test_deaths_are_forgotten_once_a_refresh_gets_through(tickets):
     assert ticket_of(tickets).troubled
     tickets.done(tickets.start("spend", tickets.requeue(ticket_of(tickets))))
     assert not ticket_of(tickets).troubled
+
+
+def test_that_memory_or_time_ran_out_is_known_until_an_attempt_ends_otherwise(tickets):
+    job = requested(tickets, "spend", "a came").job
+
+    def exhausted_after(end: Callable[[Lease], object]) -> bool:
+        nonlocal job
+        end(tickets.start("spend", job))
+        ticket = ticket_of(tickets)
+        job = tickets.requeue(ticket) or job
+        return ticket.exhausted
+
+    assert exhausted_after(lambda lease: tickets.failed(lease, "no memory", True, exhausted=True))
+    assert exhausted_after(lambda lease: tickets.rested(lease, ticket_of(tickets)))
+    assert not exhausted_after(lambda lease: tickets.failed(lease, "boom"))
+    assert exhausted_after(lambda lease: tickets.died("spend", lease.job, "late", at_fault=True))
+    requested(tickets, "spend", "the file changed")
+    assert not ticket_of(tickets).exhausted
+    assert exhausted_after(lambda lease: tickets.died("spend", lease.job, "late", at_fault=True))
+    tickets.done(tickets.start("spend", job))
+    assert not ticket_of(tickets).exhausted
 
 
 def test_a_change_during_a_failing_refresh_is_tried_at_once(tickets):

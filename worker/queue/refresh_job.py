@@ -26,7 +26,7 @@ from mlforge.frames.shared_results import shared_results
 from mlforge.maintenance import operations
 from mlforge.sources.source_reading import SourceReading
 from worker import project
-from worker.project import JOB_TIMEOUT, Project
+from worker.project import Project
 from worker.queue import current_job_id, enqueue, give_back
 from worker.queue.cascade import request_readers
 from worker.queue.renewal import renewing
@@ -35,7 +35,7 @@ from worker.state.drop_steps import drop_steps, trigger_of
 from worker.state.figures import add_each
 from worker.state.ticket import Ticket
 from worker.state.work_queue import Lease, Looked
-from worker.supervision import FAULTS, survived
+from worker.supervision import FAULTS, TimeIsUpError, survived
 
 if TYPE_CHECKING:
     from mlforge.build.result import BuildResult
@@ -151,16 +151,6 @@ def _served(at_work: Project, lease: Lease, before: Ticket, reading: SourceReadi
     return outcome
 
 
-def may_be_a_files_fault(before: Ticket) -> bool:
-    """Whether a file may have ended the last attempt, so that each is to end no more than a process of its own.
-
-    So it may where a process has died, or memory or time ran out. An error that was raised was raised by code, and to
-    read all files apart would take the feature's lock, and a worker, for as long as that takes, for nothing.
-    """
-    error = before.error or ""
-    return before.deaths > 0 or error.startswith("MemoryError") or JOB_TIMEOUT in error
-
-
 def _looked(lease: Lease, built: BuildResult) -> Looked:
     if not built.has_looked:
         return "unsure"
@@ -175,7 +165,7 @@ def _refreshed(
     options = replace(
         definitions.settings.options,
         attended=False,
-        careful=may_be_a_files_fault(before),
+        careful=before.may_be_a_files_fault,
         paths=lease.paths,
         companions=partial(waiting_beside, at_work, feature),
     )
@@ -352,4 +342,6 @@ def _note_failure(at_work: Project, lease: Lease, error: BaseException) -> None:
     log.error("refresh failed", error=text, transient=transient, exc_info=error)
     failed = at_work.event_log.entry("failed", lease.feature, error=text, trigger=lease.reason)
     add_each(at_work.redis, failed, at_work.counts.rise(lease.feature, {"failed": 1}))
-    enqueue(at_work, lease.feature, at_work.work_queue.failed(lease, text, transient))
+    exhausted = isinstance(error, (MemoryError, TimeIsUpError))
+    another = at_work.work_queue.failed(lease, text, transient, exhausted)
+    enqueue(at_work, lease.feature, another)

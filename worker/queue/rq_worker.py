@@ -45,7 +45,7 @@ from worker.queue.rq_queue import (
     queue_of,
 )
 from worker.state.sign_of_life import give_sign
-from worker.supervision import FAULTS, pause_after, tell_fault
+from worker.supervision import FAULTS, TimeIsUpError, pause_after, tell_fault
 
 INTERVAL_S = 5
 """With rq's own intervals a killed worker would be noticed after thirteen minutes."""
@@ -73,10 +73,6 @@ def import_ahead(definitions: Definitions) -> None:
     for name in definitions.features:
         with suppress(MissingExtra):
             engine_of(definitions, name)
-
-
-class TimeIsUpError(BaseException):
-    """A job has run for as long as it may; no Exception, so that nobody takes it for a fault of a file."""
 
 
 class Alarm(UnixSignalDeathPenalty):

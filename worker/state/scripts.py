@@ -55,7 +55,7 @@ local function rests(ticket, rests_until)
   local began = tonumber(redis.call('HGET', ticket, 'served_at') or '') or 0
   return began <= time and left > 0 and left <= {REST_AT_MOST_US}
 end
-local faults = {{'failures', 'interruptions', 'deaths', 'error', 'failed_at'}}
+local faults = {{'failures', 'interruptions', 'deaths', 'error', 'failed_at', 'exhausted'}}
 local function named(ticket, wanted, paths)
   local before, namer = unpack(redis.call('HMGET', ticket, 'named', 'named_by'))
   if not before or namer ~= by then before = '' end
@@ -168,7 +168,7 @@ elseif looked ~= 'named' then redis.call('HDEL', KEYS[1], 'whole_at') end
 redis.call('DEL', KEYS[2])
 if rest > 0 then redis.call('HSET', KEYS[1], 'rests_until', string.format('%d', now + rest))
 else redis.call('HDEL', KEYS[1], 'rests_until') end
-redis.call('HDEL', KEYS[1], 'working', 'failures', 'interruptions', 'deaths', 'error', 'failed_at')
+redis.call('HDEL', KEYS[1], 'working', 'failures', 'interruptions', 'deaths', 'error', 'failed_at', 'exhausted')
 local wanted = tonumber(redis.call('HGET', KEYS[1], 'wanted') or '0')
 if rest > 0 or wanted <= serves or redis.call('HEXISTS', KEYS[1], 'queued') == 1 then return 0 end
 redis.call('HSET', KEYS[1], 'queued', job)
@@ -176,7 +176,7 @@ return 1
 """
 
 FAILED = f"""{_HOLDER}
-local held, serves, job, counter, error = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
+local held, serves, job, counter, error, exhausted = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 if job ~= '' and redis.call('HGET', KEYS[1], 'queued') == job then return 1 end
 local holder = holder_of(KEYS[2])
 if holder and holder ~= held then return false end
@@ -185,6 +185,7 @@ redis.call('DEL', KEYS[2])
 redis.call('HDEL', KEYS[1], 'working')
 {_NOW}
 redis.call('HSET', KEYS[1], 'error', error, 'failed_at', string.format('%d', now))
+if exhausted == '1' then redis.call('HSET', KEYS[1], 'exhausted', '1') else redis.call('HDEL', KEYS[1], 'exhausted') end
 redis.call('HINCRBY', KEYS[1], counter, 1)
 local wanted = tonumber(redis.call('HGET', KEYS[1], 'wanted') or '0')
 if serves < 0 or wanted <= serves or redis.call('HEXISTS', KEYS[1], 'queued') == 1 then return 0 end

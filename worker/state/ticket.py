@@ -35,6 +35,8 @@ class Ticket:
     interruptions: int = 0
     deaths: int = 0
     error: str | None = None
+    exhausted: bool = False
+    """Whether memory or time ran out at the last attempt."""
     failed_at: int | None = None
     served_at: int | None = None
     rests_until: int = 0
@@ -62,6 +64,15 @@ class Ticket:
     def troubled(self) -> bool:
         """Whether no refresh has succeeded since the last fault."""
         return self.failures + self.interruptions + self.deaths > 0
+
+    @property
+    def may_be_a_files_fault(self) -> bool:
+        """Whether a file may have ended the last attempt, so that each is to end no more than a process of its own.
+
+        So it may where a process has died, or memory or time ran out. An error that was raised was raised by code, and to
+        read all files apart would take the feature's lock, and a worker, for as long as that takes, for nothing.
+        """
+        return self.deaths > 0 or self.exhausted
 
     @property
     def retry_at(self) -> int | None:
@@ -144,6 +155,7 @@ def _count(text: str) -> int:
 _MOST = 2**53
 _FIELDS: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys(("queued", "working", "reason", "error", "told_hold"), str),
+    "exhausted": "1".__eq__,
     **dict.fromkeys(
         (
             *("wanted", "served", "closed_at", "failures", "interruptions", "deaths"),

@@ -187,28 +187,31 @@ class WorkQueue:
         """Give back the lease of a feature that is left alone, after a push without a refresh: it still is, until the same instant."""
         self.done(replace(lease, serves=resting.served), "named", resting.rests_until - now)
 
-    def failed(self, lease: Lease, error: str, transient: bool = False) -> str | None:
+    def failed(
+        self, lease: Lease, error: str, transient: bool = False, exhausted: bool = False
+    ) -> str | None:
         """Give the lease back after a failure; returns a job to enqueue if anything changed meanwhile.
 
-        transient: the fault lies outside the feature, so the feature is not parked for it.
+        transient: the fault lies outside the feature, so the feature is not parked for it. exhausted: memory or time ran out.
         """
         job = new_job_id(lease.feature)
         counter = "interruptions" if transient else "failures"
-        arguments: list[str | int] = [lease.job, lease.serves, job, counter, error]
+        arguments: list[str | int] = [lease.job, lease.serves, job, counter, error, int(exhausted)]
         return job if self._failed(self._keys(lease.feature), arguments) else None
 
     def rested(self, lease: Lease, parked: Ticket) -> str | None:
         """Give back the lease of a parked feature after a push without a refresh: it stays parked."""
-        return self.failed(lease, parked.error or "", transient=True)
+        return self.failed(lease, parked.error or "", transient=True, exhausted=parked.exhausted)
 
     def died(self, feature: str, job: str, error: str, at_fault: bool = False) -> bool:
         """The process that worked under this job's id is no more; without its lease or with it.
 
-        at_fault: the feature is to blame, so that it is parked as soon as if it had failed. Returns whether
+        at_fault: its time ran out, for which the feature is to blame, so that it is parked as soon as if it had failed. Returns whether
         the job was at work on this feature; nothing is noted otherwise.
         """
         counter = "failures" if at_fault else "deaths"
-        return self._failed(self._keys(feature), [job, -1, "", counter, error]) is not None
+        arguments: list[str | int] = [job, -1, "", counter, error, int(at_fault)]
+        return self._failed(self._keys(feature), arguments) is not None
 
     def hold_told(self, feature: str, told: str) -> Addition:
         """A note in the ticket that a hold was told, to be added; an empty one that there is none any more."""

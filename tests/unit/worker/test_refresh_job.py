@@ -19,28 +19,33 @@ from mlforge.errors import (
 )
 from mlforge.store.local import io
 from mlforge.store.objects.objects import NoAnswer
-from worker.queue.refresh_job import TRANSIENT, may_be_a_files_fault
-from worker.state.work_queue import Ticket
+from worker.queue.refresh_job import TRANSIENT
+from worker.state.ticket import Ticket, ticket_of
 
 
 @pytest.mark.parametrize(
-    ("before", "apart"),
+    ("fields", "apart"),
     [
-        (Ticket("spend"), False),
-        (Ticket("spend", failures=1, error="ColumnNotFound: spend: no column 'amt'"), False),
-        (Ticket("spend", interruptions=1, error="ConnectionError: no server"), False),
-        (Ticket("spend", deaths=1, error="the process at work was ended by SIGKILL"), True),
-        (Ticket("spend", interruptions=1, error="MemoryError: no memory"), True),
+        ({}, False),
+        ({"failures": 1, "error": "ColumnNotFound: spend: no column 'amt'"}, False),
+        ({"interruptions": 1, "error": "ConnectionError: no server"}, False),
+        ({"deaths": 1, "error": "the process at work was ended by SIGKILL"}, True),
+        ({"interruptions": 1, "error": "MemoryError: no memory", "exhausted": 1}, True),
+        ({"failures": 1, "error": "it was not done within 9 s", "exhausted": 1}, True),
         (
-            Ticket("spend", failures=1, error="it was not done within 9 s (MLFORGE_JOB_TIMEOUT)"),
-            True,
+            {"failures": 1, "error": "DataError: MemoryError is a word of it", "exhausted": ""},
+            False,
         ),
     ],
 )
 def test_files_are_read_apart_only_where_one_may_have_ended_the_attempt_before(
-    before: Ticket, apart: bool
+    fields: dict[str, object], apart: bool
 ) -> None:
-    assert may_be_a_files_fault(before) is apart
+    stored = {name.encode(): str(value).encode() for name, value in fields.items()}
+    before = ticket_of("spend", stored, -2)
+    assert isinstance(before, Ticket)
+    assert before.unreadable is None
+    assert before.may_be_a_files_fault is apart
 
 
 @pytest.mark.parametrize(
