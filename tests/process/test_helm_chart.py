@@ -21,6 +21,17 @@ from tests.support.paths import ROOT
 
 CHART = ROOT / "deploy" / "helm" / "mlforge"
 KUBERNETES = ("1.27", "1.35")
+PLACED = {
+    "nodeSelector": {"disk": "ssd"},
+    "tolerations": [{"key": "batch", "operator": "Exists"}],
+    "affinity": {"podAntiAffinity": {}},
+    "env": [
+        {"name": "AWS_REGION", "value": "eu-west-1"},
+        {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "token", "key": "token"}}},
+    ],
+    "resources": {"limits": {"memory": "3Gi"}},
+    "startupSeconds": 601,
+}
 EVERYTHING = {
     "project": {"configMap": "shop", "profile": "prod"},
     "store": {"claim": "store"},
@@ -28,8 +39,9 @@ EVERYTHING = {
     "secrets": {"features": "features", "keys": "keys", "environment": "bucket"},
     "imagePullSecrets": [{"name": "registry"}],
     "serviceAccount": {"annotations": {"role": "shop"}},
-    "worker": {"autoscaling": {"enabled": True}},
-    "serve": {"autoscaling": {"enabled": True}, "port": 9000},
+    "watcher": PLACED,
+    "worker": {"autoscaling": {"enabled": True}, **PLACED},
+    "serve": {"autoscaling": {"enabled": True}, "port": 9000, **PLACED},
 }
 LEAST = {
     "serviceAccount": {"name": "theirs"},
@@ -84,7 +96,7 @@ def test_each_object_is_one_that_kubernetes_takes_with_the_least_of_rights(
         assert rights["readOnlyRootFilesystem"]
         assert rights["capabilities"] == {"drop": ["ALL"]}
         assert not rights["allowPrivilegeEscalation"]
-        assert all("://" not in variable["value"] for variable in container["env"])
+        assert all("://" not in variable.get("value", "") for variable in container["env"])
         assert {"startupProbe", "livenessProbe"} <= container.keys(), (
             "a process that hangs is not replaced"
         )
@@ -118,12 +130,32 @@ def test_selectors_ports_and_scaling_meet_what_they_name(tmp_path: Path) -> None
     assert metric["external"]["metric"]["name"] == "mlforge_queue_depth"
 
 
+def test_each_part_runs_where_and_as_its_own_values_say_and_starts_in_the_time_that_it_is_given(
+    tmp_path: Path,
+) -> None:
+    for pod, container in containers(rendered(EVERYTHING, tmp_path)):
+        for field in ("nodeSelector", "tolerations", "affinity"):
+            assert pod[field] == PLACED[field]
+        assert container["env"][-2:] == PLACED["env"]
+        assert container["resources"]["limits"]["memory"] == "3Gi"
+        probe = container["startupProbe"]
+        assert 601 <= probe["periodSeconds"] * probe["failureThreshold"] < 611
+    pod, watcher = next(
+        each for each in containers(rendered({}, tmp_path)) if each[1]["name"] == "watcher"
+    )
+    assert not {"nodeSelector", "tolerations", "affinity"} & pod.keys()
+    probe = watcher["startupProbe"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] == 1_800
+
+
 @pytest.mark.parametrize(
     ("values", "named"),
     [
         ({"wroker": {"replicas": 3}}, "wroker"),
         ({"worker": {"replicas": -1}}, "replicas"),
         ({"serve": {"port": 80}}, "port"),
+        ({"watcher": {"startupSeconds": 0}}, "startupSeconds"),
+        ({"worker": {"tolerations": {"key": "batch"}}}, "tolerations"),
         ({"secrets": {"redisUrl": ""}}, "redisUrl"),
     ],
 )

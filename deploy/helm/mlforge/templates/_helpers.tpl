@@ -61,39 +61,60 @@ volumes:
   {{- end }}
 {{- end }}
 
+{{/* Where the pods of one of the parts may run, by its own values. */}}
+{{- define "mlforge.placement" -}}
+{{- range $field := list "nodeSelector" "tolerations" "affinity" }}
+{{- with index $ $field }}
+{{ $field }}:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* How often a process that starts is asked, in place of how long it may take: every so many seconds. */}}
+{{- define "mlforge.tries" -}}
+{{ divf .seconds .every | ceil | int }}
+{{- end }}
+
+{{/* What all containers have in common, with the values of their own. */}}
 {{- define "mlforge.container" -}}
-image: {{ printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) | quote }}
-imagePullPolicy: {{ .Values.image.pullPolicy }}
+{{- $context := .context -}}
+image: {{ printf "%s:%s" $context.Values.image.repository ($context.Values.image.tag | default $context.Chart.AppVersion) | quote }}
+imagePullPolicy: {{ $context.Values.image.pullPolicy }}
 securityContext:
   allowPrivilegeEscalation: false
   readOnlyRootFilesystem: true
   capabilities: {drop: [ALL]}
 env:
   - {name: REDIS_URL_FILE, value: /run/secrets/redis-url/redis-url}
-  - {name: MLFORGE_DEFINITIONS, value: {{ .Values.project.definitions | quote }}}
-  {{- with .Values.project.profile }}
+  - {name: MLFORGE_DEFINITIONS, value: {{ $context.Values.project.definitions | quote }}}
+  {{- with $context.Values.project.profile }}
   - {name: MLFORGE_PROFILE, value: {{ . | quote }}}
   {{- end }}
-{{- with .Values.secrets.environment }}
+  {{- with .own.env }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+resources: {{- toYaml .own.resources | nindent 2 }}
+{{- with $context.Values.secrets.environment }}
 envFrom:
   - secretRef: {name: {{ . }}}
 {{- end }}
 volumeMounts:
   - {name: tmp, mountPath: /tmp}
   - {name: redis-url, mountPath: /run/secrets/redis-url, readOnly: true}
-  {{- if .Values.secrets.features }}
+  {{- if $context.Values.secrets.features }}
   - {name: features, mountPath: /run/secrets/features, readOnly: true}
   {{- end }}
-  {{- if .Values.secrets.keys }}
+  {{- if $context.Values.secrets.keys }}
   - {name: keys, mountPath: /run/secrets/keys, readOnly: true}
   {{- end }}
-  {{- if .Values.project.configMap }}
+  {{- if $context.Values.project.configMap }}
   - {name: project, mountPath: /project, readOnly: true}
   {{- end }}
-  {{- if .Values.store.claim }}
+  {{- if $context.Values.store.claim }}
   - {name: store, mountPath: /project/feature_store}
   {{- end }}
-  {{- if .Values.drops.claim }}
+  {{- if $context.Values.drops.claim }}
   - {name: drops, mountPath: /project/drops, readOnly: true}
   {{- end }}
 {{- end }}
