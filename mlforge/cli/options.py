@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlforge.cli.output import stdout_is_ours
+from mlforge.cli.output import stdout_is_ours, warn
 from mlforge.definitions.environment import PROFILE, PROFILES_FILE, redis_url
-from mlforge.errors import DefinitionError, StoreError
+from mlforge.errors import DefinitionError, MlforgeError, StoreError
 
 if TYPE_CHECKING:
     from mlforge.definitions.registry import Definitions
@@ -63,6 +63,24 @@ def definitions_of(args: argparse.Namespace) -> Definitions:
     log_to_stderr()
     with stdout_is_ours():
         return load(definitions_target(args), here=Path.cwd(), profile=profile_name(args))
+
+
+def definitions_at_hand(args: argparse.Namespace) -> Definitions | None:
+    """The definitions, as of `definitions_of`, of a command that can do without: None where there are none.
+
+    Those that the command line does not name and that do not load are told on stderr, and count as none.
+    """
+    from mlforge.definitions.loader import DEFAULT
+
+    if definitions_target(args) is None and not Path(DEFAULT).is_file():
+        return None
+    try:
+        return definitions_of(args)
+    except MlforgeError as error:
+        if args.definitions is not None:
+            raise
+        warn(f"the definitions do not load, so that their sources are not known: {error}")
+        return None
 
 
 def served_definitions_of(args: argparse.Namespace) -> Definitions:
@@ -168,6 +186,19 @@ def store_of(args: argparse.Namespace) -> Store:
             "--store names the store itself, --profile where the definitions have theirs; give one of the two"
         )
     return existing_store(args.store)
+
+
+def store_to_write_beside(args: argparse.Namespace, out: str, *below: str) -> Store:
+    """The store, as of `store_of`. DefinitionError where a source of the definitions, if the command line names them, would take in what is
+    written to a place. out, below: as of `check_output`.
+    """
+    if args.store is not None:
+        return store_of(args)
+    from mlforge.definitions.sources import check_output
+
+    definitions = definitions_of(args)
+    check_output(definitions, out, *below)
+    return definitions.store
 
 
 def existing_store(place: str) -> Store:

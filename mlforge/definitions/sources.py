@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -80,19 +80,41 @@ def check_place(definitions: Definitions, feature: str, source: RowSource) -> No
     check_beside_logs(definitions.root / SERVED, logged, feature, source)
 
 
-def check_output(definitions: Definitions, out: str, file: str) -> None:
-    """Refuse a folder, or the address of one, to write files to that a source takes in, as they would be drops. Raises DefinitionError.
+def check_output(definitions: Definitions, out: str, *below: str) -> None:
+    """Refuse a place to write to, or its address, of which a source would take in what is written for drops. Raises DefinitionError.
 
-    file: the name of the first of them. A source that begins in the folder means them.
+    below: the path below it of a file that is written, such as the first of many; none where the place is the file. A source that begins in
+    the place means what is written.
     """
-    folder = as_path(out) or Path(os.path.realpath(out))
+    place = as_path(out) or Path(os.path.realpath(Path(out).expanduser()))
     for name in definitions.features:
         source = definitions.source(name)
-        roots = [Path(os.path.realpath(place.root)) for place in source.places]
-        if source.feeds(folder / file) and not any(root.is_relative_to(folder) for root in roots):
+        means_it = any(start.is_relative_to(place) for start in _starts(source))
+        if not means_it and _takes_in(source, place.joinpath(*below)):
             raise DefinitionError(
-                f"{out} lies in the source of {name}, {source.text}, which would take its files for drops; name a folder beside it"
+                f"{out} lies in the source of {name}, {source.text}, which would take what is written there for drops; "
+                "name a place beside it"
             )
+
+
+def _starts(source: RowSource) -> Iterator[Path]:
+    """The real folders, or the addresses in buckets, that a source's files, and those of its tables, lie below."""
+    for each in _with_tables(source):
+        yield from (Path(os.path.realpath(place.root)) for place in each.places)
+        yield from each.addresses
+
+
+def _takes_in(source: RowSource, file: Path) -> bool:
+    """Whether a file of this real path, or an object of this address, would count in the source or in one of its tables."""
+    places = (place for each in _with_tables(source) for place in each.places)
+    below = ((place, place.below(file)) for place in places)
+    return source.feeds(file) or any(
+        parts is not None and place.takes(parts) for place, parts in below
+    )
+
+
+def _with_tables(source: RowSource) -> tuple[RowSource, ...]:
+    return source, *(table for _, table in source.tables)
 
 
 def check_apart(store: Path | None, feature: str, source: RowSource) -> None:
@@ -103,8 +125,7 @@ def check_apart(store: Path | None, feature: str, source: RowSource) -> None:
     if store is None:
         return
     table = Path(os.path.realpath(store)) / feature / "1.0.0" / "data.parquet"
-    places = [*source.places, *(place for _, each in source.tables for place in each.places)]
-    for place in places:
+    for place in (place for each in _with_tables(source) for place in each.places):
         parts = place.below(table)
         if parts is not None and place.takes(parts):
             raise UnsupportedStore(
@@ -117,7 +138,7 @@ def check_beside_logs(logs: Path, services: Sequence[str], feature: str, source:
 
     logs: the folder that has one for each of these services. A source that begins in it means them.
     """
-    places = [*source.places, *(place for _, each in source.tables for place in each.places)]
+    places = [place for each in _with_tables(source) for place in each.places]
     real_logs = Path(os.path.realpath(logs))
     for place, service in product(places, services):
         parts = place.below(real_logs / service / "answers.parquet")

@@ -5,38 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
-from pathlib import Path
 
 from mlforge.core.values import Version
 from mlforge.errors import UnsupportedStore
 from mlforge.store import Books, Store
-from mlforge.store.addresses import is_bucket
 
 UNFINISHED = "unfinished"
 """The mark in the books of a copy that is being made."""
-
-
-def check_apart(source: str, target: str) -> None:
-    """Raise UnsupportedStore where one of two stores, by their addresses, is the other or lies within it."""
-    own, there = _parts(source), _parts(target)
-    common = min(len(own), len(there))
-    if own[:common] != there[:common]:
-        return
-    if own == there:
-        raise UnsupportedStore(
-            f"{target} is {source} itself; nothing was copied: name another place"
-        )
-    inner, outer = (source, target) if len(own) > common else (target, source)
-    raise UnsupportedStore(
-        f"{inner} lies within {outer}, where each folder is a feature's; nothing was copied: name a place beside it"
-    )
-
-
-def _parts(address: str) -> tuple[str, ...]:
-    """The parts of a bucket's address, or of a path with its links followed."""
-    if is_bucket(address):
-        return tuple(filter(None, address.split("/")))
-    return Path(address).expanduser().resolve().parts
 
 
 def mark_of(served: Version, books: Books) -> str:

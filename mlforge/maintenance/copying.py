@@ -18,6 +18,7 @@ from mlforge.maintenance.copy_checks import UNFINISHED, check_behind, check_forg
 from mlforge.maintenance.forgetting import scrub
 from mlforge.maintenance.operations import verify
 from mlforge.store import Store
+from mlforge.store.apart import check_beside, check_in_no_store
 from mlforge.store.file_tasks import PartialWrite, read_place
 from mlforge.store.integrity import intact
 
@@ -47,8 +48,12 @@ def copy(
 
     Each feature is verified once it is there; what the source has forgotten since an earlier copy is deleted there, too.
     told: called after each version. Raises UnsupportedStore where the target
-    is another store or has gone on alone, IntegrityError where a version differs or is damaged, VersionConflict if the source changes all the time.
+    is another store, lies within one or has gone on alone, IntegrityError where a version differs or is damaged, VersionConflict if the source changes all the time.
     """
+    if target.address is not None:
+        check_in_no_store(target.address, may_be_one=True)
+        if source.address is not None:
+            check_beside(target.address, source.address)
     chosen = source.features() if names is None else list(names)
     for name in chosen:
         source.list_versions(name)  # an unknown name is refused before anything is written

@@ -19,6 +19,7 @@ from mlforge.core.manifest import Manifest, Part
 from mlforge.core.values import Version
 from mlforge.errors import StoreError, UnsupportedStore
 from mlforge.store import ExportNote, Store
+from mlforge.store.apart import check_beside, check_in_no_store
 from mlforge.store.integrity import intact
 from mlforge.store.lakehouse.target import Target, Written
 from mlforge.store.lakehouse.types import in_a_table
@@ -44,10 +45,14 @@ def export(
 ) -> Exported:
     """Write each version that the table does not have yet as a snapshot; the last snapshot is the served version.
 
-    told: called after each snapshot. The store notes which tables there are, for lineage. Raises FeatureNotFound, UnsupportedStore for a table that is no export of this feature,
+    told: called after each snapshot. The store notes which tables there are, for lineage. Raises FeatureNotFound, UnsupportedStore for a table
+    that is no export of this feature, or a place within a store or around this one,
     DataError for a column that such tables do not have, VersionConflict where somebody else writes to it.
     """
     store.list_versions(name)
+    check_in_no_store(target.address)
+    if store.address is not None:
+        check_beside(target.address, store.address)
     identity = store.identity()
     assert identity is not None
     written = target.written()

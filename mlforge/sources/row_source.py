@@ -21,6 +21,8 @@ class RowSource(ABC):
     """The sources of the function's further arguments, by their names."""
     places: tuple[Place, ...]
     """The places that a scan walks over; empty of a source that lists its files otherwise."""
+    addresses: tuple[Path, ...] = ()
+    """The addresses in buckets that its objects lie below, as paths of that many parts."""
     sealed_after: int | None = None
     """How long a partition's time is over, in microseconds, before it is not listed again; None for never."""
 

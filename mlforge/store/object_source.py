@@ -56,6 +56,11 @@ class ObjectSource(RowSource):
         return ", ".join(place.text for place in self.buckets)
 
     @property
+    def addresses(self) -> tuple[Path, ...]:  # type: ignore[override]
+        """The addresses of its places."""
+        return tuple(Path(place.bucket, place.below) for place in self.buckets)
+
+    @property
     def is_polled(self) -> bool:
         """True: a bucket tells nobody of its changes."""
         return True

@@ -26,6 +26,7 @@ from mlforge.retrieval.training import parse_known_at
 from mlforge.services.description import describe
 from mlforge.services.service import Service
 from mlforge.store import Store
+from mlforge.store.apart import check_beside, check_in_no_store
 from mlforge.training_sets import pins
 from mlforge.training_sets.document import SetDocument
 from mlforge.training_sets.event_spines import EventRows, EventSpine, UsedSpine
@@ -155,11 +156,16 @@ def _with_rows(draft: SetDocument, outcome: Written, joining: Joining, prefix: s
     )
 
 
-def _place(out: object, store: Store) -> SetPlace:
+def _place(out: object, store: Any) -> SetPlace:
     if not isinstance(out, (str, Path)) or not str(out):
         raise RetrievalError(
             f"out must be a folder's path, or an address such as 's3://bucket/train/2026-11', not {shown(out)}"
         )
     place = place_at(out, store)
+    check_in_no_store(place.address)
+    if (
+        isinstance(store, Store) and store.address is not None
+    ):  # another value is refused in a moment
+        check_beside(place.address, store.address)
     place.check_free()
     return place

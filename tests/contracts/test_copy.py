@@ -15,12 +15,12 @@ from mlforge.core import failpoints
 from mlforge.core.values import Version
 from mlforge.errors import IntegrityError, StoreError, UnsupportedStore
 from mlforge.maintenance import copying
-from mlforge.maintenance.copy_checks import check_apart
 from mlforge.maintenance.copying import copy
 from mlforge.maintenance.exporting import export
 from mlforge.maintenance.operations import pin, rollback, verify
 from mlforge.registry.forgetting import entities_of, forget
 from mlforge.store import LocalStore, ObjectStore, Store
+from mlforge.store.apart import check_beside
 from mlforge.store.lakehouse.targets import target_at
 from tests.support.objects import MemoryObjects
 from tests.support.projects import Project, rows
@@ -74,7 +74,7 @@ def test_a_store_is_not_copied_onto_itself_by_any_name(
     Path("store").mkdir()
     Path("link").symlink_to("store")
     with pytest.raises(UnsupportedStore, match=told) if told else nullcontext():
-        check_apart(source, target)
+        check_beside(target, source)
 
 
 def state_of(store: Store) -> object:

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from mlforge.cli.command import Command
-from mlforge.cli.options import json_option
+from mlforge.cli.options import definitions_at_hand, definitions_option, json_option
 from mlforge.cli.output import print_json
 from mlforge.cli.table import table
 from mlforge.core.text import plural
@@ -27,6 +27,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
             metavar="STORE",
             help=f"the store that is {what}: a folder, or an address such as s3://bucket/feature_store",
         )
+    definitions_option(parser)  # in whose sources no copy may lie
     json_option(parser)
 
 
@@ -37,15 +38,19 @@ def copy(args: argparse.Namespace) -> int:
     were not there before; erased: versions that went, as they had rows of entities that were forgotten since. only_there: features
     of the copy that the store which is copied does not have, or no longer has.
     """
-    from mlforge.maintenance.copy_checks import check_apart
+    from mlforge.definitions.sources import check_output
     from mlforge.maintenance.copying import copy as copied_stores
+    from mlforge.store.apart import check_beside
     from mlforge.store.opening import store_at
 
     source, target = store_at(args.from_), store_at(args.to_)
     if not source.features():
         raise MlforgeError(f"{args.from_} holds no feature; name the folder or address of a store")
 
-    check_apart(args.from_, args.to_)
+    check_beside(args.to_, args.from_)
+    definitions = definitions_at_hand(args)
+    if definitions is not None:
+        check_output(definitions, args.to_, source.features()[0], "1.0.0", "data.parquet")
 
     def told(name: str, version: Version) -> None:
         if sys.stderr.isatty():

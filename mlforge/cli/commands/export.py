@@ -7,18 +7,21 @@ import sys
 from typing import TYPE_CHECKING
 
 from mlforge.cli.command import Command
-from mlforge.cli.options import json_option, store_of, store_options
+from mlforge.cli.options import json_option, store_options, store_to_write_beside
 from mlforge.cli.output import print_json
 from mlforge.core.text import plural
 
 if TYPE_CHECKING:
     from mlforge.core.values import Version
 
+_FILES = {"delta": ("part.parquet",), "iceberg": ("data", "part.parquet")}
+"""Where a table of each format has its files of rows, below its folder."""
+
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("feature", help="its name")
     formats = parser.add_mutually_exclusive_group(required=True)
-    for name in ("delta", "iceberg"):
+    for name in _FILES:
         formats.add_argument(
             f"--{name}",
             metavar="PATH",
@@ -43,7 +46,8 @@ def export(args: argparse.Namespace) -> int:
         if sys.stderr.isatty():
             print(f"{args.feature} {version}", file=sys.stderr)
 
-    exported = exported_versions(store_of(args), args.feature, target_at(kind, place), told)
+    store = store_to_write_beside(args, place, *_FILES[kind])
+    exported = exported_versions(store, args.feature, target_at(kind, place), told)
     if args.json:
         versions = [str(version) for version in exported.versions]
         print_json(

@@ -48,11 +48,15 @@ def lock(args: argparse.Namespace) -> int:
     registered for (null for none), the versions, and `[{"name", "dtype", "meaning"}]`.
     """
     from mlforge.definitions.services import service_named
+    from mlforge.definitions.sources import check_output
+    from mlforge.store.apart import check_in_no_store
 
-    definitions = definitions_of(args)
+    definitions, out = definitions_of(args), args.out or _FILE
+    check_output(definitions, out)
+    check_in_no_store(out)
     service = service_named(definitions.services, args.service, definitions.store)
     own = service.lock(definitions.store)
-    path = own.save(args.out or _FILE)  # first: a lock that is registered holds versions back
+    path = own.save(out)  # first: a lock that is registered holds versions back
     if args.model is not None:
         definitions.store.register_lock(args.model, own)
     if args.json:

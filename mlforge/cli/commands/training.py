@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlforge.cli.command import Command
@@ -15,6 +16,7 @@ from mlforge.cli.options import (
     json_option,
     store_of,
     store_options,
+    store_to_write_beside,
 )
 from mlforge.cli.output import nearby, note, number, print_json
 from mlforge.cli.table import pairs, table
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from mlforge.retrieval.labels import Ahead
     from mlforge.retrieval.references import Reference
     from mlforge.services.service import Service
+    from mlforge.store import Store
     from mlforge.training_sets.blast import BlastRadius
     from mlforge.training_sets.training_set import TrainingSet
 
@@ -212,7 +215,7 @@ def blast(args: argparse.Namespace) -> int:
     """
     from mlforge.training_sets.training_set import TrainingSet
 
-    store = store_of(args)
+    store = store_of(args) if args.rows is None else _store_beside_rows(args)
     stored_set = TrainingSet.open(args.folder, store)
     radius = stored_set.blast_radius(store)
     if args.rows is not None:
@@ -227,6 +230,16 @@ def blast(args: argparse.Namespace) -> int:
     else:
         _show_radius(stored_set, radius)
     return 0
+
+
+def _store_beside_rows(args: argparse.Namespace) -> Store:
+    """The store, once the file of `--rows` lies in no source, no store, and not in the set."""
+    from mlforge.store.apart import check_in_no_store
+
+    if Path(args.rows).resolve().is_relative_to(Path(args.folder).resolve()):
+        raise RetrievalError(f"--rows {args.rows} lies in the set itself; name a file beside it")
+    check_in_no_store(args.rows)
+    return store_to_write_beside(args, args.rows)
 
 
 def _radius_document(stored_set: TrainingSet, radius: BlastRadius) -> dict[str, Any]:

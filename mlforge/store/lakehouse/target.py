@@ -52,7 +52,12 @@ class Target(ABC):
 
     def __str__(self) -> str:
         """The table as a source names it: its format and its place."""
-        return f"{self.format}:{self._folder.address}"
+        return f"{self.format}:{self.address}"
+
+    @property
+    def address(self) -> str:
+        """The table's folder, or its address in a bucket."""
+        return self._folder.address
 
     @abstractmethod
     def written(self) -> Written | None:

@@ -24,7 +24,10 @@ from mlforge.training_sets.writing import part_name
         ("data/**/day.parquet", "data/set", False),
         ("data/set/part-*.parquet", "data/set", False),
         ("data/", "sets", False),
+        ("link/", "data/set", True),
+        ("data/", "link/set", True),
         ("s3://shop/data/", "s3://shop/data/set", True),
+        ("s3://shop/data/set/part-*.parquet", "s3://shop/data/set", False),
         ("s3://shop/data/", "s3://shop/sets", False),
     ],
 )
@@ -36,6 +39,8 @@ def test_a_training_set_lies_in_no_source_but_one_that_means_it(
         return df
 
     monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
+    Path("link").symlink_to("data")
     definitions = Definitions(LocalStore("store"), [person], root=tmp_path)
     with pytest.raises(DefinitionError, match="lies in the") if is_refused else nullcontext():
         check_output(definitions, out, part_name(0))

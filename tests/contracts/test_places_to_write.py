@@ -1,0 +1,91 @@
+"""Commands that write where a person says write nothing that a source would take for a drop, and nothing into a store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mlforge.cli.main import main
+from mlforge.store import LocalStore
+from tests.support.projects import Project, rows
+
+DEFINITIONS = """
+from mlforge import Definitions, Service, feature
+from mlforge.metrics import Rolling
+from mlforge.store import LocalStore
+
+
+@feature(keys=["user_id"], source="events/", timestamp="at", metrics=[Rolling("5d", {"amount": "sum"})])
+def spend(df):
+    return df
+
+
+defs = Definitions(LocalStore("store"), [spend], services=[Service("checkout", [spend])])
+"""
+SOURCE, WITHIN = "lies in the source of spend", "lies within"
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with a training set, and another's store beside its own."""
+    project = Project(tmp_path_factory.mktemp("shop") / "project")
+    project.drop("a", rows((1, 0, 1.0), (1, 3, 2.0)))
+    (project.root / "definitions.py").write_text(DEFINITIONS)
+    (project.root / "link").symlink_to("events")
+    LocalStore(project.root / "theirs").establish()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project.root)
+        assert main(["build"]) == 0
+        assert main(["train", "checkout", "--events-of", "spend", "--out", "set"]) == 0
+    return project.root
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("export spend --delta events/table", SOURCE),
+        ("export spend --iceberg link/table", SOURCE),
+        ("export spend --delta store/table", WITHIN),
+        ("export spend --delta theirs", "theirs itself"),
+        ("export spend --iceberg . --store store", "store lies within"),
+        ("copy --from store --to events/copy", SOURCE),
+        ("copy --from store --to theirs/copy", WITHIN),
+        ("train checkout --events-of spend --out events/set", SOURCE),
+        ("train checkout --events-of spend --out store/set", WITHIN),
+        ("blast set --rows events/rows.parquet", SOURCE),
+        ("blast set --rows store/spend/1.0.0/data.parquet", WITHIN),
+        ("blast set --rows set/part-00000.parquet --store store", "lies in the set itself"),
+        ("lock checkout --out events/lock.parquet", SOURCE),
+        ("lock checkout --out store/spend/_latest.json", WITHIN),
+    ],
+)
+def test_no_byte_is_written_into_a_source_or_a_store(
+    words: str,
+    told: str,
+    shop: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def contents() -> dict[Path, bytes]:
+        files = (
+            path for path in shop.rglob("*") if path.is_file() and "__pycache__" not in str(path)
+        )
+        return {path: path.read_bytes() for path in files}
+
+    before = contents()
+    monkeypatch.chdir(shop)
+    assert main(words.split()) == 1
+    assert told in capsys.readouterr().err
+    assert contents() == before
+
+
+def test_a_copy_is_made_though_the_definitions_here_do_not_load(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("definitions.py").write_text("this is not python")
+    words = ["copy", "--from", str(shop / "store"), "--to", "copy"]
+    assert main([*words, "--definitions", "definitions.py"]) == 1
+    assert main(words) == 0
+    assert "their sources are not known" in capsys.readouterr().err
