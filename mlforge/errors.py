@@ -28,6 +28,7 @@
     │   ├── OwnedElsewhere       the feature's rows are of another store
     │   ├── StalePush            a newer push has been there
     │   ├── OnlineRefused        the server answers, and refuses: password, memory, disk, a replica, a cluster
+    │   │   └── NoQueue          REDIS_URL names a cluster or sentinels, which hold rows, and no queue of workers
     │   └── OnlineUnavailable    the server does not answer
     ├── MissingExtra             an optional part is not installed
     └── BuildError               one or more features failed; the others were built
@@ -248,6 +249,10 @@ class StalePush(OnlineError):
 
 class OnlineRefused(OnlineError):
     """The online store's server answers, and refuses what it is asked."""
+
+
+class NoQueue(OnlineRefused):
+    """REDIS_URL names a cluster, or sentinels: rows may lie there, the queue and the event log of workers do not."""
 
 
 class OnlineUnavailable(OnlineError, Unavailable):

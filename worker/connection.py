@@ -11,7 +11,7 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.retry import Retry
 
-from mlforge.errors import OnlineRefused, OnlineUnavailable
+from mlforge.errors import NoQueue, OnlineRefused, OnlineUnavailable
 from mlforge.online.addresses import single_urls, told_cluster
 
 _READ_ONLY = ("MISCONF", "NOREPLICAS", "OOM", "READONLY")
@@ -23,20 +23,21 @@ _IN_QUERY = re.compile(r"([?&](?:sentinel_)?password=)[^&#]*")
 def connect(url: str) -> Redis:
     """A client of a server that has answered once; a server that refuses only writes is accepted.
 
-    Raises OnlineUnavailable where no server answers, OnlineRefused where it refuses the connection, or is a cluster's.
+    Raises OnlineUnavailable where no server answers, OnlineRefused where it refuses the connection, NoQueue where it is a cluster's
+    or the URL names sentinels.
     """
     if url.partition("://")[0].endswith("+sentinel"):
-        raise OnlineRefused(
+        raise NoQueue(
             f"{hide_password(url)} names sentinels, and REDIS_URL is the queue's server itself: name that, or let `mlforge up` start "
             "one, and give this URL to the definitions as online_store="
         )
     if told_cluster(url)[1] or len(single_urls(url)) > 1:
-        raise OnlineRefused(_no_cluster(url))
+        raise NoQueue(_no_cluster(url))
     try:
         client = _client(url)
         client.ping()
         if _is_in_cluster(client):
-            raise OnlineRefused(_no_cluster(url))
+            raise NoQueue(_no_cluster(url))
     except (ResponseError, AuthenticationError) as error:
         if str(error).startswith(_READ_ONLY):
             return client

@@ -11,14 +11,14 @@ from mlforge.cli.options import workers_url
 
 if TYPE_CHECKING:
     from mlforge.definitions.registry import Definitions
-    from mlforge.serve.live import Noted
+    from mlforge.registry.live import Noted
 
 
 def note_deeds(
     args: argparse.Namespace, definitions: Definitions, kind: str, deeds: Iterable[Noted]
 ) -> None:
-    """Add what was done to the event log, if the project has workers. kind: one of `mlforge.serve.deeds`."""
-    from mlforge.serve import live as workers
+    """Add what was done to the event log, if the project has workers. kind: one of `mlforge.registry.deeds`."""
+    from mlforge.registry import live as workers
 
     noted = [*deeds]
     live = workers.live_of(definitions, workers_url(args)) if noted else None

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlforge.definitions.environment import redis_url
 from mlforge.definitions.loader import Target
 
 if TYPE_CHECKING:
@@ -42,6 +43,17 @@ def running_url(target: str | None, here: Path, profile: str | None = None) -> s
     if note.get("profile") != profile:
         return None
     return url if isinstance(url, str) and isinstance(pid, int) and _lives(pid) else None
+
+
+def workers_url_of(definitions: Definitions) -> str | None:
+    """The URL of the Redis of the definitions' workers: REDIS_URL, else that of a running `mlforge up` of them; None where there is neither."""
+    url = redis_url()
+    if url or definitions.loaded_from is None:
+        return url
+    # One that was started without a profile has that of the file's default.
+    return running_url(*definitions.loaded_from, definitions.profile) or running_url(
+        *definitions.loaded_from
+    )
 
 
 def _lives(pid: int) -> bool:

@@ -14,11 +14,13 @@ from typing import Any
 from mlforge.definitions.registry import Definitions
 from mlforge.definitions.services import service_named
 from mlforge.definitions.source_check import as_json, check_source
+from mlforge.definitions.sources import check_output
 from mlforge.errors import MissingExtra
-from mlforge.integrations.project import Attempt, Fresh, Project, outcome
+from mlforge.integrations.project import Attempt, Fresh, Project, note, outcome
 from mlforge.store.addresses import is_bucket
 from mlforge.store.opening import store_at
 from mlforge.training_sets.making import training_set
+from mlforge.training_sets.writing import part_name
 
 try:
     from airflow.sdk import Asset, BaseHook, BaseOperator, BaseSensorOperator, PokeReturnValue
@@ -103,10 +105,11 @@ class BuildOperator(_ProjectOperator):
         """Build, push where asked to, whatever failed or is held, and tell each asset its version."""
         definitions = self._definitions()
         attempt = Attempt.of(definitions, self.features, full=self.full)
-        if self.push:
-            for name, result in attempt.served.items():
-                definitions.push(name, diff=result.diff)
-        definitions.close()
+        try:
+            attempt = attempt.pushed(definitions) if self.push else attempt
+        finally:
+            note(definitions, attempt.results)
+            definitions.close()
         if problems := (*attempt.failures, *attempt.holds):
             raise AirflowException("\n".join(problems))
         outcomes = {name: outcome(result) for name, result in attempt.results.items()}
@@ -174,11 +177,13 @@ class TrainingSetOperator(_ProjectOperator):
             if self.service is None
             else service_named(definitions.services, self.service, definitions.store)
         )
+        out = self.out if is_bucket(self.out) else str(definitions.folder / self.out)
+        check_output(definitions, out, part_name(0))
         stored_set = training_set(
             definitions.folder / self.spine,
             chosen,
             definitions.store,
-            self.out if is_bucket(self.out) else definitions.folder / self.out,
+            out,
             known_at=self.known_at,
         )
         return {

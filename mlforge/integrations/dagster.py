@@ -10,6 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from mlforge.definitions import registry
 from mlforge.definitions.chains import in_order
 from mlforge.errors import MissingExtra
 from mlforge.features.feature import Feature
-from mlforge.integrations.project import Attempt, Project, outcome
+from mlforge.integrations.project import Attempt, Project, note, outcome
 
 try:
     import dagster as dg
@@ -75,9 +76,13 @@ def _built(
     """A materialisation and check results for each feature that was built; fails afterwards for those that were not."""
     attempt = Attempt.of(loaded, names)
     for name, result in attempt.served.items():
-        told = outcome(result)
-        if push:
-            told["keys_pushed"] = loaded.push(name, diff=result.diff).written
+        told, keys = outcome(result), None
+        try:
+            if push:
+                pushed = loaded.push(name, diff=result.diff)
+                told["keys_pushed"], keys = pushed.written, pushed.written + pushed.deleted
+        finally:
+            note(loaded, {name: replace(result, keys_written=keys)})
         if result.held:
             continue  # nothing new that an asset could be
         yield _materialised(loaded.name, name, told)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,10 @@ from mlforge.core.values import Duration, to_iso
 from mlforge.definitions.building import build_each
 from mlforge.definitions.loader import load
 from mlforge.definitions.registry import Definitions
+from mlforge.definitions.running import workers_url_of
 from mlforge.errors import BuildError, DefinitionError
+from mlforge.registry.deeds import SCHEDULED
+from mlforge.registry.live import live_of, note_deeds, published
 from mlforge.sources.source_reading import SourceReading
 from mlforge.store import Store
 
@@ -62,6 +66,15 @@ def build(
     return build_each(definitions, definitions.selected(names), built, options)
 
 
+def note(definitions: Definitions, results: Mapping[str, BuildResult]) -> None:
+    """Add the versions that a build has published to the event log of the project's workers, if there are any: it tells of theirs alone."""
+    changed = {name: result for name, result in results.items() if result.changed}
+    live = live_of(definitions, workers_url_of(definitions)) if changed else None
+    if live is not None:
+        with closing(live):
+            note_deeds(live, SCHEDULED, published(changed))
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """The outcome of a build. results: by feature, of those that could be built. failures: a sentence for each of the others."""
@@ -78,6 +91,14 @@ class Attempt:
             return cls(build(definitions, names, full=full))
         except BuildError as error:
             return cls(error.results, tuple(map(str, error.failures.values())))
+
+    def pushed(self, definitions: Definitions) -> Attempt:
+        """The same, once the online store has what is served, be it new or held."""
+        results = {**self.results}
+        for name, result in self.served.items():
+            push = definitions.push(name, diff=result.diff)
+            results[name] = replace(result, keys_written=push.written + push.deleted)
+        return replace(self, results=results)
 
     @property
     def served(self) -> dict[str, BuildResult]:

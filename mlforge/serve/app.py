@@ -12,6 +12,7 @@ from starlette.routing import Router
 from mlforge.core.logs import get_logger
 from mlforge.definitions.registry import Definitions
 from mlforge.errors import DefinitionError, MlforgeError
+from mlforge.registry.live import Live
 from mlforge.serve.catalogue import Catalogue
 from mlforge.serve.counters import Counters
 from mlforge.serve.events import Events
@@ -21,7 +22,6 @@ from mlforge.serve.kept_services import KeptServices
 from mlforge.serve.keys import AT_LOOPBACK, Admission
 from mlforge.serve.keys_file import keys_in
 from mlforge.serve.limits import Limits
-from mlforge.serve.live import Live
 from mlforge.serve.notices import Notices
 from mlforge.serve.operations import Operations
 from mlforge.serve.origins import check_named_here

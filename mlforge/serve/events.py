@@ -16,9 +16,9 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from mlforge.core.logs import get_logger
+from mlforge.registry.live import Happening, Live
 from mlforge.serve.http import Receive, Scope, Send
 from mlforge.serve.keys import holder_of
-from mlforge.serve.live import Happening, Live
 from mlforge.serve.operations import NO_WORKERS
 from mlforge.serve.problems import Refused
 from mlforge.serve.queries import query_of

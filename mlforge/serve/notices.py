@@ -8,10 +8,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from mlforge.registry.live import Live
 from mlforge.serve.http import body_of
 from mlforge.serve.keys import check_sends, may_send_of
 from mlforge.serve.limits import Limits
-from mlforge.serve.live import Live
 from mlforge.serve.operations import NO_WORKERS
 from mlforge.serve.problems import Refused
 from mlforge.serve.threads import LOOKS, in_thread

@@ -14,9 +14,9 @@ from starlette.routing import Route
 from mlforge.core.values import Version
 from mlforge.definitions.registry import Definitions
 from mlforge.errors import OnlineError, StoreError
-from mlforge.serve.deeds import APPROVED, ROLLED_BACK
+from mlforge.registry.deeds import APPROVED, ROLLED_BACK
+from mlforge.registry.live import Live, note_deeds
 from mlforge.serve.keys import check_operates
-from mlforge.serve.live import Live, note_deeds
 from mlforge.serve.problems import Refused
 from mlforge.serve.queries import query_of
 from mlforge.serve.read_request import unknown_feature

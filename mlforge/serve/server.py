@@ -38,8 +38,8 @@ def app_of_environment() -> Callable[..., object]:
     Those of the profile that MLFORGE_PROFILE names, if any, and the API keys in the file that MLFORGE_KEYS names. Their online store is their own, else that of REDIS_URL, else of a running `mlforge up`.
     """
     check_extra()
+    from mlforge.registry.live import live_of
     from mlforge.serve.app import App
-    from mlforge.serve.live import live_of
     from mlforge.serve.tracing import tracing_of_environment
 
     target, here = os.environ.get(DEFINITIONS) or None, Path.cwd()
@@ -96,9 +96,9 @@ def serve(
     check_extra()
     import uvicorn
 
+    from mlforge.registry.live import live_of
     from mlforge.serve.app import App
     from mlforge.serve.draining import DrainingServer
-    from mlforge.serve.live import live_of
     from mlforge.serve.origins import at_loopback
     from mlforge.serve.tracing import tracing_of_environment
 

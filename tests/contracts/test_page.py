@@ -18,8 +18,8 @@ from redis import Redis
 
 from mlforge import Definitions, Service
 from mlforge.online import RedisStore
+from mlforge.registry.live import live_of
 from mlforge.serve.app import App
-from mlforge.serve.live import live_of
 from tests.support.projects import Project, rows
 from worker.project import scope_of
 from worker.state.event_log import EventLog

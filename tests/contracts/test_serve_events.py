@@ -15,10 +15,10 @@ import redis
 
 from mlforge import Definitions
 from mlforge.online import RedisStore
+from mlforge.registry.live import Happening
 from mlforge.serve import events, keys
 from mlforge.serve.app import App
 from mlforge.serve.keys import ApiKey
-from mlforge.serve.live import Happening
 from tests.support.projects import Project
 from worker.connection import connect
 from worker.project import scope_of

@@ -15,8 +15,8 @@ import redis
 
 from mlforge import Definitions
 from mlforge.online import RedisStore
+from mlforge.registry.live import Live
 from mlforge.serve.app import App
-from mlforge.serve.live import Live
 from tests.support.projects import Project
 from tests.support.workers import eventually
 from worker.connection import connect

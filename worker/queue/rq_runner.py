@@ -13,9 +13,8 @@ from redis.exceptions import RedisError
 
 from mlforge.build.runner import RunHere, Runner, Task
 from mlforge.core.logs import get_logger
-from mlforge.definitions.environment import redis_url
 from mlforge.definitions.registry import Definitions
-from mlforge.definitions.running import running_url
+from mlforge.definitions.running import workers_url_of
 from mlforge.errors import MlforgeError, RunnerUnavailable
 from worker import project
 from worker.connection import connect
@@ -79,7 +78,7 @@ class RqRunner(Runner):
         if (known := project.known()) is not None and known.definitions is definitions:
             yield known
             return
-        url = redis_url() or _running(definitions)
+        url = workers_url_of(definitions)
         if url is None:
             raise RunnerUnavailable(
                 'runner="rq" needs the workers\' Redis: set REDIS_URL, or start them with `mlforge up`'
@@ -102,7 +101,3 @@ def _close(shared: SharedBuild) -> None:
         shared.close()
     except RedisError as error:
         log.warning("the server of the workers does not answer", build=shared.id, error=str(error))
-
-
-def _running(definitions: Definitions) -> str | None:
-    return None if definitions.loaded_from is None else running_url(*definitions.loaded_from)

@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from mlforge.definitions.registry import Definitions
 from mlforge.errors import OnlineUnavailable
-from mlforge.serve.live import Document, Happening, Live
+from mlforge.registry.live import Document, Happening, Live
 from worker.connection import connect
 from worker.monitor.ignored_files import with_ignored_files
 from worker.monitor.status import gather

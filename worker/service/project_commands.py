@@ -141,7 +141,7 @@ def retire(args: argparse.Namespace) -> int:
     from mlforge.cli.deeds import note_deeds
     from mlforge.cli.output import confirmed, print_json, warn
     from mlforge.core.text import plural
-    from mlforge.serve.deeds import RETIRED
+    from mlforge.registry.deeds import RETIRED
     from worker.service import retiring
 
     holdings = _holdings(args)

@@ -12,7 +12,7 @@ from mlforge.cli.output import lines_for
 from mlforge.core.text import bump_word, plural, printable
 from mlforge.definitions.environment import REDIS_URL
 from mlforge.errors import without_owners
-from mlforge.serve.deeds import DEEDS
+from mlforge.registry.deeds import DEEDS
 from worker.state.event_log import Entry
 
 _TOLD = ("refresh failed", "held", "quarantined", "edited definitions do not import", "audit:")

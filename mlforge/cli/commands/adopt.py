@@ -39,7 +39,7 @@ def adopt(args: argparse.Namespace) -> int:
     "names": [name]}`, the features and services that were taken over.
     """
     from mlforge.definitions.keeping import take_over
-    from mlforge.serve.deeds import ADOPTED
+    from mlforge.registry.deeds import ADOPTED
 
     definitions = served_definitions_of(args)
     if args.keeper is not None:
@@ -85,7 +85,7 @@ def _rows_adopted(
 
 def _all_adopted(args: argparse.Namespace, definitions: Definitions) -> int:
     from mlforge.definitions.keeping import take_over_all
-    from mlforge.serve.deeds import ADOPTED
+    from mlforge.registry.deeds import ADOPTED
 
     with closing(definitions), stdout_is_ours():
         names = take_over_all(definitions, args.keeper)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from mlforge.cli.command import Command
 from mlforge.cli.deeds import note_deeds
@@ -21,9 +20,6 @@ from mlforge.cli.results import CHANGE, Outcome, change, end, failed, run
 from mlforge.cli.table import table
 from mlforge.core.dropped import rows_in_words
 from mlforge.core.text import duration
-
-if TYPE_CHECKING:
-    from mlforge.serve.live import Noted
 
 BUILT = (*CHANGE, "mode", "time")
 PUSHED = (*CHANGE, "mode", "keys", "time")
@@ -60,13 +56,14 @@ def build(args: argparse.Namespace) -> int:
     rows_changed, rows_dropped (by reason, in the version), entities, rows_recomputed, files_read, keys_written (null unless pushed),
     quarantined and ignored (`[{"path", "reason"}]`), warnings, seconds, engine.
     """
-    from mlforge.serve import deeds
+    from mlforge.registry import deeds
+    from mlforge.registry.live import published
 
     definitions = served_definitions_of(args)
     outcome = run(
         definitions, args, lambda options: definitions.build(online=args.online, **options)
     )
-    note_deeds(args, definitions, deeds.BUILT, published(outcome))
+    note_deeds(args, definitions, deeds.BUILT, published(outcome.results))
     if not args.json:
         headers = PUSHED if args.online else BUILT
         print(table(headers, built_rows(outcome, headers), right=("rows", "keys", "time")))
@@ -75,15 +72,6 @@ def build(args: argparse.Namespace) -> int:
             if rows:
                 note(f"{result.feature} {result.version} leaves out rows: {rows}", "dim")
     return end(outcome, args.json)
-
-
-def published(outcome: Outcome) -> Iterator[Noted]:
-    """The versions that were published, as entries of the event log tell them."""
-    for name, result in outcome.results.items():
-        if result.changed:
-            facts = {"bump": result.bump, "rows_changed": result.rows_changed, "rows": result.rows}
-            done = {"version": result.version, "reason": result.reason, **facts}
-            yield name, {**done, "keys_written": result.keys_written}
 
 
 def built_rows(outcome: Outcome, headers: Sequence[str]) -> list[tuple[object, ...]]:

@@ -23,7 +23,7 @@ from mlforge.errors import MlforgeError
 if TYPE_CHECKING:
     from mlforge.definitions.registry import Definitions
     from mlforge.registry.forgetting import Forgot, Outcome
-    from mlforge.serve.live import Noted
+    from mlforge.registry.live import Noted
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -44,9 +44,9 @@ def forget(args: argparse.Namespace) -> int:
     rows of forgotten entities still, or may, where `together` says that the function reads several at once. sets: folders of training sets made from versions that went. exports: tables to which such versions were exported. left: servers whose own files may
     hold rows still.
     """
+    from mlforge.registry.deeds import FORGOTTEN
     from mlforge.registry.forgetting import entities_of
     from mlforge.registry.forgetting import forget as forget_entities
-    from mlforge.serve.deeds import FORGOTTEN
 
     definitions = served_definitions_of(args)
     with closing(definitions), stdout_is_ours():

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from mlforge.cli.command import Command
-from mlforge.cli.commands.build import BUILT, built_rows, published
+from mlforge.cli.commands.build import BUILT, built_rows
 from mlforge.cli.commands.plan import show_plan
 from mlforge.cli.deeds import note_deeds
 from mlforge.cli.options import definitions_option, json_option, selection_options
@@ -41,8 +41,9 @@ def promote(args: argparse.Namespace) -> int:
     changed, and `services`: those of which a version was to be kept. It needs --yes.
     """
     from mlforge.definitions.keeping import keep_all, note_names
+    from mlforge.registry import deeds
+    from mlforge.registry.live import published
     from mlforge.registry.promotion import changed_definitions
-    from mlforge.serve import deeds
 
     if args.profile not in (None, args.to):
         raise DefinitionError(f"--to {args.to} and --profile {args.profile} differ; --to is enough")
@@ -69,7 +70,7 @@ def promote(args: argparse.Namespace) -> int:
         raise MlforgeError("nothing was applied; --yes applies without asking")
     if names:
         applied = _applied(planned, names)
-        note_deeds(there, definitions, deeds.BUILT, published(applied))
+        note_deeds(there, definitions, deeds.BUILT, published(applied.results))
     else:
         note_names(definitions)
         keep_all(definitions)

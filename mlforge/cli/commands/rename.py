@@ -34,9 +34,9 @@ def rename(args: argparse.Namespace) -> int:
     JSON: `{"before", "after", "versions": [version, ...], "rows", "services": [name, ...]}`: the versions that it has, the rows
     written online under the new name (null without an online store), and the services of the definitions that name it.
     """
+    from mlforge.registry.deeds import RENAMED
     from mlforge.registry.renaming import check_renameable
     from mlforge.registry.renaming import rename as rename_feature
-    from mlforge.serve.deeds import RENAMED
 
     definitions = served_definitions_of(args)
     with closing(definitions), stdout_is_ours():

@@ -66,7 +66,7 @@ def _rollback_store(args: argparse.Namespace) -> int:
 
 
 def _rollback_project(args: argparse.Namespace) -> int:
-    from mlforge.serve.deeds import ROLLED_BACK
+    from mlforge.registry.deeds import ROLLED_BACK
 
     definitions = served_definitions_of(args)
     store = definitions.store
@@ -120,7 +120,7 @@ def approve(args: argparse.Namespace) -> int:
     done); the result as in `build`; the push as `{"version", "as_of", "written", "deleted"}`, null
     without an online store.
     """
-    from mlforge.serve.deeds import APPROVED
+    from mlforge.registry.deeds import APPROVED
 
     name = args.feature
     definitions = served_definitions_of(args)

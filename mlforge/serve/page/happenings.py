@@ -11,8 +11,8 @@ from typing import Any
 from mlforge.core.text import FIRST_BUILD, plural
 from mlforge.core.values import to_iso
 from mlforge.errors import without_owners
-from mlforge.serve.deeds import DEEDS
-from mlforge.serve.live import Happening
+from mlforge.registry.deeds import DEEDS
+from mlforge.registry.live import Happening
 from mlforge.serve.page.words import duration, of, sentence
 
 STEPS: Mapping[str, str] = {

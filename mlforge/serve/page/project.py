@@ -14,7 +14,7 @@ from mlforge.online import OnlineStore
 from mlforge.registry.catalogue import Registry
 from mlforge.registry.entries import FeatureEntry, ServiceEntry
 from mlforge.registry.graph import Node
-from mlforge.serve.live import Happening, Live
+from mlforge.registry.live import Happening, Live
 
 T = TypeVar("T")
 KEPT_S, ENTRIES_KEPT_S = 1.0, 10.0

@@ -16,11 +16,11 @@ from mlforge.online import OnlineStore
 from mlforge.registry.catalogue import Registry
 from mlforge.registry.entries import FeatureEntry, ServiceEntry
 from mlforge.registry.graph import FEATURE, SERVICE, Node
+from mlforge.registry.live import Live
 from mlforge.registry.project import known_features
 from mlforge.serve.http import Reply, Scope, body_of, header, root_of
 from mlforge.serve.keys import ASSETS, COOKIE, Admission, check_operates, cookie_of, holder_of
 from mlforge.serve.limits import Limits
-from mlforge.serve.live import Live
 from mlforge.serve.operations import Operations
 from mlforge.serve.origins import own_page
 from mlforge.serve.page import feature as features

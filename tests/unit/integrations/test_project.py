@@ -8,7 +8,9 @@ import pytest
 
 from mlforge.core import clock
 from mlforge.errors import DefinitionError, MissingExtra
-from mlforge.integrations.project import Attempt, Fresh, Project, build, outcome
+from mlforge.integrations.project import Attempt, Fresh, Project, build, note, outcome
+from mlforge.online import RedisStore
+from mlforge.registry.live import live_of
 from mlforge.store import LocalStore
 from mlforge.store.opening import store_at
 from tests.support import projects
@@ -80,6 +82,22 @@ def test_features_are_built_although_one_fails_behind_those_that_they_read(
     assert [*attempt.served] == ["spend", "peak"]
     [told] = attempt.failures
     assert "nothing" in told
+
+
+def test_versions_of_a_schedule_are_in_the_event_log_of_the_workers(
+    project: projects.Project, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    definitions = project.definitions(online_store=RedisStore.from_url(redis_url))
+    note(definitions, Attempt.of(definitions).pushed(definitions).results)
+    note(definitions, Attempt.of(definitions).pushed(definitions).results)  # nothing has changed
+    live = live_of(definitions, redis_url)
+    assert live is not None
+    [entry] = live.recent(9)
+    live.close()
+    definitions.close()
+    assert (entry.kind, entry.feature) == ("scheduled", "spend")
+    assert (entry.details["version"], entry.details["keys_written"]) == ("1.0.0", 10)
 
 
 def test_a_feature_is_fresh_by_its_newest_event(project: projects.Project) -> None:

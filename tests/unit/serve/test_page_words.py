@@ -13,7 +13,7 @@ from mlforge.core import clock
 from mlforge.core.values import from_iso
 from mlforge.profiles.measure import profile_column
 from mlforge.registry.graph import FEATURE, SERVICE, SOURCE, Graph, Node
-from mlforge.serve.live import Happening
+from mlforge.registry.live import Happening
 from mlforge.serve.page.distribution import HEIGHT, WIDTH, distribution
 from mlforge.serve.page.happenings import lines
 from mlforge.serve.page.home import mark

@@ -17,7 +17,7 @@ from mlforge.core import clock
 from mlforge.core.logs import get_logger
 from mlforge.core.text import printable
 from mlforge.core.values import to_iso
-from mlforge.serve import deeds
+from mlforge.registry import deeds
 from worker import logs
 from worker.monitor import slow
 from worker.monitor.feature_status import AuditStatus, FeatureStatus
@@ -99,6 +99,10 @@ DEEDS: dict[str, tuple[dict[str, Any], str]] = {
     "built": (
         {"version": "1.0.1", "reason": "data_refresh", "keys_written": 1},
         "built by hand: 1.0.1 is served: data refresh, 1 key written online",
+    ),
+    "scheduled": (
+        {"version": "1.0.1", "reason": "data_refresh", "keys_written": None},
+        "built by a schedule: 1.0.1 is served: data refresh",
     ),
     "forgotten": (
         {"version": "1.0.2", "rows": 3, "keys_deleted": 2},

@@ -1,4 +1,4 @@
-"""Deeds of people, by commands or over HTTP, as entries of the event log: each kind with its words. Pure."""
+"""Deeds of people, by commands or over HTTP, and of orchestrators, as entries of the event log: each kind with its words. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from mlforge.core.text import plural
 
-BUILT, RETIRED, RENAMED, ADOPTED = "built", "retired", "renamed", "adopted"
+BUILT, SCHEDULED, RETIRED, RENAMED, ADOPTED = "built", "scheduled", "retired", "renamed", "adopted"
 ROLLED_BACK, APPROVED, FORGOTTEN = "rolled_back", "approved", "forgotten"
 
 Details = Mapping[str, Any]
@@ -54,6 +54,7 @@ def _approved(details: Details) -> str:
 
 DEEDS: Mapping[str, Deed] = {
     BUILT: Deed("Built by hand", _built),
+    SCHEDULED: Deed("Built by a schedule", _built),
     RETIRED: Deed("Retired", _retired),
     RENAMED: Deed("Renamed", lambda details: f"it was {details['before']} until now"),
     ADOPTED: Deed("Adopted", _adopted),
@@ -67,5 +68,5 @@ DEEDS: Mapping[str, Deed] = {
     APPROVED: Deed("Approved", _approved),
     FORGOTTEN: Deed("Forgotten", _forgotten),
 }
-"""By kind. Details: `version`, `reason`, `bump`, `rows_changed`, `rows`, `keys_written` of a build; `versions`, `rows`; `before`; `kept_by`, `from`; `version`, `from`;
+"""By kind. Details: `version`, `reason`, `bump`, `rows_changed`, `rows`, `keys_written` of a build, by whomever; `versions`, `rows`; `before`; `kept_by`, `from`; `version`, `from`;
 `hold`, `version`, `changed`; `version`, `rows`, `keys_deleted`."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import entry_points
 from typing import Any, TypeAlias
 
+from mlforge.build.result import BuildResult
 from mlforge.core.logs import get_logger
 from mlforge.core.values import to_iso
 from mlforge.definitions.registry import Definitions
-from mlforge.errors import OnlineError
+from mlforge.errors import NoQueue, OnlineError
 
 GROUP = "mlforge.live"
 """The entry point group of functions `(definitions, redis_url) -> Live`."""
@@ -82,14 +83,25 @@ class Live(ABC):
 
 
 def note_deeds(live: Live | None, kind: str, deeds: Iterable[Noted]) -> None:
-    """Add what a person did to the event log, if there is one that answers: the deeds themselves are done. kind: one of `mlforge.serve.deeds`."""
+    """Add what a person did to the event log, if there is one that answers: the deeds themselves are done. kind: one of `mlforge.registry.deeds`."""
     if live is None:
         return
     try:
         for feature, details in deeds:
             live.write(kind, feature, details)
+    except NoQueue as error:  # no worker can be there, nor anybody who reads an event log
+        _log.debug("there is no event log", why=str(error))
     except OnlineError as error:  # the next one would wait as long
         _log.warning("what was done is not in the event log", error=str(error))
+
+
+def published(results: Mapping[str, BuildResult]) -> Iterator[Noted]:
+    """The versions that were published, as entries of the event log tell them."""
+    for name, result in results.items():
+        if result.changed:
+            facts = {"bump": result.bump, "rows_changed": result.rows_changed, "rows": result.rows}
+            done = {"version": result.version, "reason": result.reason, **facts}
+            yield name, {**done, "keys_written": result.keys_written}
 
 
 def live_of(definitions: Definitions, url: str | None) -> Live | None:
