@@ -163,9 +163,8 @@ def _place(out: object, store: Any) -> SetPlace:
         )
     place = place_at(out, store)
     check_in_no_store(place.address)
-    if (
-        isinstance(store, Store) and store.address is not None
-    ):  # another value is refused in a moment
+    # Another value in the place of a store is refused in a moment.
+    if isinstance(store, Store) and store.address is not None:
         check_beside(place.address, store.address)
     place.check_free()
     return place
