@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from mlforge.engines import engine_named
 from mlforge.errors import MlforgeError
 from mlforge.features.feature import Feature
 from mlforge.frames.encoding import key_hash
-from mlforge.maintenance.sampling import ALL, Share
+from mlforge.maintenance.sampling import ALL, Sample, Share, entity_text
 from mlforge.metrics import Rolling
 from mlforge.online import RedisStore
 from mlforge.store.local import io
@@ -408,3 +409,17 @@ def test_the_plain_rule_needs_neither_engines_nor_stored_events() -> None:
         source = Path(module.__file__).read_text()
         imports = {line.split()[1] for line in source.splitlines() if "from mlforge" in line}
         assert imports == {f"mlforge.core.{name}" for name in allowed}
+
+
+def test_a_suspect_is_looked_at_whatever_its_keys_and_the_draw() -> None:
+    entities = pl.DataFrame(
+        {
+            "flag": [True, False],
+            "day": [date(2026, 1, 2)] * 2,
+            "user_id": [-7, 8],
+            "word": ["a", "b"],
+        }
+    )
+    for entity in entities.iter_rows():
+        sample = Sample(tuple(entities.columns), 0, 0, (entity_text(entity),))
+        assert sample.of_frame(entities).rows() == [entity]

@@ -172,6 +172,14 @@ def test_places_of_tables_defaults_and_services_are_definitions_too(
     document = as_json(capsys, "promote", "--to", "prod", "--yes")
     assert [f["feature"] for f in document["features"]] == ["spend"]
     assert "prod has these definitions already" in printed(capsys, "promote", "--to", "prod")
+    version = served(capsys, "--profile", "prod")["spend"]
+    meta = folder / f"prod/store/spend/{version}/.meta.json"
+    document = json.loads(meta.read_text())
+    del document["table_sources"]
+    meta.write_text(json.dumps(document))
+    table.with_columns(rate=pl.lit(3.0)).write_parquet(folder / "prod/new.parquet")
+    document = as_json(capsys, "promote", "--to", "prod", "--yes")
+    assert (document["features"], document["left"]) == ([], ["spend", "peaks"])
     edit("[spend])]", '[spend], defaults={"amount__sum__7d": "much"})]')
     unkept = as_json(capsys, "plan", "--profile", "prod")["unkept"]
     assert "'spend__amount__sum__7d' is Float64, not 'much'" in unkept["checkout"]

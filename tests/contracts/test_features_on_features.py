@@ -156,6 +156,24 @@ def test_what_is_served_is_followed_also_back(project: Project) -> None:
     assert result.warnings[0].startswith("its source is held, so spend@1.0.0 is what is read")
 
 
+def test_a_version_that_is_published_behind_a_listing_is_listed_anew(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(project)
+    scan, listed = FeatureSource.scan, []
+
+    def published_behind(source: FeatureSource, known: Any = None) -> Any:
+        listed.append(scan(source, known))
+        if len(listed) == 1:
+            project.drop("b", rows((1, 4, 7.0)))
+            project.definitions(*features(project)).build(features=["spend"])
+        return listed[-1]
+
+    monkeypatch.setattr(FeatureSource, "scan", published_behind)
+    with FeatureSource(project.store, "spend").reading() as listing:
+        assert listing.version == "feature:spend@1.0.1"
+
+
 def test_a_plan_reads_what_a_build_would_publish_upstream_at_the_end_of_a_hold(
     project: Project,
 ) -> None:

@@ -353,6 +353,24 @@ def test_a_forgetting_that_is_killed_before_it_deletes_brings_no_row_back(
     assert held_in_store("bob") == []
 
 
+def test_a_version_of_events_that_are_gone_goes_as_it_may_have_held_an_entity(
+    definitions: Definitions,
+) -> None:
+    drop("a", ("bob", 0, 1.0), ("ann", 1, 1.0))
+    definitions.build(["spend"])
+    [lost] = Path("store/spend/_partials").iterdir()
+    drop("a", ("bob", 0, 1.0))
+    drop("b", ("cleo", 2, 1.0))
+    definitions.build(["spend"])
+    lost.unlink()
+
+    store = definitions.store
+    outcome = forget(definitions, entities_of(store, ["user_id=ann"]))
+
+    assert outcome.features["spend"].scrubbed.versions == ("1.0.0",)
+    assert list(map(str, store.versions("spend"))) == ["1.0.1"]
+
+
 def test_forgetting_keeps_no_connection_to_the_server_of_the_event_log(
     definitions: Definitions, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

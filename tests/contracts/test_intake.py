@@ -32,6 +32,8 @@ from mlforge.errors import (
 )
 from mlforge.ingest.pipeline import ingest
 from mlforge.metrics import Rolling
+from mlforge.sources.parquet_reader import NotReadNow
+from mlforge.sources.source_reading import SourceReading
 from mlforge.store import LocalStore
 from mlforge.store.manifest_json import to_json
 from tests.support.projects import START, Project, at, column, identity, rows
@@ -324,6 +326,23 @@ def test_a_file_that_cannot_be_read_now_keeps_its_last_good_content_however_ofte
     project.drop("b", rows((2, 0, 2.0), (3, 0, 3.0)))
     assert project.build(feature).quarantined == ()
     assert users(project) == [1, 2, 3]
+
+
+def test_a_file_whose_bytes_cannot_be_read_for_a_moment_is_tried_again_as_it_is(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.drop("a", rows((1, 0, 1.0)))
+    project.build()
+    project.drop("b", rows((2, 0, 2.0)))
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise NotReadNow("b.parquet: the disk does not answer")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(SourceReading, "read", fails)
+        assert [q.path for q in project.build().quarantined] == ["b.parquet"]
+    assert project.build().quarantined == ()
+    assert users(project) == [1, 2]
 
 
 @pytest.mark.parametrize("incremental", [None, False])

@@ -159,6 +159,17 @@ def test_definitions_that_no_longer_name_a_feature_have_let_go_of_it(anywhere: P
         share(project, "shop").build()
 
 
+def test_a_feature_that_is_taken_over_is_kept_before_its_new_keeper_builds(
+    project: Project,
+) -> None:
+    share(project, "shop").build()
+    share(project, "bank", project.define(name="other")).build()
+    bank = share(project, "bank", project.define(name="other"), others(project)["code"]())
+    assert take_over(bank, "spend") == "shop"
+    with pytest.raises(BuildError, match="'bank', which share this store, have another feature"):
+        share(project, "shop").build()
+
+
 def test_a_feature_that_nobody_shared_is_the_first_s_who_does(project: Project) -> None:
     project.build()
     assert keeper(project) is None
@@ -408,3 +419,4 @@ def test_watchers_of_partial_definitions_of_one_name_are_told_to_take_another(
         shop.presence.report([])
     with pytest.raises(DefinitionError, match="give one of them another name= than 'project'"):
         refuse_a_store_in_use(bank)
+    refuse_a_store_in_use(shop)  # two processes of the same definitions do each other no harm

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from mlforge.core.values import Duration
 from mlforge.maintenance.operations import prune
 from mlforge.maintenance.retention import Retention
 from mlforge.store import LocalStore
+from mlforge.store.records import SetPin
 from tests.support.projects import Project, rows
 
 MAKING = """
@@ -91,6 +93,24 @@ def test_a_set_whose_process_is_killed_behind_its_last_step_is_whole_and_keeps_i
 
     assert store.books("spend").sets[made.document.id].until is None
     assert sorted(path.name for path in out.parent.iterdir()) == ["killed", "other"]
+
+
+def test_a_set_that_another_machine_began_keeps_its_versions_for_a_week_alone(
+    project: Project,
+) -> None:
+    store, now, begun = project.store, clock.now(), "f" * 32
+    until = now + Duration.parse("7d").us
+    with store.lock("spend"):
+        pins = {begun: SetPin(("1.0.0",), str(project.root / "elsewhere"), now, until)}
+        store.write_books("spend", replace(store.books("spend"), sets=pins))
+    held = []
+    for instant in (until - 1, until):
+        with clock.fixed(instant):
+            training_set(
+                project.root / "spine.parquet", ["spend"], store, project.root / str(instant)
+            )
+        held.append(begun in store.books("spend").sets)
+    assert held == [True, False]
 
 
 def test_a_set_that_is_being_made_is_left_alone(project: Project) -> None:

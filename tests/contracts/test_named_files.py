@@ -200,6 +200,13 @@ def test_another_definition_looks_at_all(
     assert 8 in project.store.read("spend")["user_id"]
 
 
+def test_a_full_build_looks_at_all_whatever_it_is_told(project: Project, scans: list[str]) -> None:
+    project.drop("untold", rows((8, 3, 2.0)))
+    told(project, "d0.parquet", full=True)
+    assert scans
+    assert 8 in project.store.read("spend")["user_id"]
+
+
 def test_a_file_that_came_while_the_feature_was_held_is_looked_at_again(
     project: Project, scans: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

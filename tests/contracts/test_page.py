@@ -381,6 +381,10 @@ def test_a_key_is_entered_once_and_its_scopes_hold_on_pages(
     assert "HttpOnly" in cookie
     assert "SameSite=Strict" in cookie
     assert "looks" not in cookie
+    assert "Secure" not in cookie
+    over_tls, theirs = "https://here/key", {"origin": "https://here"}
+    kept = browser(definitions, keys=keys)("POST", over_tls, data={"key": "looks"}, headers=theirs)
+    assert kept.headers["set-cookie"].endswith("; Secure")
     assert "reader, reads" in ask.page("/").text
     assert ask("GET", "/news").status_code == 404  # there are no workers to follow
     assert ask("GET", "/v1/catalog").status_code == 401  # the cookie is for pages alone

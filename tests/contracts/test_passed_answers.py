@@ -397,3 +397,23 @@ def test_what_is_held_against_each_push_is_held_after_one(small: Small) -> None:
     small.store.finish("f", old, small.pushed.books)
     [(status, problem)] = small.ask()
     assert (status, "older than max_age" in problem) == (503, True)
+
+
+def test_a_default_takes_the_place_of_a_null_that_is_stored(small: Small) -> None:
+    null = small.pushed.frame.with_columns(c__7d=pl.lit(None, pl.Float64))
+    replace(small.pushed, frame=null).push(small.store, 2, defaults={"c__7d": 3.0})
+    stored = {"entities": [{"user_id": 1}]}
+    for _, text in small.ask(stored, stored):
+        assert "'c__7d': 3.0" in text
+
+
+def test_features_that_share_a_prefix_share_its_rows(small: Small) -> None:
+    both = small.pushed.frame.with_columns(d__7d=pl.lit(1.5))
+    columns = (*small.pushed.books.columns, Column("d__7d", "Float64", "sum", "7d"))
+    replace(small.pushed, frame=both).push(
+        small.store, 2, columns=columns, empty=dict.fromkeys(dtypes(columns))
+    )
+    uses = [{"feature": "f", "columns": [c.name], "prefix": "x"} for c in columns]
+    asked_of = {"entities": [{"user_id": 1}], "features": uses}
+    for _, text in small.ask(asked_of, asked_of, path="/v1/features"):
+        assert "{'x': [{'c__7d': 0.5, 'd__7d': 1.5}]}" in text

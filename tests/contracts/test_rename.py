@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Callable
@@ -34,6 +35,7 @@ from mlforge.registry.catalogue import Registry
 from mlforge.registry.forgetting import entities_of, forget
 from mlforge.registry.locks import lock_changes
 from mlforge.registry.renaming import rename
+from mlforge.serve.kept_services import AGAIN_S, KeptServices
 from mlforge.store import LocalStore, ObjectStore, Store
 from mlforge.store.local import lock
 from mlforge.training_sets.training_set import TrainingSet
@@ -306,7 +308,12 @@ def test_rows_online_are_served_under_both_names_and_locks_hold_by_the_books_alo
     service, entities = before.services["checkout"], [{"user_id": 1}, {"user_id": 3}]
     lock = Lock.from_json(service.lock(shop.store).to_json())
     answers = get_online_features(service, entities, store=online, lock=lock)
+    passed = 0.0
+    kept = KeptServices(before, clock=lambda: passed)
+    assert asyncio.run(kept.named("checkout@1")).feature_names == ("spend", "peaks")
     assert rename(before, "spend", "outlay").rows == 2
+    passed = AGAIN_S
+    assert asyncio.run(kept.named("checkout@1")).feature_names == ("outlay", "peaks")
     now = shop.named("outlay", online)
     for read in (now.services["checkout"], service):
         assert get_online_features(read, entities, store=online, lock=lock) == answers

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -193,3 +194,19 @@ def test_a_stream_that_cannot_be_is_a_problem(
         assert await asked(away) == (503, "online_store_unavailable")
 
     asyncio.run(scenario())
+
+
+def test_events_that_are_in_memory_no_longer_come_from_the_log(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(events, "_KEPT", 2)
+    every = [Happening(f"5-{number}", 5, "refreshed", None, {}) for number in range(4)]
+    live: Any = SimpleNamespace(after=lambda _: every)
+    followed = events.Events(live)
+    followed._last.extend(every)
+
+    async def after(last: str) -> list[Happening]:
+        return await followed._after(live, last)
+
+    assert asyncio.run(after("5-2")) == every[3:]
+    assert asyncio.run(after("5-0")) == every, "the log is asked, as some have left"

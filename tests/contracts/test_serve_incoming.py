@@ -218,6 +218,23 @@ def test_a_column_of_which_rows_say_nothing_is_there_as_files_have_it(
     assert "row 1: user_id is missing" in refused.text
 
 
+def test_a_key_that_the_function_makes_is_not_asked_for_and_a_column_of_nulls_decides_no_dtype(
+    project: Project, online: RedisStore
+) -> None:
+    def numbered(df: pl.LazyFrame) -> pl.LazyFrame:
+        return df.select("at", "amount", user_id=pl.col("name").str.len_chars())
+
+    made = rows((1, 0, 1.0)).select("at", "amount", name=pl.lit("a"), note=pl.lit(None))
+    project.drop("a", made)
+    definitions = project.definitions(project.define(numbered), online_store=online)
+    definitions.root = project.root
+    body = b'{"at": "2026-01-02", "amount": 1, "name": "ab", "note": "new"}'
+    [answer] = Sender(App(definitions, at_loopback=True))(body, headers={"host": "localhost"})
+    assert answer.status_code == 202, answer.text
+    [drop] = drops(definitions)
+    assert pl.read_parquet_schema(project.events / drop)["note"] == pl.String
+
+
 def test_rows_of_an_interval_that_is_not_over_tell_from_when_they_count(
     project: Project, online: RedisStore
 ) -> None:
@@ -230,6 +247,27 @@ def test_rows_of_an_interval_that_is_not_over_tell_from_when_they_count(
     [arrived] = send(None, path=answer.headers["location"], headers=local)
     state = {"state": "readable", "version": "1.0.0", "counts_from": "2026-01-07T00:00:00.000000Z"}
     assert arrived.json()["features"] == {"spend": state}
+
+
+def test_rows_for_a_table_arrive_with_the_version_that_was_made_with_them(
+    project: Project, online: RedisStore
+) -> None:
+    def beside(df: pl.LazyFrame, shops: pl.LazyFrame) -> pl.LazyFrame:
+        return df.join(shops, on="user_id", how="left").select("user_id", "at", "amount")
+
+    (project.root / "shops").mkdir()
+    pl.DataFrame({"user_id": [1], "shop": ["a"]}).write_parquet(project.root / "shops/a.parquet")
+    definitions = project.definitions(
+        project.define(beside, tables={"shops": "shops"}), online_store=online
+    )
+    definitions.root = project.root
+    send, local = Sender(App(definitions, at_loopback=True)), {"host": "localhost"}
+    body = b'{"user_id": 2, "shop": "b"}'
+    [answer] = send(body, path="/v1/sources/shops", headers=local)
+    with clock.fixed(to_us(at(5))):
+        definitions.build(online=True)
+    [arrived] = send(None, path=answer.headers["location"], headers=local)
+    assert arrived.json()["features"] == {"spend": {"state": "readable", "version": "1.0.0"}}
 
 
 def test_without_keys_this_machine_alone_sends_rows_to_a_server_at_loopback(
@@ -281,6 +319,7 @@ def test_without_keys_this_machine_alone_sends_rows_to_a_server_at_loopback(
         (b"\n".join([LINE] * 6), NDJSON, 422, "a request has at most 5 rows of JSON"),
         (b"no arrow", ARROW, 400, "no stream of Arrow"),
         (b"PAR1 no PAR1", PARQUET, 400, "no whole parquet file"),
+        (b"PARX" + as_parquet(rows((1, 0, 1.0)))[4:], PARQUET, 400, "no whole parquet file"),
         (LINE, "text/plain", 415, NDJSON),
         (LINE, "", 415, NDJSON),
     ],

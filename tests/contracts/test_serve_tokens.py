@@ -44,6 +44,11 @@ class LocalIssuer:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 issuer.asked.append(self.path)
+                if self.path == "/moved":
+                    self.send_response(302)
+                    self.send_header("location", "/keys")
+                    self.end_headers()
+                    return
                 documents = {
                     "/.well-known/openid-configuration": {
                         "issuer": issuer.url,
@@ -202,6 +207,22 @@ def test_a_file_of_authorities_takes_the_place_of_those_of_the_system(issuer: Lo
     context = oidc.Issuer(issuer.url, "features", None, issuer.ca).context()
     assert len(context.get_ca_certs()) == 1
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
+
+
+def test_keys_come_from_where_they_were_said_to_be_and_are_those_that_sign(
+    issuer: LocalIssuer,
+) -> None:
+    def keys_of(url: str, jwks: str | None = None) -> list[Any]:
+        return oidc.Issuer(url, "features", jwks, issuer.ca).keys()
+
+    assert len(keys_of(issuer.url)) == 1
+    with pytest.raises(ValueError, match="it calls itself"):
+        keys_of(f"{issuer.url}/")
+    with pytest.raises(OSError, match="302"):
+        keys_of(issuer.url, f"{issuer.url}/moved")
+    encrypts = {**issuer.keys[0].as_dict(private=False), "use": "enc"}
+    with pytest.raises(ValueError, match="no key that signs"):
+        oidc._public_keys({"keys": [encrypts]})
 
 
 def test_a_token_is_taken_no_longer_than_its_issuer_has_its_key(issuer: LocalIssuer) -> None:

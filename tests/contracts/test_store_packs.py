@@ -266,6 +266,24 @@ def test_damage_in_a_pack_is_found_and_a_full_build_mends_it(
     is_as_rebuilt(project, tmp_path)
 
 
+def test_what_is_damaged_is_packed_with_nothing_and_stays_to_be_found(project: Project) -> None:
+    project.drop("d00", rows((1, 0, 50.0)))
+    for day in range(2):
+        project.drop(f"e{day}", rows(*((user, FILES + day, 1.0) for user in range(40))))
+    project.build()
+    for path in (*files_in(project, "_packs"), files_in(project, "_partials")[0]):
+        damaged = bytearray(path.read_bytes())
+        damaged[40] ^= 1
+        path.write_bytes(damaged)
+    store = as_store(project, at_least=2)
+    tidy(store, "spend")
+    [pruned] = prune(store, ["spend"], Retention(newest=1))
+    assert (pruned.versions, pruned.partials) == (("1.0.0",), 0)
+    found = [problem.what for problem in verify(LocalStore(project.store.path), ["spend"])]
+    assert len(found) == FILES
+    assert all("bytes have changed" in what for what in found)
+
+
 def test_a_pack_that_is_gone_is_made_anew_from_the_sources(
     project: Project, tmp_path: Path
 ) -> None:

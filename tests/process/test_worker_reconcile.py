@@ -27,7 +27,7 @@ from mlforge.online.books import INCOMPLETE, RECOUNT_AFTER_US
 from mlforge.online.staleness import behind
 from mlforge.sources.source_reading import SourceReading
 from mlforge.store import Books
-from mlforge.store.records import FeatureKeeper, Quarantined
+from mlforge.store.records import FeatureKeeper, Quarantined, StoreIdentity
 from tests.support.workers import Shop, eventually, purchases, several, write
 from worker.monitor.status import gather
 from worker.project import Project, Settings
@@ -417,13 +417,18 @@ def test_a_feature_that_comes_back_within_the_while_costs_nothing_and_counts_ane
     assert shop.online("spend", 1), "the while begins anew"
 
 
-def test_a_row_that_is_gone_is_kept_alive_beyond_its_time_to_live(shop, project):
+def test_a_row_that_is_gone_is_kept_alive_beyond_its_time_to_live(shop, project, monkeypatch):
     write(shop.folder / "drops" / "a.parquet", purchases((1, 0, 2.0)))
     Requests(project)("spend", "a came", None)
     work(project, "spend")
     before = project.online.books("spend").renewed_at
     del project.definitions.features["spend"]
     with clock.fixed(clock.now() + project.online.ttl * 400_000):
+        with monkeypatch.context() as others:
+            another = StoreIdentity("another-store", 0)
+            others.setattr(type(project.definitions.store), "identity", lambda _: another)
+            reconciler(project).tick(0.0)
+        assert project.online.books("spend").renewed_at == before, "another store owns them"
         reconciler(project).tick(0.0)
     assert project.online.books("spend").renewed_at > before
 
@@ -474,6 +479,20 @@ def test_a_row_that_somebody_deleted_is_missed_by_a_count_and_written_again(end,
         at_work.tick(2 * COUNTED_S)
         assert work(project, "spend") == "refreshed"
     assert shop.online("spend", 2)
+    assert project.online.books("spend").evidence == project.online.evidence()
+
+
+def test_rows_that_are_written_while_they_are_counted_are_not_missed(shop, project, monkeypatch):
+    write(shop.folder / "drops" / "a.parquet", purchases((1, 0, 2.0)))
+    Requests(project)("spend", "a came", None)
+    work(project, "spend")
+
+    def counted_late(online: OnlineStore, features: object) -> dict[str, int]:
+        online.renew("spend", online.books("spend").target)
+        return {"spend": 0}
+
+    monkeypatch.setattr(type(project.online), "rows_by_feature", counted_late)
+    reconciler(project).tick(0.0)
     assert project.online.books("spend").evidence == project.online.evidence()
 
 

@@ -426,3 +426,13 @@ def test_a_task_whose_build_ends_meanwhile_asks_nobody_else(
     assert task_job.run_claimed(at_work, shared, claimed, "job", "worker")
     assert not shared.has_waiting()
     assert not shared.refusals()
+
+
+def test_a_worker_that_has_refused_leaves_the_tasks_to_others(
+    redis: Redis, shared: SharedBuild, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared.refuse("this", "its disk is full")
+    monkeypatch.setattr(task_job, "current_worker", lambda: "this")
+    at_work: Any = SimpleNamespace(redis=redis, scope="shop")
+    assert task_job._run_waiting(at_work, shared, "job") == "refused"
+    assert (shared.has_waiting(), shared.take_declined()) == (True, 1)

@@ -192,3 +192,18 @@ def test_files_that_events_tell_of_are_named_and_what_a_scan_must_find_is_about_
     eventually(lambda: any(reason.endswith("missing") for reason in watched.reasons()))
     [missing] = {reason for reason in watched.reasons() if reason.endswith("missing")}
     assert watched.named[missing] is None
+
+
+def test_a_feature_that_reads_a_source_as_a_table_is_told_of_no_file_by_name(drops):
+    sources = {
+        "spend": Source.of("drops/", drops.parent, tables={"users": ["users/"]}),
+        "users": Source.of("users/", drops.parent),
+    }
+    requests: list[Mapping[str, PendingRequest]] = []
+    watcher = Watcher(sources, requests.append)
+    for folder in ("drops", "users"):
+        (drops.parent / folder).mkdir()
+    watcher._tick(scan=True)
+    watcher._heard([str(write(drops.parent / "users/a.parquet", parquet()))])
+    told = {feature: pending.paths for feature, pending in requests[-1].items()}
+    assert told == {"spend": None, "users": {"a.parquet"}}

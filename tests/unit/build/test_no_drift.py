@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
@@ -15,7 +16,9 @@ from mlforge.build import drifting
 from mlforge.build.drifting import FOR_DRIFT
 from mlforge.build.result import BuildResult
 from mlforge.core import clock
+from mlforge.core.manifest import Part
 from mlforge.core.validators import Rule
+from mlforge.core.values import BEGINNING, TimeRange
 from mlforge.errors import BuildError, DefinitionError
 from mlforge.maintenance.operations import rollback
 from mlforge.metrics import Rolling
@@ -134,6 +137,14 @@ def test_rows_ahead_of_the_clock_keep_none_from_being_judged(
     project.drop("c", days(9, 3, scale=10))
     with clock.fixed(at(12)):
         assert str(refreshed(definitions).held).startswith(f"{FOR_DRIFT} from the rows of 1.0.1")
+
+
+def test_rows_up_to_the_last_one_served_are_none_of_those_behind_it() -> None:
+    part = Part("data.parquet", drifting.FEWEST, TimeRange(0, 99), "")
+    served: Any = SimpleNamespace(parts=(part,), frontier=(99,), reached=lambda now: now - 10)
+    candidate: Any = SimpleNamespace(parts=(part,), spec=SimpleNamespace(interval=None))
+    compared = TimeRange(BEGINNING, 40), TimeRange(41, 50)
+    assert drifting._compared(served, candidate, 50) == compared
 
 
 def test_drift_begins_at_the_index_of_the_rule() -> None:

@@ -64,9 +64,11 @@ def test_one_file_is_watched_through_its_folder(tmp_path):
 
 
 def test_a_folder_named_like_a_file_is_that_source(tmp_path):
-    touch(tmp_path, "events.parquet/part-0.parquet", "events.parquet/_SUCCESS", "other.parquet")
+    touch(tmp_path, *(f"events.parquet/{n}" for n in ("part-0.parquet", "part-1", "_SUCCESS")))
+    touch(tmp_path, "other.parquet")
     source = Source.of("events.parquet", tmp_path)
     assert found(source) == ["events.parquet/part-0.parquet"]
+    assert reasons(source).keys() == {"events.parquet/part-1"}
     assert found(Source.of("events.parquet/", tmp_path)) == ["part-0.parquet"]
 
 
@@ -471,6 +473,7 @@ def test_links_may_lead_out_of_the_root_where_the_definitions_say_so(tmp_path):
     root.mkdir()
     for name in ("a", "deep/b", "deep/c"):
         (outside / f"{name}.parquet").write_bytes(b"PAR1")
+    (tmp_path / "beside.parquet").write_bytes(b"PAR1")
     (root / "a.parquet").symlink_to(outside / "a.parquet")
     (root / "again.parquet").symlink_to(outside / "a.parquet")
     (root / "folder").symlink_to(outside)

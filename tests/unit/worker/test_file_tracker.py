@@ -97,6 +97,30 @@ def test_a_file_that_was_not_whole_came_when_its_last_byte_did(
     assert look(tracker, closed + 1_000_000) == closed
 
 
+def test_a_damaged_file_that_was_moved_in_came_when_it_was_moved(
+    tracker: FileTracker, tmp_path: Path
+) -> None:
+    aside = tmp_path / "aside/day/a.parquet"
+    aside.parent.mkdir(parents=True)
+    aside.write_bytes(CONTENT[:100])
+    moved = aside.stat().st_ctime_ns // 1_000 + HOUR_US
+    look(tracker, moved - 5_000_000)
+    shutil.move(aside.parent, tmp_path / "drops/day")
+    assert look(tracker, moved) is None, "it may be whole soon"
+    assert look(tracker, moved + int(SETTLE_S * 1e6)) == moved
+
+
+def test_a_file_that_went_before_it_was_whole_is_waited_for_no_more(
+    tracker: FileTracker, tmp_path: Path
+) -> None:
+    path = tmp_path / "drops/a.parquet"
+    path.write_bytes(CONTENT[:100])
+    look(tracker, 1)
+    path.unlink()
+    assert look(tracker, 2) is None
+    assert tracker.unfinished == {}
+
+
 def test_a_root_that_went_and_came_back_as_it_was_is_news(
     tracker: FileTracker, tmp_path: Path
 ) -> None:

@@ -77,6 +77,22 @@ def test_a_lost_lease_is_asked_for_no_more_and_the_next_one_is_renewed() -> None
     assert lost.renewed == ["first"]
 
 
+def test_the_answer_that_a_lease_is_lost_does_not_end_the_next_one_that_came_meanwhile() -> None:
+    renewer, other, asked, given = Renewer(), Renewals(), threading.Event(), threading.Event()
+
+    class Slow(Renewals):
+        def renew(self, feature: str, job: str) -> bool:
+            asked.set()
+            given.wait()
+            return False
+
+    with renewer.renewing(Slow(), FIRST):
+        asked.wait()
+    with renewer.renewing(other, SECOND):
+        given.set()
+        eventually(lambda: other.renewed, within=10)
+
+
 def test_a_fork_renews_by_a_thread_of_its_own() -> None:
     work_queue = Renewals()
     with renewal.renewing(work_queue, FIRST):

@@ -1,0 +1,47 @@
+"""When a worker takes jobs, and when it starts anew."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from worker.queue.rq_worker import Forge
+
+
+@pytest.mark.parametrize(
+    ("is_current", "is_of_its_store", "has_say"),
+    [(True, True, True), (False, True, False), (True, False, False)],
+)
+def test_a_process_of_the_current_definitions_and_of_their_store_alone_takes_jobs(
+    is_current: bool, is_of_its_store: bool, has_say: bool
+) -> None:
+    project = SimpleNamespace(
+        is_current=lambda: is_current, is_of_its_store=lambda: is_of_its_store
+    )
+    worker: Any = SimpleNamespace(_project=project, _had_say=False)
+    assert Forge._has_say(worker) is has_say
+    assert worker._had_say is has_say
+
+
+@pytest.mark.parametrize(
+    ("age_s", "had_say", "starts_anew"),
+    [(1, True, False), (3, True, True), (20, False, False), (40, False, True)],
+)
+def test_a_process_that_never_had_the_say_waits_longer_before_it_starts_anew(
+    age_s: float, had_say: bool, starts_anew: bool
+) -> None:
+    started: list[dict[str, str]] = []
+    worker: Any = SimpleNamespace(
+        _opened_at=time.monotonic() - age_s,
+        _had_say=had_say,
+        _has_say=lambda: False,
+        _stop_requested=False,
+        _project=None,
+        teardown=lambda: None,
+        _restart=started.append,
+    )
+    Forge._follow_definitions(worker)
+    assert bool(started) is starts_anew
