@@ -38,7 +38,7 @@ class IntakePlan:
     ) -> list[IntakeTask]:
         """The tasks of groups of files; what they share is written to the store, with the feature's lock held.
 
-        tables, adopted: as in `Elsewhere.outcomes`. Raises UnsupportedStore where the store has no place for tasks.
+        tables, adopted: as in `Elsewhere`. Raises UnsupportedStore where the store has no place for tasks.
         """
         files = self.store.task_files(self.feature.name)
         files.prepare()

@@ -43,7 +43,7 @@ from mlforge.errors import (
     VersionConflict,
 )
 from mlforge.features.feature import Feature
-from mlforge.ingest.elsewhere import NOWHERE
+from mlforge.ingest.elsewhere import nowhere
 from mlforge.ingest.file_states import is_ample
 from mlforge.ingest.pipeline import Intake, ingest
 from mlforge.ingest.transform import Apart
@@ -209,7 +209,7 @@ class _Refresh:
                 careful=options.careful,
                 reading=self.reading,
                 apart=apart,
-                elsewhere=shared or NOWHERE,
+                elsewhere=shared.outcomes if shared else nowhere,
             )
         if shared is None:
             return intake

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self, TypeAlias
 
 from mlforge import errors
 from mlforge.core.manifest import Manifest, Partial
@@ -113,35 +113,17 @@ class Outcomes:
         return cls(files, document["files_read"], warnings, unproven)
 
 
-class Elsewhere(Protocol):
-    """Processes that ingest files."""
+Elsewhere: TypeAlias = Callable[[Sequence[SourceFile], Mapping[str, str], Adopted | None], Outcomes]
+"""Has other processes ingest files: the outcomes of those that they read; of none where the files are too few to ask others.
 
-    def outcomes(
-        self,
-        files: Sequence[SourceFile],
-        tables: Mapping[str, str],
-        adopted: Adopted | None = None,
-    ) -> Outcomes:
-        """The outcomes of those of the files that other processes read; of none where the files are too few to ask others.
-
-        tables: the content hashes of the function's tables. adopted: the dtypes that columns without a value take; None lets
-        files with such columns wait.
-        """
-        ...
+Called with the files, the content hashes of the function's tables, and the dtypes that columns without a value take; None lets
+files with such columns wait.
+"""
 
 
-class _Nowhere:
-    def outcomes(
-        self,
-        files: Sequence[SourceFile],
-        tables: Mapping[str, str],
-        adopted: Adopted | None = None,
-    ) -> Outcomes:
-        return Outcomes()
-
-
-NOWHERE: Elsewhere = _Nowhere()
-"""Nobody: this process reads every file."""
+def nowhere(*_: object) -> Outcomes:
+    """No outcomes: this process reads every file."""
+    return Outcomes()
 
 
 @dataclass(frozen=True)
@@ -171,7 +153,7 @@ class Around:
     """All that the outcomes of some files depend on besides their bytes and the feature.
 
     hive: the columns that only folders' names hold. tables: listings of the function's tables. hashes: the tables' content
-    hashes. forgotten: the digest of the entities that are forgotten. latest: the served version. adopted: as in `Elsewhere.outcomes`.
+    hashes. forgotten: the digest of the entities that are forgotten. latest: the served version. adopted: as in `Elsewhere`.
     """
 
     hive: frozenset[str]

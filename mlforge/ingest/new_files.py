@@ -20,8 +20,8 @@ def told_of(
     unread: Sequence[SourceFile],
     adopted: Adopted | None = None,
 ) -> Mapping[str, FileOutcome]:
-    """The outcomes of those of the files that other processes read. adopted: as in `Elsewhere.outcomes`. Raises NotProvenError."""
-    outcomes = elsewhere.outcomes(unread, session.transform.tables.hashes, adopted)
+    """The outcomes of those of the files that other processes read. adopted: as in `Elsewhere`. Raises NotProvenError."""
+    outcomes = elsewhere(unread, session.transform.tables.hashes, adopted)
     if outcomes.unproven is not None:
         raise NotProvenError(outcomes.unproven)
     session.states.files_read += outcomes.files_read

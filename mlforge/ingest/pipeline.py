@@ -10,7 +10,7 @@ from mlforge.core.schema import dtypes
 from mlforge.errors import SourceError
 from mlforge.features.feature import Feature
 from mlforge.ingest import unchanged
-from mlforge.ingest.elsewhere import NOWHERE, Elsewhere
+from mlforge.ingest.elsewhere import Elsewhere, nowhere
 from mlforge.ingest.fit import Fit, fit, misfit, schemas_of, strict_columns
 from mlforge.ingest.intake import Intake, NotProvenError, Outvoted
 from mlforge.ingest.new_files import read_new, read_waiting, told_of
@@ -40,7 +40,7 @@ def ingest(
     careful: bool = False,
     reading: SourceReading | None = None,
     apart: Apart | None = None,
-    elsewhere: Elsewhere = NOWHERE,
+    elsewhere: Elsewhere = nowhere,
 ) -> Intake:
     """Bring the partials of the files that exist now up to date.
 
