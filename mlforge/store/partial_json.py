@@ -16,7 +16,8 @@ from mlforge.core.values import TimeRange, from_iso, to_iso
 from mlforge.errors import IntegrityError, MlforgeError
 
 _HASH = re.compile(r"[0-9A-Za-z]+")
-_AS_WRITTEN = "%Y-%m-%dT%H:%M:%S%.6fZ"
+AS_WRITTEN = "%Y-%m-%dT%H:%M:%S%.6fZ"
+"""The form of instants as `to_iso` writes them."""
 _MANY = 1_000  # texts that take longer one by one than a plan of polars does
 
 
@@ -61,7 +62,7 @@ def each_partial_from_json(
     return [
         *each_of_columns(
             Partial,
-            _safe_names([document["hash"] for document in documents]),
+            safe_hashes([document["hash"] for document in documents]),
             [document["rows"] for document in documents],
             _each_times_from_json(documents),
             [schema_from_json(d["schema"]) if "schema" in d else events for d in documents],
@@ -190,9 +191,17 @@ def times_from_json(document: Mapping[str, Any]) -> TimeRange | None:
     return times
 
 
-def _each_times_from_json(documents: Sequence[Mapping[str, Any]]) -> list[TimeRange | None]:
+def _each_times_from_json(
+    documents: Sequence[Mapping[str, Any]],
+) -> Sequence[TimeRange | None]:
     starts = _each_from_iso([document["min_time"] for document in documents])
-    ends = _each_from_iso([document["max_time"] for document in documents])
+    return time_ranges(starts, _each_from_iso([document["max_time"] for document in documents]))
+
+
+def time_ranges(
+    starts: Sequence[int | None], ends: Sequence[int | None]
+) -> Sequence[TimeRange | None]:
+    """The ranges between instants; None where one of both is."""
     if None not in starts and None not in ends:
         return [*each_of_columns(TimeRange, starts, ends)]
     return [
@@ -205,13 +214,13 @@ def _each_from_iso(texts: Sequence[str | None]) -> list[int | None]:
     """The instants of many texts, as `from_iso` gives each; those that `to_iso` wrote are read together."""
     if len(texts) >= _MANY:
         written = pl.Series(texts, dtype=pl.String)
-        read = written.str.to_datetime(_AS_WRITTEN, time_unit="us", time_zone="UTC", strict=False)
+        read = written.str.to_datetime(AS_WRITTEN, time_unit="us", time_zone="UTC", strict=False)
         if read.null_count() == written.null_count():
             return read.to_physical().to_list()
     return [*map(from_iso, texts)]
 
 
-def _safe_names(hashes: Sequence[str]) -> Sequence[str]:
+def safe_hashes(hashes: Sequence[str]) -> Sequence[str]:
     """The hashes; ValueError where one may lead out of the folder."""
     if not all(map(_HASH.fullmatch, hashes)):
         for hash_ in hashes:

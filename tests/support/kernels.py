@@ -15,7 +15,7 @@ from mlforge.ingest import small_files as module_of_small_files
 from mlforge.online import batches, chunks
 from mlforge.sources import read_ahead
 from mlforge.store import entity_index, resident
-from mlforge.store.local import reading_plans
+from mlforge.store.local import manifest_chunks, reading_plans
 
 WAYS: Mapping[str, Mapping[str, bool]] = {
     "as it comes": {},
@@ -47,7 +47,7 @@ def forced(
     small_pushes: a push of a handful of rows goes through every seam. lasting: events that are resident stay so, however
     many have come and gone since, and entities are looked up among them, however few there are. small_files: files are
     read ahead two at a time, and made events of three at a time, however few there are; where a refresh is told which changed, it
-    looks at these alone, and what is read of packs is planned from what it was before.
+    looks at these alone, what is read of packs is planned from what it was before, and lists of files lie in pieces.
     """
     with pytest.MonkeyPatch.context() as patch:
         if general:
@@ -93,6 +93,13 @@ def forced(
             patch.setattr(reading_plans, "MANY", 0)
             patch.setattr(read_ahead, "_FEW_FILES", 1)
             patch.setattr(read_ahead, "_RUN_FILES", 2)
+            for name, few in (
+                ("_INLINE", 2),
+                ("_AT_ONCE", 2),
+                ("_VERY_MANY", 1),
+                ("_LONG_BYTES", 1),
+            ):
+                patch.setattr(manifest_chunks, name, few)
             patch.setattr(module_of_small_files, "_MOST_FILES", 3)
             patch.setattr(module_of_small_files, "_FEW_FILES", 1)
         yield

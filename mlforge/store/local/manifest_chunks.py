@@ -13,17 +13,21 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate, islice
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from mlforge.core.list_diff import alike
 from mlforge.core.manifest import Manifest, Partial, SourceRecord
 from mlforge.core.schema import Schema
+from mlforge.core.side_by_side import each_ahead
 from mlforge.errors import IntegrityError
 from mlforge.frames.shared_results import once
-from mlforge.store.local import io
+from mlforge.store.local import io, piece_columns
 from mlforge.store.local.looked_up import LookedUp
 from mlforge.store.local.paths import entries_of, no_link, well_formed
 from mlforge.store.manifest_json import Lists, head
@@ -40,6 +44,8 @@ _HASH_OF, _PARTIAL_OF = attrgetter("hash"), attrgetter("partial")
 _INLINE = 100
 _PIECE = 64
 _AT_ONCE = 256  # pieces that are understood together
+_VERY_MANY = 2 * _AT_ONCE  # take longer than threads to wake
+_LONG_BYTES = 1 << 20  # of texts take longer one by one than a plan of polars does
 _HASH, _SUFFIX = re.compile(r"[0-9a-f]{64}"), ".json"
 
 _Piece = tuple[Partial, ...] | tuple[SourceRecord, ...]
@@ -56,6 +62,31 @@ class _Cut:
     lines: Mapping[int, str] = field(default_factory=dict)
 
 
+_Read = tuple[dict[str, bytes], pl.DataFrame | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """The entries of a list: as columns, of which items are made, or as JSON has them."""
+
+    dtypes: piece_columns.Dtypes
+    of_columns: Callable[[pl.DataFrame], Sequence[Any]]
+    of_entries: Callable[[Sequence[Any]], Sequence[Any]]
+
+    def pieces(self, read: _Read) -> dict[str, _Piece]:
+        """The items of pieces, by their names."""
+        texts, columns = read
+        if columns is not None:
+            items = iter(self.of_columns(columns))
+            return {n: tuple(islice(items, piece_columns.length(t))) for n, t in texts.items()}
+        entries = {
+            name: [*io.parsed_json(text, f"{name}{_SUFFIX}")] for name, text in texts.items()
+        }
+        items = iter(self.of_entries([entry for piece in entries.values() for entry in piece]))
+        return {name: tuple(islice(items, len(piece))) for name, piece in entries.items()}
+
+
+_SOURCES = _Kind(piece_columns.SOURCES, piece_columns.sources_of, each_source_from_json)
 _Cuts = dict[str, _Cut]
 """By the name of the list."""
 
@@ -154,12 +185,14 @@ class ManifestChunks:
         events = events_of(document)
         cuts = self._cuts_of(events)
 
-        def partials(entries: Sequence[Mapping[str, Any]]) -> list[Partial]:
-            return each_partial_from_json(entries, events)
-
+        partials = _Kind(
+            piece_columns.PARTIALS,
+            lambda columns: piece_columns.partials_of(columns, events),
+            lambda entries: each_partial_from_json(entries, events),
+        )
         return Lists(
             self._entries(cuts, "partials", document["partials"], partials),
-            self._entries(cuts, "sources", document["sources"], each_source_from_json),
+            self._entries(cuts, "sources", document["sources"], _SOURCES),
         )
 
     def _entries(
@@ -167,17 +200,19 @@ class ManifestChunks:
         cuts: _Cuts,
         key: str,
         listed: Any,
-        understood: Callable[[Sequence[Any]], Sequence[Any]],
+        kind: _Kind,
     ) -> Sequence[Any]:
         """The entries of a list, or of the pieces that a document names in its place; those that are new are understood together."""
         if not isinstance(listed, dict):
-            return understood(listed)
+            return kind.of_entries(listed)
         known = dict(_cut_before(cuts, key).pieces)
         names = listed["pieces"]
-        for read in self._read([name for name in dict.fromkeys(names) if name not in known]):
+        new = [name for name in dict.fromkeys(names) if name not in known]
+        # Threads read columns while items are made of those before.
+        in_turn = each_ahead if len(new) >= _VERY_MANY else map
+        for read in in_turn(partial(_with_columns, kind.dtypes), self._read(new)):
             with well_formed(self._folder):
-                items = iter(understood([entry for piece in read.values() for entry in piece]))
-            known |= {name: tuple(islice(items, len(piece))) for name, piece in read.items()}
+                known |= kind.pieces(read)
         cut: _Named = [(name, known[name]) for name in names]
         entries = [item for _, piece in cut for item in piece]
         cuts[key] = _Cut(entries, cut)
@@ -212,15 +247,15 @@ class ManifestChunks:
                 self.folder.mkdir(exist_ok=True)
             io.write_texts({self.folder / f"{name}{_SUFFIX}": text for name, text in texts.items()})
 
-    def _read(self, names: Sequence[str]) -> Iterator[dict[str, list[Any]]]:
-        """The entries of pieces, by name, as JSON has them, of some pieces at a time.
+    def _read(self, names: Sequence[str]) -> Iterator[dict[str, bytes]]:
+        """The texts of pieces by name, of some pieces at a time.
 
         Raises IntegrityError for one that is missing or damaged.
         """
         folder = self.folder if names else self._folder
         for start in range(0, len(names), _AT_ONCE):
             some = names[start : start + _AT_ONCE]
-            yield {name: _entries_in(folder, name) for name in some}
+            yield {name: _text_of(folder, name) for name in some}
 
 
 def _listed(
@@ -256,16 +291,21 @@ def _cut_before(cuts: _Cuts, key: str) -> _Cut:
     return cuts.get(key, _Cut())
 
 
-def _entries_in(folder: Path, name: str) -> list[Any]:
-    """The entries of a piece."""
+def _with_columns(dtypes: piece_columns.Dtypes, texts: dict[str, bytes]) -> _Read:
+    """Pieces, with the columns of their entries where it pays to have them and they can be had."""
+    is_long = sum(map(len, texts.values())) >= _LONG_BYTES
+    return texts, piece_columns.columns([*texts.values()], dtypes) if is_long else None
+
+
+def _text_of(folder: Path, name: str) -> bytes:
+    """The text of a piece."""
     if _HASH.fullmatch(str(name)) is None:
         raise IntegrityError(f"{folder}: {name!r} is not the name of a piece of a lineage")
     path = f"{folder}/{name}{_SUFFIX}"
     content = io.read_bytes(path)
     if content is None or hashlib.sha256(content).hexdigest() != name:
         raise IntegrityError(f"{path} is missing or damaged; restore it from a backup")
-    with well_formed(path):
-        return [*io.parsed_json(content, path)]
+    return content
 
 
 def named(document: Mapping[str, Any]) -> set[str]:

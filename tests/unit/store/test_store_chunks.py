@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from mlforge.errors import IntegrityError
 from mlforge.maintenance.operations import prune, verify
 from mlforge.maintenance.retention import Retention
 from mlforge.store import LocalStore
-from mlforge.store.local import manifest_chunks
+from mlforge.store.local import manifest_chunks, piece_columns
 from tests.support.projects import Project, rows
 
 
@@ -52,6 +53,28 @@ def test_a_version_names_pieces_and_reads_as_if_it_listed_all(project: Project) 
     assert [record.path for record in manifest.sources] == [f"d{d:03d}.parquet" for d in range(40)]
     assert len(manifest.partials) == 40
     assert verify(project.store, ["spend"]) == []
+
+
+def test_pieces_read_some_at_a_time_by_threads_give_what_each_gives(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.drop("d017-é", rows((1, 17, 5.0), (None, 17, 5.0)))
+    project.build()
+    expected = LocalStore(project.store.path).read_metadata("spend")
+    read: list[bool] = []
+    columns = piece_columns.columns
+
+    def noted(texts: Sequence[bytes], dtypes: piece_columns.Dtypes) -> pl.DataFrame | None:
+        frame = columns(texts, dtypes)
+        read.append(frame is not None)
+        return frame
+
+    monkeypatch.setattr(piece_columns, "columns", noted)
+    for name, value in (("_VERY_MANY", 1), ("_LONG_BYTES", 1), ("_AT_ONCE", 3)):
+        monkeypatch.setattr(manifest_chunks, name, value)
+    assert LocalStore(project.store.path).read_metadata("spend") == expected
+    assert read.count(False) == 2, "dropped rows, and a name that is written escaped"
+    assert read.count(True) >= 4
 
 
 def test_one_more_file_makes_few_new_pieces(project: Project) -> None:
