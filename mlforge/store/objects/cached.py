@@ -72,9 +72,7 @@ class CachedStore(ComputedFiles, Store):
 
     def find_partial(self, name: str, hash_: str) -> Partial | None:
         """The description in the cache, or in the served version's manifest."""
-        return self._files(name).folder.partial_store.find(hash_) or self._of_served(name).get(
-            hash_
-        )
+        return self._feature(name).partial_store.find(hash_) or self._of_served(name).get(hash_)
 
     def write_partials(
         self, name: str, writes: Sequence[PartialWrite], sorted_by: str | None = None
@@ -86,7 +84,7 @@ class CachedStore(ComputedFiles, Store):
 
     def partials(self, name: str) -> Set[str]:
         """Hashes of the partials in the cache, and of the served version's."""
-        return {*self._files(name).folder.partial_store.hashes(), *self._of_served(name)}
+        return {*self._feature(name).partial_store.hashes(), *self._of_served(name)}
 
     def _of_served(self, name: str) -> Mapping[str, Partial]:
         pointer = self._pointer_known(name)

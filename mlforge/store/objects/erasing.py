@@ -100,7 +100,7 @@ class ErasingStore(RenamingStore):
         """Hashes of the partials in the bucket and in the cache."""
         entries = self._objects.entries(f"{self._documents.folder(name)}/{keys.PARTIALS}")
         stored = {keys.stem(entry.key).removesuffix(".parquet") for entry in entries}
-        return {*stored, *self._files(name).folder.partial_store.hashes()}
+        return {*stored, *self._feature(name).partial_store.hashes()}
 
     def _note_forgotten(self, name: str, session: Session) -> None:
         """Note in the session which entities its writer leaves out, and follow in the cache what others have scrubbed."""
