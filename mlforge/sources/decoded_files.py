@@ -16,6 +16,7 @@ from mlforge.sources.polars_types import to_frame
 from mlforge.sources.source_file import SourceFile
 
 _DECODED_BYTES = 32 << 20  # that files may claim together
+_LONG_ROWS = 8_192  # of a file, on average: so many need not lie in one piece with those of others
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +59,11 @@ def decoded(raws: Sequence[FileBytes], max_bytes: int | None) -> Iterator[Decode
         own = [(raw, table) for raw, table in alike if table is not None]
         if not own:
             continue
-        # In one piece: polars takes over each piece of each column by itself, and these are of a few rows.
         try:
-            together = pa.concat_tables([table for _, table in own]).combine_chunks()
+            together = pa.concat_tables([table for _, table in own])
+            if together.num_rows < _LONG_ROWS * len(own):
+                # Polars takes over each piece of each column by itself: of few rows, that takes longer than to copy them.
+                together = together.combine_chunks()
         except UNDECODABLE:
             continue
         yield DecodedFiles([raw for raw, _ in own], [t.num_rows for _, t in own], together)

@@ -29,6 +29,7 @@ from mlforge.sources.polars_types import held_by_polars, to_frame
 from mlforge.sources.source_file import FileStat, Remote, SourceFile
 
 _MAGIC = b"PAR1"
+_SEAM = _MAGIC + _MAGIC
 _ENCRYPTED = b"PARE"
 # What Arrow says of columns for which it would need a key.
 _DECRYPT = "decrypt"
@@ -370,10 +371,9 @@ def _amiss(head: bytes, tail: bytes, size: int) -> str | None:
 
 def _two_in_one(raw: bytes) -> str | None:
     """Files put one behind the other: the last footer would find its rows in the wrong file."""
-    seam = raw.find(_MAGIC + _MAGIC)
-    if seam < 0:
+    if raw.rfind(_SEAM) < 0:  # from behind Python looks at a fraction of the bytes
         return None
-    end = seam + len(_MAGIC)
+    end = raw.find(_SEAM) + len(_MAGIC)
     try:
         pq.ParquetFile(pa.BufferReader(raw[:end]))
     except UNDECODABLE:

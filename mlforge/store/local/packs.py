@@ -40,6 +40,9 @@ NAME = re.compile(r"(\d{8})-[0-9a-f]{8}\.parquet")
 _HASHES, _PARTIALS = "mlforge.pack.hashes", "mlforge.pack.partials"
 _REPLACES = "mlforge.pack.stands_for"  # of an earlier release, which reads no pack without it
 _ROW_GROUP = 32_768
+_LONG_ROWS = (
+    8_192  # of a partial, on average: so many need not lie in one piece with those of others
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +150,7 @@ class Run:
 def write(folder: Path, sequence: int, run: Run, told: Told | None = None) -> Path:
     """Write a run as a pack; the caller syncs the folder. Packs of a higher sequence come later in order."""
     ordered = sorted(run.writes, key=lambda write: (_start(write.partial), write.partial.hash))
-    rows = pl.concat([frame for _, frame in ordered], rechunk=True)
-    rows = rows.hstack([_numbers([frame.height for _, frame in ordered])])
+    rows = _joined([frame for _, frame in ordered])
     if run.sorted_by in rows.columns and not rows[run.sorted_by].is_sorted():
         rows = rows.sort(run.sorted_by, NUMBER)
     path = folder / new_name(sequence)
@@ -166,6 +168,17 @@ def write(folder: Path, sequence: int, run: Run, told: Told | None = None) -> Pa
         },
     )
     return path
+
+
+def _joined(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """The rows of frames with the number of the frame that each is of; in one piece only where frames are short."""
+    heights = [frame.height for frame in frames]
+    rows = pl.concat(frames)
+    if rows.height < _LONG_ROWS * len(frames):
+        return rows.rechunk().hstack([_numbers(heights)])
+    first = pl.Series(NUMBER, range(len(frames)), pl.UInt32)
+    each = [first.new_from_index(number, height) for number, height in enumerate(heights)]
+    return rows.hstack([pl.concat(each)])
 
 
 def _numbers(heights: Sequence[int]) -> pl.Series:
@@ -190,7 +203,7 @@ def sequence_of(name: str) -> int:
 
 
 def runs(partials: Iterable[Partial], most: int) -> list[list[Partial]]:
-    """Partials in the order of time, cut into runs of at most `most` rows."""
+    """Partials in the order of time, cut into runs of at most `most` rows; the last may have half as many more, but for a rest."""
     cut: list[list[Partial]] = []
     rows = 0
     for partial in sorted(partials, key=lambda each: (_start(each), each.hash)):
@@ -199,6 +212,8 @@ def runs(partials: Iterable[Partial], most: int) -> list[list[Partial]]:
             rows = 0
         cut[-1].append(partial)
         rows += partial.rows
+    if len(cut) > 1 and rows <= most // 2:
+        cut[-2:] = [cut[-2] + cut[-1]]
     return cut
 
 

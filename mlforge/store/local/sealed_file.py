@@ -6,15 +6,15 @@ import hashlib
 import io
 import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import polars as pl
 
 from mlforge.core.disk import write_all
 from mlforge.core.side_by_side import begin
-from mlforge.store.local.io import replacing
+from mlforge.store.local.io import begin_sync, replacing
 
 CHECKSUM, UNSEALED = "mlforge.checksum", "0" * 64
 _SEAL = CHECKSUM.encode() + b"\x18\x40"  # as thrift writes a key and the length of its value
@@ -56,30 +56,53 @@ def write_sealed(
 ) -> None:
     """Write a parquet file with a checksum of itself in its own metadata; the caller syncs the folder.
 
-    The checksum is computed while the other bytes are written, and while a large file's begin their way to the disk.
+    The checksum is computed while the other bytes are written, or while a large file's are on their way to the disk.
     """
-    content = _unsealed(frame, row_group, metadata).getbuffer()
-    checking = begin(_checksum_of, content)
-    with replacing(path, folder=False) as temporary, temporary.open("wb") as file:
-        write_all(file, content)
-        if len(content) >= _LARGE:
-            file.flush()
-            os.fsync(file.fileno())
-        place, checksum = checking.result()
-        file.seek(place)
-        file.write(checksum)
+    with replacing(path, folder=False) as temporary:
+        if frame.estimated_size() >= _LARGE:
+            _write_large(temporary, frame, row_group, metadata)
+            return
+        content = _unsealed(frame, row_group, metadata).getbuffer()
+        checking = begin(_checksum_of, content)
+        with temporary.open("wb") as file:
+            write_all(file, content)
+            place, checksum = checking.result()
+            file.seek(place)
+            file.write(checksum)
+
+
+def _write_large(
+    path: Path, frame: pl.DataFrame, row_group: int, metadata: Mapping[str, str]
+) -> None:
+    """Write the file of a frame as it is encoded: it is not in memory beside the frame, nor copied from there."""
+    _encode(frame, path, row_group, metadata)
+    syncing = begin_sync(path)
+    try:
+        with path.open("r+b") as file:
+            place, checksum = _checksum_in(file)
+            file.seek(place)
+            file.write(checksum)
+    finally:
+        wait([syncing])  # none is at work on a file that the caller goes on to remove
+    syncing.result()
 
 
 def _unsealed(frame: pl.DataFrame, row_group: int, metadata: Mapping[str, str]) -> io.BytesIO:
     """The bytes of a parquet file with room for a checksum in its metadata."""
     written = io.BytesIO()
+    _encode(frame, written, row_group, metadata)
+    return written
+
+
+def _encode(
+    frame: pl.DataFrame, file: Path | io.BytesIO, row_group: int, metadata: Mapping[str, str]
+) -> None:
     frame.write_parquet(
-        written,
+        file,
         compression="uncompressed",  # read often, and for less than it takes to unpack
         row_group_size=row_group,
         metadata={**metadata, CHECKSUM: UNSEALED},
     )
-    return written
 
 
 def is_sealed(path: Path) -> bool:
@@ -118,11 +141,15 @@ def _checksum_of(content: memoryview) -> tuple[int, bytes]:
     return _checksum(len(content), lambda start, end: content[start:end])
 
 
-def _checksum_in(file: BinaryIO) -> tuple[int, bytes]:
-    """As `_checksum`, of an open file."""
+def _checksum_in(file: io.BufferedIOBase) -> tuple[int, bytes]:
+    """As `_checksum`, of an open file, whose bytes go through one buffer."""
+    size = file.seek(0, os.SEEK_END)
+    buffer = memoryview(bytearray(min(size, _READ_BYTES)))
 
-    def read(start: int, end: int) -> bytes:
+    def read(start: int, end: int) -> memoryview:
         file.seek(start)
-        return file.read(end - start)
+        if end - start > len(buffer):
+            return memoryview(file.read(end - start))
+        return buffer[: file.readinto(buffer[: end - start])]
 
-    return _checksum(file.seek(0, os.SEEK_END), read)
+    return _checksum(size, read)

@@ -82,9 +82,14 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> list[ReadingProcess]:
     return started
 
 
+@pytest.mark.parametrize("long_rows", [decoded_files._LONG_ROWS, 0])
 def test_a_reading_gives_the_same_whether_or_not_it_reads_ahead(
-    files: list[SourceFile], processes: list[ReadingProcess]
+    files: list[SourceFile],
+    processes: list[ReadingProcess],
+    monkeypatch: pytest.MonkeyPatch,
+    long_rows: int,
 ) -> None:
+    monkeypatch.setattr(decoded_files, "_LONG_ROWS", long_rows)
     alone = SourceReading(keep_bytes=0)
     expected = {f.path: outcome(lambda file: content(alone, file), f) for f in files}
     assert contents_ahead(files, ALL) == expected
