@@ -17,9 +17,9 @@ from mlforge.online.redis.layouts import Write
 if TYPE_CHECKING:
     from mlforge.online.redis.client import Server
 
-_CHUNKS = 4
-"""Chunks in a transaction: they block the server for about as long as one or two do in a script."""
-_TRANSACTIONS = 5
+_CHUNKS = 2
+"""Chunks in a transaction: they block the server for about as long as one does in a script. Fewer take the client longer, more do not save it anything."""
+_TRANSACTIONS = 10
 """Further rows are left to the script: its calls are sent ahead of their replies, so that more rows are encoded meanwhile."""
 _EXEC = resp.command("EXEC")
 _GIVE_UP = resp.command("DISCARD") + resp.command("UNWATCH")  # the one or the other may be refused
