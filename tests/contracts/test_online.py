@@ -210,6 +210,18 @@ def test_renew_gives_every_row_its_full_life(mortal: RedisStore, client: redis.R
     assert client.ttl("mlforge:spend") > 490
 
 
+def test_a_renewal_takes_so_few_rows_at_a_time_that_readers_are_not_held(
+    mortal: RedisStore, client: redis.Redis
+) -> None:
+    push(mortal, OLD, *range(600))
+    before = client.info("commandstats")["cmdstat_eval"]["calls"]
+    assert mortal.renew("spend", OLD) == 600
+    scripts_of_rows = (
+        client.info("commandstats")["cmdstat_eval"]["calls"] - before - 1
+    )  # the books'
+    assert scripts_of_rows >= 3
+
+
 def test_without_a_ttl_nothing_expires_even_if_it_once_would_have(
     mortal: RedisStore, store: RedisStore, client: redis.Redis
 ) -> None:

@@ -10,7 +10,7 @@ import polars as pl
 
 from mlforge.core.values import check_name
 from mlforge.online.books import OnlineBooks
-from mlforge.online.chunks import Rows, encoded
+from mlforge.online.chunks import Rows, encoded, slices
 from mlforge.online.codec import format_of
 from mlforge.online.decoding import Row, typed_rows
 from mlforge.online.redis import resp, scripts, watched_puts
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 ANY_HASH = "?" * 64
 _HASH_END = len(ANY_HASH) + 1
-SCANNED_AT_ONCE = 5_000
+SCANNED_AT_ONCE = 1_000
+"""Keys that one step of a scan looks at, which holds the server for about as long as a chunk of rows does."""
 
 
 class JsonLayout(RowLayout):
@@ -60,7 +61,7 @@ class JsonLayout(RowLayout):
             for hashes in self.scan(server, write.key):
                 # A scan may come upon a row twice; it lives once.
                 listed.append(pl.Series(hashes, dtype=pl.String).hash())
-                yield Rows(hashes)
+                yield from map(Rows, slices(hashes))
 
         renewed = self._stream(server, scripts.RENEW, write, rows())
         gone = sum(map(len, listed)) - renewed
