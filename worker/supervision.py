@@ -16,7 +16,7 @@ from polars.exceptions import PanicException
 from redis.exceptions import RedisError
 
 from mlforge.core.logs import get_logger
-from mlforge.errors import MlforgeError
+from mlforge.errors import MlforgeError, Unavailable
 
 FAULTS = (Exception, PanicException)
 """All that code of ours, of a library or of a user raises; an order to stop is none of these."""
@@ -43,6 +43,11 @@ def tell_fault(what: str, error: BaseException, **about: object) -> None:
     if isinstance(error, RedisError):
         if _is_news(text):
             log.warning("server away", error=str(error), doing=what, **about)
+    elif isinstance(error, Unavailable):
+        if _is_news(
+            f"{event} {about} {type(error).__name__}"
+        ):  # its text may hold what differs each time
+            log.error(event, error=str(error), **about)
     elif isinstance(error, MlforgeError | OSError):
         log.error(event, error=str(error), **about)
     else:

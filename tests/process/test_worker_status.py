@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from mlforge.core import clock
+from mlforge.errors import StoreUnavailable
 from mlforge.maintenance.operations import rollback
 from tests.support.workers import Shop, eventually, purchases, write
 from worker.monitor.screen import render
 from worker.monitor.status import gather
+from worker.project import Gone
 from worker.service.embedded_redis import EmbeddedServer
 
 
@@ -117,3 +120,21 @@ def test_a_server_that_answers_and_refuses_writes_is_named(
         queue.config_set(setting, before)
     assert "refuses to write" not in shown(shop)
     assert not queue.exists(f"mlforge-work:{shop.project.scope}:nothing")
+
+
+def test_status_goes_on_where_the_store_cannot_be_asked(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the credentials of its bucket have expired."""
+
+    def refuse(*_: object) -> None:
+        raise StoreUnavailable("the credentials have expired")
+
+    project = shop.project
+    gone = [Gone("visits", clock.now(), clock.now())]
+    monkeypatch.setattr(type(project), "gone", lambda _: gone)
+    for name in ("pointer", "books", "audit", "renames"):
+        monkeypatch.setattr(project.definitions.store, name, refuse)
+    told = shown(shop)
+    assert "spend: its pointer cannot be read: the credentials have expired" in told
+    assert "visits is gone from the definitions" in told

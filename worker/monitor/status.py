@@ -18,7 +18,7 @@ from mlforge.core import clock
 from mlforge.core.manifest import Manifest
 from mlforge.core.values import to_iso
 from mlforge.definitions.chains import upstreams
-from mlforge.errors import SourceError
+from mlforge.errors import MlforgeError, SourceError
 from mlforge.online import OnlineBooks, Target
 from mlforge.online.books import INCOMPLETE
 from mlforge.online.staleness import OnlineView, SeenAtOnce, behind
@@ -292,15 +292,22 @@ def _definition_problems(project: Project, gone: tuple[Gone, ...]) -> Iterator[s
             "these definitions are not the ones in use: the watcher has others; "
             "it takes an edit up once it imports"
         )
-    renames = project.definitions.store.renames()
     for feature in gone:
-        renamed = renames.sentence(feature.feature)
+        renamed = _renamed(project, feature.feature)
         what = renamed or f"{feature.feature} is gone from the definitions"
         back = "" if renamed else "put it back, or "
         yield (
             f"{what}: its rows{' of that name' if renamed else ''} stay online as they are until "
             f"{to_iso(feature.until)}; {back}let `mlforge retire {feature.feature}` end it now"
         )
+
+
+def _renamed(project: Project, feature: str) -> str | None:
+    """What the feature is called now, as a sentence; None where it has no other name, or the store cannot be asked."""
+    try:
+        return project.definitions.store.renames().sentence(feature)
+    except MlforgeError:  # each feature that cannot be read says so
+        return None
 
 
 def _drifts(features: Iterable[FeatureStatus]) -> Iterator[str]:

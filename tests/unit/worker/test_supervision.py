@@ -14,7 +14,7 @@ from redis.exceptions import ConnectionError as NoConnection
 from redis.exceptions import ResponseError
 from structlog.testing import CapturingLogger, capture_logs
 
-from mlforge.errors import StoreError
+from mlforge.errors import StoreError, StoreUnavailable
 from worker import supervision
 from worker.monitor.metrics import Health
 from worker.state.presence import PartState, WatcherState
@@ -105,6 +105,21 @@ def test_an_outage_is_told_once_for_each_of_its_causes_and_again_each_minute(
     assert told(refused, away) == []
     now += 1
     assert told(refused, away, refused) == ["MISCONF", "away"]
+
+
+def test_a_disk_or_a_bucket_that_is_away_is_told_once_a_while_for_each_feature(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, log = 1_000.0, CapturingLogger()
+    monkeypatch.setattr(supervision, "log", log)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    for attempt in range(3):  # of a bucket the text tells how long the request took, too
+        tell_fault("compare", StoreUnavailable(f"expired after {attempt} ms"), feature="spend")
+    tell_fault("compare", StoreUnavailable("expired after 3 ms"), feature="visits")
+    assert [call.kwargs["feature"] for call in log.calls] == ["spend", "visits"]
+    now += AGAIN_S
+    tell_fault("compare", StoreUnavailable("expired after 4 ms"), feature="spend")
+    assert log.calls[-1].kwargs["error"] == "expired after 4 ms"
 
 
 def test_faults_other_than_outages_are_told_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
