@@ -295,3 +295,14 @@ def test_a_refusal_is_of_an_object_only_where_that_is_sure(told, is_of_object):
     assert (
         refusals.is_of_object(f"Generic S3 error: Server returned non-2xx {told}") == is_of_object
     )
+
+
+def test_a_refusal_is_told_in_the_servers_own_words():
+    said = "Generic S3 error: GET http://here in 1ms - Server returned non-2xx status code: "
+    xml = (
+        "<?xml version='1.0'?><Error><Code>AccessDenied</Code><Message> Not you </Message></Error>"
+    )
+    assert refusals.brief(f"{said}403 Forbidden: {xml}") == "403 AccessDenied: Not you"
+    assert refusals.brief(f"{said}403: <Code>AccessDenied</Code>") == "403 AccessDenied"
+    assert refusals.brief("error sending request\nmore") == "error sending request"
+    assert len(refusals.brief(f"{said}403 {xml}".replace("Not you", "x" * 999))) == 300

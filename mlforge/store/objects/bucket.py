@@ -195,15 +195,15 @@ class Bucket(Objects):
             elif isinstance(error, exceptions.UnknownConfigurationKeyError):
                 advice = "options has a key that this cloud does not know"
             advice = refusals.advice(str(error)) or advice
-            first = next(iter(str(error).splitlines()), "")
+            words = refusals.brief(str(error))
             if refusals.tells_no_state(str(error)):
                 raise UnsupportedStore(
                     f"{self.url}: its server does not tell the state of what it writes, so that it can keep to no condition; no store "
-                    f"can be kept there ({first[:300]})"
+                    f"can be kept there ({words})"
                 ) from error
             is_answer = of_object and isinstance(error, exceptions.BaseError)
             kind = _kind(str(error)) if is_answer else StoreUnavailable
-            raise kind(f"{self.url}: cannot {deed}: {advice} ({first[:300]})") from error
+            raise kind(f"{self.url}: cannot {deed}: {advice} ({words})") from error
 
 
 def _kind(told: str) -> type[StoreError]:

@@ -6,6 +6,8 @@ import re
 
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>\s*([\w.]+)\s*</Code>")
+_MESSAGE = re.compile(r"<Message>\s*([^<]*[^<\s])\s*</Message>")
+_MOST = 300
 _NO_STATE = re.compile(r"(?:ETag|[Gg]eneration) Header missing")
 _OF_OBJECTS = {"400", "403", "409", "410", "451"}
 """Statuses of what may not be read: denied, in an archive, or encrypted with a key that is not at hand."""
@@ -49,6 +51,15 @@ def may_be_of_object(told: str) -> bool:
 def tells_no_state(told: str) -> bool:
     """Whether a server answered a write without the state of what it wrote, on which a condition could be set."""
     return _NO_STATE.search(told) is not None
+
+
+def brief(told: str) -> str:
+    """A server's own words in the text of an error, as `403 AccessDenied: no`; else the text's first line, at most 300 characters of it."""
+    status, code, message = (found.search(told) for found in (_STATUS, _CODE, _MESSAGE))
+    if status is None or code is None:
+        return next(iter(told.splitlines()), "")[:_MOST]
+    why = f": {message[1]}" if message else ""
+    return f"{status[1]} {code[1]}{why}"[:_MOST]
 
 
 _ADVICE = {
