@@ -108,6 +108,18 @@ class Heartbeat:
         return unfinished(self.age_s, self.error, within_s)
 
 
+@contextmanager
+def noted(heartbeat: Heartbeat, what: str, **about: object) -> Iterator[None]:
+    """As `survived`; the heartbeat tells how the block ended."""
+    try:
+        yield
+    except FAULTS as error:
+        heartbeat.failed(error)
+        tell_fault(what, error, **about)
+    else:
+        heartbeat.finished()
+
+
 @dataclass
 class Rounds:
     """Does work again and again in a thread of its own, each `every_s`, with growing pauses after faults."""

@@ -119,6 +119,7 @@ class _Work:
         self._reconciler = Reconciler(
             project, self._requests, behind, self._auditor.tick, since=since
         )
+        self._watcher: Watcher | None = None
 
     @property
     def is_anew(self) -> bool:
@@ -128,7 +129,7 @@ class _Work:
     def watcher(self, timing: Timing, why: str) -> Watcher:
         """The watcher of the sources. why: the reason of its first requests."""
         definitions = self._project.definitions
-        return Watcher(
+        self._watcher = Watcher(
             {name: definitions.source(name) for name in definitions.features},
             self._request,
             timing,
@@ -138,6 +139,7 @@ class _Work:
             why=why,
             unseal=self._unseal,
         )
+        return self._watcher
 
     def reconcile(self) -> None:
         """Do one round of the reconciler, unless another store has come in the place of the project's."""
@@ -147,7 +149,9 @@ class _Work:
                 return self._start_anew()
             self._reconciler.tick(time.monotonic())
         finally:
-            self._project.presence.report(self.health.heartbeats, self._follower.problem)
+            unlisted = self._watcher.unlisted if self._watcher else ()
+            parts = (*self.health.heartbeats, *unlisted)
+            self._project.presence.report(parts, self._follower.problem)
 
     def end(self) -> None:
         """Stop audits, and say that nobody watches any more."""

@@ -17,6 +17,7 @@ from mlforge.sources.source import FileStat, completeness, is_being_written
 from mlforge.sources.source_file import Stat
 from mlforge.sources.walk import FolderState, folder_state
 from worker.state.named_paths import together
+from worker.supervision import Heartbeat
 
 _COARSE_US = 50_000
 """How much a file system's clock may be behind the clock that is asked for now."""
@@ -89,6 +90,11 @@ class FileTracker:
     """The instant from before which partitions are sealed, in us, as the last scan left it."""
     looked_at: int = 0
     """When all that is there was last looked at, in us: a file that is new since then came since then."""
+    heartbeat: Heartbeat = field(init=False)
+    """Whether the source can be listed."""
+
+    def __post_init__(self) -> None:
+        self.heartbeat = Heartbeat(f"look into {self.source.text}")
 
     def scan(self) -> Listing:
         """List the source as the disk has it now."""

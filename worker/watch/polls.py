@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from mlforge.core import clock
 from mlforge.store.addresses import as_path
-from worker.supervision import FAULTS, survived
+from worker.supervision import FAULTS, noted, survived
 from worker.watch.file_tracker import Change, FileTracker
 from worker.watch.hints import Hints
 
@@ -130,7 +130,7 @@ class Polls:
     def _round(self, poll: _Poll) -> None:
         """List a source, and have refreshes list all of it where a hint named what they may not see."""
         tracker = poll.tracker
-        with survived("look into a source", source=tracker.source.text):
+        with noted(tracker.heartbeat, "look into a source", source=tracker.source.text):
             change = _look(poll)
             if change is not None or poll.is_first:
                 self._changes.append((tracker, change or _LISTED))

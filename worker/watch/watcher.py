@@ -23,7 +23,7 @@ from mlforge.core import clock
 from mlforge.core.logs import get_logger
 from mlforge.sources.row_source import RowSource
 from worker.state.pending import PendingRequest, merge_into
-from worker.supervision import FAULTS, pause_after, survived, tell_fault
+from worker.supervision import FAULTS, Heartbeat, noted, pause_after, survived, tell_fault
 from worker.watch.bell import Bell
 from worker.watch.file_tracker import Change, FileTracker
 from worker.watch.polls import Polls
@@ -103,6 +103,12 @@ class Watcher:
         self._forgiving = False
         self._stands = False  # whether the present watch has begun to tell events
         self._untold = False  # whether a scan found a change that no event reported
+
+    @property
+    def unlisted(self) -> list[Heartbeat]:
+        """Those of sources that could not be listed when they were last looked into."""
+        trackers = (*self._trackers, *self._polls.trackers)
+        return [tracker.heartbeat for tracker in trackers if tracker.heartbeat.error]
 
     @property
     def takes_hints(self) -> bool:
@@ -259,7 +265,7 @@ class Watcher:
         began = time.monotonic()
         whole, moved = began >= self._whole_at, False
         for tracker in self._trackers:
-            with survived("look into a source", source=tracker.source.text):
+            with noted(tracker.heartbeat, "look into a source", source=tracker.source.text):
                 if not tracker.source.roots:
                     continue  # a feature's versions, which the reconciler compares
                 if not whole and tracker.has_same_folders():

@@ -13,6 +13,7 @@ from tests.support.workers import purchases
 from worker.watch.file_tracker import SETTLE_S, Change, FileTracker
 from worker.watch.polls import _LISTED, Polls
 from worker.watch.roots import Roots
+from worker.watch.watcher import Watcher
 
 HOUR_US = 3_600_000_000
 CONTENT = purchases((1, 0, 2.0))
@@ -254,3 +255,31 @@ def test_the_first_listing_of_a_poll_is_news_though_it_finds_none(tracker: FileT
     for _ in range(2):
         polls._round(polls._polls[0])
     assert [change for _, change in polls.taken()] == [_LISTED]
+
+
+@pytest.mark.parametrize("way", ["poll", "scan"])
+def test_a_source_that_cannot_be_listed_is_told_until_it_can(
+    tracker: FileTracker, tmp_path: Path, way: str
+) -> None:
+    """Else all looks well while none of its drops is taken in."""
+    watcher = Watcher({"spend": tracker.source}, lambda _: None)
+    polls = Polls([tracker])
+
+    def look() -> str | None:
+        if way == "poll":
+            polls._round(polls._polls[0])
+            return tracker.heartbeat.error
+        watcher._whole_at = 0.0
+        watcher._scan()
+        return watcher.unlisted[0].error if watcher.unlisted else None
+
+    drops = tmp_path / "drops"
+    assert look() is None
+    drops.rename(tmp_path / "aside")
+    drops.write_text("a file in the place of the folder")
+    told = look()
+    assert told
+    assert told.startswith("SourceError: source 'drops/'")
+    drops.unlink()
+    (tmp_path / "aside").rename(drops)
+    assert look() is None
