@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -20,6 +21,7 @@ from mlforge.errors import (
     FunctionError,
     MlforgeError,
     ValidationError,
+    near_hint,
 )
 from mlforge.features.feature import Feature
 from mlforge.features.file_reads import files_in_code, files_read
@@ -43,6 +45,7 @@ from mlforge.ingest.returned import described
 from mlforge.ingest.side_tables import SideTables
 from mlforge.sources import sandbox
 
+_LACKING = re.compile(r'unable to find column "(.+?)"; valid columns')
 _LONG_ROWS = 8_192  # of a file, on average: so many need not lie in one piece with those of others
 
 
@@ -307,10 +310,18 @@ class Transform:
 
     def no_column(self, error: BaseException, rows: FileRows) -> MlforgeError:
         """The error for a column that the function asks for and the file lacks."""
+        there = sorted(rows.frame.columns)
         return ColumnNotFound(
-            f"{self.feature.name}: its function asks for a column that is not there ({_first_line(error)}); "
-            f"the source has {', '.join(sorted(rows.frame.columns))}{_left_out(rows)}{self.hint}"
+            f"{self.feature.name}: its function asks for a column that is not there{_which(error, there)}; "
+            f"the source has {', '.join(there)}{_left_out(rows)}{self.hint}"
         )
+
+
+def _which(error: BaseException, there: Sequence[str]) -> str:
+    """The column that polars did not find, with near ones that there are; its own words where they name none."""
+    told = _first_line(error)
+    lacking = _LACKING.match(told)
+    return f", {lacking[1]!r}{near_hint(lacking[1], there)}" if lacking else f" ({told})"
 
 
 def _has_categories(schema: pl.Schema) -> bool:

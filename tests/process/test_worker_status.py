@@ -6,12 +6,14 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import polars as pl
 import pytest
 from redis import Redis
 
 from mlforge.core import clock
 from mlforge.errors import StoreUnavailable
 from mlforge.maintenance.operations import rollback
+from tests.support import contents
 from tests.support.workers import Shop, eventually, purchases, write
 from worker.monitor.screen import render
 from worker.monitor.status import gather
@@ -66,6 +68,26 @@ def test_a_hold_whose_files_are_back_says_so_and_what_to_do(shop: Shop) -> None:
 def test_a_hold_whose_source_is_gone_says_that(shop: Shop) -> None:
     (shop.folder / "drops").rmdir()
     assert f"spend: now: its source {shop.folder / 'drops'} is not there" in shown(shop)
+
+
+def test_a_hold_for_files_that_are_set_aside_does_not_say_that_an_approval_goes_on_with_them(
+    shop: Shop,
+) -> None:
+    write(shop.folder / "slow/a.parquet", purchases((1, 0, 2.0)))
+    definitions = shop.project.definitions
+    definitions.refresh("slow")
+    text = pl.read_parquet(shop.folder / "slow/a.parquet").with_columns(
+        pl.col("amount").cast(pl.String)
+    )
+    for name in "bc":
+        write(shop.folder / f"slow/{name}.parquet", contents.as_parquet(text))
+    assert definitions.refresh("slow", attended=False).held
+    assert "slow: now: 1 of the 1 files of 1.0.0 are there and set aside" in shown(shop)
+    assert "`mlforge approve slow` goes on with them" not in shown(shop)
+    for name in "bc":
+        (shop.folder / f"slow/{name}.parquet").unlink()
+    definitions.refresh("slow", attended=False)
+    assert "slow: now:" not in shown(shop)
 
 
 def test_status_shows_all_that_an_operator_asks_for(shop: Shop) -> None:

@@ -207,6 +207,12 @@ def _held_now(project: Project, name: str, manifest: Manifest | None, books: Boo
     missing = sum(record.path not in there for record in manifest.sources)
     if missing:
         return f"{missing:,} of the {len(manifest.sources):,} files of {manifest.version} are not there now"
+    aside = sum(record.path in books.quarantine for record in manifest.sources)
+    if aside:
+        return (
+            f"{aside:,} of the {len(manifest.sources):,} files of {manifest.version} are there and set aside: once they, or "
+            "those that differ from them, are mended, the hold ends by itself"
+        )
     return (
         f"all {len(manifest.sources):,} files of {manifest.version} are there now: "
         f"`mlforge approve {name}` goes on with them"

@@ -66,6 +66,10 @@ _ADVICE = {
     "the credentials have expired: renew them, as by 'aws sso login' or a new session token, and try again": (
         *("ExpiredToken", "RequestExpired", "TokenRefreshRequired", "InvalidToken"),
     ),
+    "the credentials that were found may not do this": ("AccessDenied",),
+    "the server does not know the credentials that were found, or they are wrong": (
+        *("InvalidAccessKeyId", "SignatureDoesNotMatch"),
+    ),
     "this machine's clock is wrong, or the server's": ("RequestTimeTooSkewed",),
     "there is no such bucket, or it is gone: make it, or correct the address": (
         *("NoSuchBucket", "ContainerNotFound", "BucketNotFound"),

@@ -167,7 +167,9 @@ def test_a_function_that_fails_is_told_as_such_and_ends_with_its_mending(project
     project.drop("a", rows((1, 0, 2.0)))
     project.build()
     broken = project.define(lambda df: df.select("user_id", "at", pl.col("amuont").alias("amount")))
-    with pytest.raises(BuildError, match="asks for a column that is not there"):
+    with pytest.raises(
+        BuildError, match=r"column that is not there, 'amuont' [(]did you mean 'amount'[?][)]; the"
+    ):
         project.definitions(broken).build()
     with pytest.raises(SourceError, match="asks for a column that is not there"):
         project.definitions(broken).refresh("spend", attended=False)
