@@ -12,18 +12,17 @@ from typing import Any, TypeVar
 from redis.exceptions import ConnectionError as NoConnection
 from redis.exceptions import NoPermissionError, ReadOnlyError, RedisError
 
-from mlforge.build.broken_locks import FOR_A_LOCK
-from mlforge.build.drifting import FOR_DRIFT
 from mlforge.core import clock
 from mlforge.core.manifest import Manifest
 from mlforge.core.values import to_iso
 from mlforge.definitions.chains import upstreams
-from mlforge.errors import MlforgeError, SourceError
+from mlforge.errors import MlforgeError
 from mlforge.online import OnlineBooks, Target
 from mlforge.online.books import INCOMPLETE
 from mlforge.online.staleness import OnlineView, SeenAtOnce, behind
 from mlforge.store import Books, DriftNote
 from worker.monitor.feature_status import AuditStatus, FeatureStatus
+from worker.monitor.held import held_now
 from worker.monitor.service_status import ServiceStatus, service_status
 from worker.project import Gone, Project
 from worker.queue import JobQueue, WorkerState
@@ -172,7 +171,7 @@ def _feature(project: Project, ticket: Ticket, online: OnlineView) -> FeatureSta
         lag=lag,
         lag_seconds=_lag_seconds(manifest, shown) if lag else 0.0,
         held=books.hold,
-        held_now=_held_now(project, name, manifest, books),
+        held_now=held_now(project, name, manifest, books),
         error=ticket.error,
         retry_at=None if ticket.leased else to_iso(ticket.retry_at),
         quarantine={path: entry.reason for path, entry in books.quarantine.items()},
@@ -183,39 +182,6 @@ def _feature(project: Project, ticket: Ticket, online: OnlineView) -> FeatureSta
         unreadable=tuple(look.problems),
         drift=drift,
         pushed_at=to_iso(online_books.pushed_at) if online_books and shown else None,
-    )
-
-
-def _held_now(project: Project, name: str, manifest: Manifest | None, books: Books) -> str | None:
-    """The present state of a held feature's source: the reason in the books is of the moment when the hold began.
-
-    None where it is not held, or is by a person, for a lock or drift, with which lost files have nothing to do.
-    """
-    hold = books.hold
-    if hold is None or books.by_person or hold.startswith((FOR_A_LOCK, FOR_DRIFT)):
-        return None
-    if manifest is None or not manifest.sources:
-        return None
-    try:
-        source = project.definitions.source(name)
-        listing = source.scan()
-    except SourceError as error:
-        return str(error)
-    if not listing.exists:
-        return source.absence(listing)
-    there = listing.stats.keys()
-    missing = sum(record.path not in there for record in manifest.sources)
-    if missing:
-        return f"{missing:,} of the {len(manifest.sources):,} files of {manifest.version} are not there now"
-    aside = sum(record.path in books.quarantine for record in manifest.sources)
-    if aside:
-        return (
-            f"{aside:,} of the {len(manifest.sources):,} files of {manifest.version} are there and set aside: once they, or "
-            "those that differ from them, are mended, the hold ends by itself"
-        )
-    return (
-        f"all {len(manifest.sources):,} files of {manifest.version} are there now: "
-        f"`mlforge approve {name}` goes on with them"
     )
 
 

@@ -196,9 +196,8 @@ def storage_errors(path: Path) -> Iterator[None]:
         number = int(match[1]) if match else getattr(error, "errno", None)
         if number is None:
             raise
-        first = str(error).splitlines()[0]
-        why = f"{_hint(number)}{_whose(path, number)}"
-        raise StoreUnavailable(f"cannot write {path}: {why} ({first})") from error
+        why = f"{_hint(number)}{_whose(path, number)} ({str(error).splitlines()[0]})"
+        raise StoreUnavailable(f"cannot write {path}: {why}") from error
 
 
 def _hint(number: int | None) -> str:
