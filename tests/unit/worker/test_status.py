@@ -12,7 +12,8 @@ from mlforge.build.drifting import FOR_DRIFT
 from mlforge.core import clock
 from mlforge.online import Target
 from mlforge.store import Books
-from worker.monitor.status import _held_now, _lag_seconds
+from worker.monitor.held import held_now
+from worker.monitor.status import _lag_seconds
 
 SECOND_US = 1_000_000
 
@@ -21,7 +22,7 @@ SECOND_US = 1_000_000
 def test_a_hold_that_no_lost_file_is_the_cause_of_is_told_of_no_files(reason: str) -> None:
     made_of_files: Any = SimpleNamespace(sources=(None,))
     nowhere: Any = None  # no source is looked at
-    assert _held_now(nowhere, "spend", made_of_files, Books(hold=f"{reason}: more")) is None
+    assert held_now(nowhere, "spend", made_of_files, Books(hold=f"{reason}: more")) is None
 
 
 @pytest.mark.parametrize(("online", "lag_s"), [("1.0.0", 20.0), ("1.0.1", 5.0)])
