@@ -44,9 +44,8 @@ def tell_fault(what: str, error: BaseException, **about: object) -> None:
         if _is_news(text):
             log.warning("server away", error=str(error), doing=what, **about)
     elif isinstance(error, Unavailable):
-        if _is_news(
-            f"{event} {about} {type(error).__name__}"
-        ):  # its text may hold what differs each time
+        # Not by its text, which tells how long a request took, too.
+        if _is_news(f"{event} {about} {type(error).__name__}"):
             log.error(event, error=str(error), **about)
     elif isinstance(error, MlforgeError | OSError):
         log.error(event, error=str(error), **about)

@@ -275,7 +275,7 @@ def _definition_problems(project: Project, gone: tuple[Gone, ...]) -> Iterator[s
 
 
 def _renamed(project: Project, feature: str) -> str | None:
-    """What the feature is called now, as a sentence; None where it has no other name, or the store cannot be asked."""
+    """The feature's present name, as a sentence; None where it has no other name, or the store cannot be asked."""
     try:
         return project.definitions.store.renames().sentence(feature)
     except MlforgeError:  # each feature that cannot be read says so

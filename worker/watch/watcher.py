@@ -106,7 +106,7 @@ class Watcher:
 
     @property
     def unlisted(self) -> list[Heartbeat]:
-        """Those of sources that could not be listed when they were last looked into."""
+        """The heartbeats of sources that could not be listed when they were last looked into."""
         trackers = (*self._trackers, *self._polls.trackers)
         return [tracker.heartbeat for tracker in trackers if tracker.heartbeat.error]
 
