@@ -174,6 +174,21 @@ def test_the_wall_clock_moves_values_without_any_file(
     assert [online(client, user) is None for user in (1, 2, 3)] == [True, True, False]
 
 
+def test_a_latest_row_that_was_ahead_is_served_from_its_very_instant_on(
+    project: Project, redis_url: str, client: redis.Redis
+) -> None:
+    project.drop("two", rows((1, 3, 20.0)))
+    store = RedisStore.from_url(redis_url)
+    defs = project.definitions(project.define(metrics=[]), online_store=store)
+    for day, amount in ((2, 10.0), (3, 20.0)):
+        with clock.fixed(at(day)):
+            defs.build(online=True)
+        row = online(client, 1)
+        assert row is not None
+        assert row["amount"] == amount
+    defs.close()
+
+
 def push_that_dies(defs: Definitions, place: str) -> None:
     """Push, and end amid it."""
 

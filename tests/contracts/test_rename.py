@@ -25,6 +25,7 @@ from mlforge import (
 )
 from mlforge.cli.main import main
 from mlforge.core import failpoints
+from mlforge.core.forgotten import Forgotten
 from mlforge.core.lock import Lock
 from mlforge.errors import BuildError, FeatureNotFound, LockMismatch, StoreError, VersionInUse
 from mlforge.maintenance.operations import pin, prune, rollback, verify
@@ -186,6 +187,11 @@ def test_names_that_cannot_be_given_are_refused_in_words(shop: Shop) -> None:
         with pytest.raises(Exception, match=words) as caught:
             rename(definitions, before, after)
         assert caught.type.__module__ == "mlforge.errors"
+    begun = Forgotten("5a17").begun(["spend"])
+    store.write_forgotten(begun)
+    with pytest.raises(StoreError, match="run 'mlforge build', or the same 'mlforge forget' again"):
+        rename(definitions, "spend", "outlay")
+    store.end_forgetting(["spend"], begun)
     rename(definitions, "spend", "outlay")
     with pytest.raises(StoreError, match="spend is taken: spend was renamed to outlay"):
         rename(definitions, "other", "spend")

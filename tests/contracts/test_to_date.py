@@ -56,6 +56,8 @@ def test_as_a_period_begins_entities_of_the_one_before_are_affected(project: Pro
     assert affected(41, 58) == []
     assert affected(41, 59) == [1, 2]
     assert affected(60, 300) == []
+    active = evaluation.active_entities(events, int(at(31).timestamp()) * 1_000_000)
+    assert active["user_id"].to_list() == [1], "its event is at the very start of the period"
 
 
 def test_a_drop_costs_no_seconds_of_calendar(project: Project) -> None:

@@ -157,6 +157,8 @@ def test_every_kind_of_spine_gives_the_same_set(four: Project, tmp_path: Path) -
             continue
         same(got, whole)
         hashes.add(made.document.spine_hash)
+        files = sorted(map(str, folder.iterdir())) if number >= 2 else []
+        assert list(made.document.spine_files) == files, "none of a plan, or of memory"
     assert len(hashes) == 1
     assert [*made.path.parent.glob(".*")] == []
 
@@ -318,13 +320,13 @@ def test_no_file_of_a_folder_is_left_out_of_a_spine_in_silence(tmp_path: Path) -
         spine_of(tmp_path, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["__row", "__heap"])
 def test_a_spine_with_a_column_of_a_name_that_sets_keep_is_refused(
-    project: Project, tmp_path: Path
+    project: Project, tmp_path: Path, name: str
 ) -> None:
-    with pytest.raises(RetrievalError, match="a column '__row', a name that training sets keep"):
-        training_set(
-            spine().with_columns(__row=pl.lit(1)), ["spend"], project.store, tmp_path / "set"
-        )
+    table = spine().with_columns(pl.lit(1).alias(name))
+    with pytest.raises(RetrievalError, match=f"a column '{name}', a name that training sets keep"):
+        training_set(table, ["spend"], project.store, tmp_path / "set")
 
 
 def test_a_spine_that_changes_while_it_is_read_is_refused(
@@ -343,6 +345,10 @@ def test_a_spine_that_changes_while_it_is_read_is_refused(
         training_set(path, ["spend"], project.store, tmp_path / "set")
     assert not (tmp_path / "set").exists()
     assert not project.store.books("spend").sets
+    opened = spine_of(path, tmp_path)
+    os.utime(path, (1, 1))  # written anew with as many bytes
+    with pytest.raises(RetrievalError, match="changed while it was read"):
+        opened.check_unchanged()
 
 
 # -- what it was made from, and what is kept for it

@@ -22,6 +22,7 @@ from mlforge.metrics import Rolling
 from mlforge.store import LocalStore, ObjectStore
 from mlforge.training_sets import shared_writing, stored_set
 from mlforge.training_sets.bucket import BucketFiles
+from mlforge.training_sets.places import place_at
 from tests.support.object_servers import BUCKET, seaweed
 from tests.support.objects import MemoryObjects
 from tests.support.projects import Project, rows
@@ -276,3 +277,12 @@ def test_a_file_whose_download_ends_midway_is_fetched_anew(tmp_path: Path) -> No
         files.found("aside/spine")
     objects.after = lambda deed, key: None
     assert files.found("aside/spine").read_bytes() == b"whole"
+
+
+def test_what_is_cleared_behind_a_set_that_is_there_is_none_of_its_parts(
+    machines: Machines,
+) -> None:
+    made = machines.made()
+    kept = dict(machines.objects)
+    place_at(OUT, machines.store("first")).remove(made.document.id)
+    assert machines.objects == kept

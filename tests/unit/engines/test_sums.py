@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import random
 import statistics
+from contextlib import nullcontext
+from decimal import Decimal
 from fractions import Fraction
 
 import polars as pl
@@ -12,9 +14,11 @@ import pytest
 
 from mlforge.compilers.base import ENTITY, TIME
 from mlforge.engines import pairwise
+from mlforge.engines.base import _check_sum
 from mlforge.engines.fixed_point import Fixed
 from mlforge.engines.pairwise import Segments
-from mlforge.engines.prefix_sums import Sums
+from mlforge.engines.prefix_sums import DecimalOverflow, Sums
+from mlforge.errors import DataError
 
 LONGEST = 50
 
@@ -116,3 +120,24 @@ def test_what_is_rounded_does_not_depend_on_the_order_of_rows_of_one_instant() -
         sums = Sums(line, "x", "Float64", 15).over(segments)
         results.append((sums.floats().to_list(), sums.deviations(segments.lengths).to_list()))
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize(("edge", "beyond"), [(-(2**63), -(2**63) - 1), (2**63 - 1, 2**63)])
+def test_a_sum_of_integers_is_refused_from_the_first_that_its_dtype_lacks(
+    edge: int, beyond: int
+) -> None:
+    _check_sum(pl.Series("total", [0, edge], dtype=pl.Int128), "spend")
+    with pytest.raises(DataError, match="total does not fit into Int64"):
+        _check_sum(pl.Series("total", [0, beyond], dtype=pl.Int128), "spend")
+
+
+@pytest.mark.parametrize(("further", "fits"), [(-1, True), (0, False)])
+def test_a_sum_of_decimals_is_refused_from_the_first_with_too_many_digits(
+    further: int, fits: bool
+) -> None:
+    half = 5 * 10**37
+    values = pl.Series("x", [Decimal(half), Decimal(half + further)], dtype=pl.Decimal(38, 0))
+    sums = Sums(values.to_frame(), "x", "Decimal(38, 0)", 2)
+    total = sums.over(Segments(pl.Series([0]), pl.Series([2])))
+    with nullcontext() if fits else pytest.raises(DecimalOverflow):
+        assert total.totals().to_list() == [Decimal(2 * half + further)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
@@ -10,6 +11,7 @@ import pytest
 
 from mlforge.profiles.drift import ColumnDrift, drift_of
 from mlforge.profiles.measure import profile_column
+from mlforge.training_sets.document import SetDocument
 
 
 def drift(a: list[Any], b: list[Any]) -> ColumnDrift:
@@ -98,3 +100,9 @@ def test_too_few_values_or_such_as_do_not_compare_are_unknown() -> None:
     assert drift([], []).reason == "no rows on both sides whose windows are full"
     assert drift([1], []).reason == "no rows on one side whose windows are full"
     assert drift([1] * 100, [1.0] * 100).verdict() == "steady"
+
+
+def test_a_default_of_a_service_is_that_of_the_column_with_its_label_if_there_is_one() -> None:
+    used: Any = SimpleNamespace(columns=(("a", "b"), ("b", "c"), ("d", "e")), defaults={"d": 2})
+    document: Any = SimpleNamespace(features=(used,), service={"defaults": {"b": 1, "d": 3}})
+    assert SetDocument.defaults_of(document, used) == {"a": 1, "d": 3}

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+from mlforge.core.schema import Column
 from mlforge.errors import IntegrityError
 from mlforge.maintenance.operations import prune, verify
 from mlforge.maintenance.retention import Retention
 from mlforge.store import LocalStore
-from mlforge.store.local import manifest_chunks, piece_columns
+from mlforge.store.local import io, manifest_chunks, piece_columns
+from mlforge.store.local.manifest_chunks import ManifestChunks
 from tests.support.projects import Project, rows
 
 
@@ -75,6 +78,20 @@ def test_pieces_read_some_at_a_time_by_threads_give_what_each_gives(
     assert LocalStore(project.store.path).read_metadata("spend") == expected
     assert read.count(False) == 2, "dropped rows, and a name that is written escaped"
     assert read.count(True) >= 4
+
+
+def test_lists_of_versions_whose_events_have_other_columns_are_read_with_their_own(
+    project: Project, tmp_path: Path
+) -> None:
+    first = project.store.read_metadata("spend")
+    wider = replace(first, events=(*first.events, Column("note", "String")))
+    folder = tmp_path / "_lineage"
+    chunks = ManifestChunks(folder)
+    for manifest in (first, wider):
+        document = json.loads(io.json_text(chunks.written(manifest)))
+        lists = ManifestChunks(folder).lists(document)
+        assert lists is not None
+        assert tuple(lists.partials) == tuple(manifest.partials)
 
 
 def test_one_more_file_makes_few_new_pieces(project: Project) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import time
@@ -15,6 +16,7 @@ from mlforge.errors import VersionInUse, VersionNotFound
 from mlforge.maintenance.operations import prune, verify
 from mlforge.maintenance.retention import Retention
 from mlforge.store import LocalStore
+from mlforge.store.local.leases import shared
 from mlforge.testing.store_values import FIRST, SECOND, publish
 from tests.support.projects import Project, rows
 
@@ -38,6 +40,22 @@ def test_a_version_that_is_read_stays_until_it_is_not(store):
         pass
     with pytest.raises(VersionNotFound), reader.lease("other", FIRST):
         pass
+
+
+def test_a_document_that_is_replaced_before_it_is_shared_is_not_leased(tmp_path, monkeypatch):
+    path, newer = tmp_path / "document", tmp_path / "newer"
+    path.touch()
+    newer.touch()
+    share = fcntl.flock
+
+    def replaced(descriptor: int, how: int) -> None:
+        if how == fcntl.LOCK_SH:
+            newer.replace(path)
+        share(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", replaced)
+    with pytest.raises(FileNotFoundError), shared(path):
+        pytest.fail("it is another version's by now")
 
 
 def test_a_fork_made_under_a_lease_does_not_keep_it(store):
