@@ -45,7 +45,8 @@ from mlforge.errors import (
 from mlforge.features.feature import Feature
 from mlforge.ingest.elsewhere import nowhere
 from mlforge.ingest.file_states import is_ample
-from mlforge.ingest.pipeline import Intake, ingest
+from mlforge.ingest.intake import Intake
+from mlforge.ingest.pipeline import ingest
 from mlforge.ingest.transform import Apart
 from mlforge.sources.listing import Listing
 from mlforge.sources.row_source import RowSource

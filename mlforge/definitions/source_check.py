@@ -8,7 +8,8 @@ from typing import Any
 from mlforge.definitions.registry import Definitions
 from mlforge.errors import MlforgeError
 from mlforge.ingest.function_process import command
-from mlforge.ingest.pipeline import Intake, ingest
+from mlforge.ingest.intake import Intake
+from mlforge.ingest.pipeline import ingest
 from mlforge.ingest.transform import Apart
 
 

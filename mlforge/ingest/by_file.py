@@ -12,7 +12,7 @@ from mlforge.ingest.small_files import SmallFiles
 from mlforge.ingest.transform import FileRows
 from mlforge.ingest.unchanged import FilePartial
 from mlforge.sources.parquet_reader import Content
-from mlforge.sources.source import SourceFile
+from mlforge.sources.source_file import SourceFile
 
 _WAITING_BYTES = 1_000_000
 

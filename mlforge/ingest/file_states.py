@@ -10,7 +10,7 @@ from mlforge.errors import UnreadableFile
 from mlforge.ingest.null_columns import UNREADABLE, Shapes
 from mlforge.sources.parquet_reader import Content
 from mlforge.sources.read_ahead import Wishes
-from mlforge.sources.source import SourceFile
+from mlforge.sources.source_file import SourceFile
 from mlforge.sources.source_reading import HashedFile, SourceReading
 from mlforge.store import FileState, FileStateMap
 

@@ -24,8 +24,6 @@ from mlforge.sources.parquet_reader import Content
 from mlforge.sources.source_reading import SourceReading
 from mlforge.store import FileStateMap, Store
 
-__all__ = ["Intake", "ingest"]
-
 _FIRST = 16
 
 

@@ -29,7 +29,7 @@ from mlforge.ingest.transform import Apart, FileRows, Transform, Transformed
 from mlforge.ingest.unchanged import FilePartial, UnchangedFiles
 from mlforge.sources.listing import Listing
 from mlforge.sources.parquet_reader import BeingWritten, Content, NotReadNow
-from mlforge.sources.source import SourceFile
+from mlforge.sources.source_file import SourceFile
 from mlforge.sources.source_reading import SourceReading
 from mlforge.store import Store
 

@@ -15,7 +15,7 @@ from mlforge.features.feature import Feature
 from mlforge.ingest import partials
 from mlforge.ingest.partial_cache import PartialCache
 from mlforge.sources.listing import Listing
-from mlforge.sources.source import SourceFile
+from mlforge.sources.source_file import SourceFile
 from mlforge.sources.source_reading import SourceReading
 from mlforge.store import Store
 

@@ -18,7 +18,7 @@ from mlforge.ingest.session import Session
 from mlforge.ingest.transform import FileRows, Transformed
 from mlforge.ingest.unchanged import FilePartial
 from mlforge.sources.parquet_reader import Content
-from mlforge.sources.source import SourceFile
+from mlforge.sources.source_file import SourceFile
 
 _SMALL_ROWS, _MOST_ROWS, _MOST_FILES, _FEW_FILES = 65_536, 262_144, 256, 4
 _SMALL_BYTES, _MOST_BYTES = 16_000_000, 64_000_000

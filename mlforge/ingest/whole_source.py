@@ -21,7 +21,7 @@ from mlforge.ingest.null_columns import UNREADABLE
 from mlforge.ingest.session import Session
 from mlforge.ingest.transform import FileRows
 from mlforge.ingest.unchanged import FilePartial, UnchangedFiles
-from mlforge.sources.source import SourceFile
+from mlforge.sources.source_file import SourceFile
 
 
 def ingest_whole_source(session: Session, why: str) -> Intake:

@@ -1,6 +1,6 @@
 """The files of a source: a parquet file, a folder of them, a glob, or a list of such places.
 
-A scan lists files without opening them; `mlforge.sources.parquet_reader` reads one, and its names are exported here.
+A scan lists files without opening them; `mlforge.sources.parquet_reader` reads one.
 """
 
 from __future__ import annotations
@@ -16,29 +16,10 @@ from mlforge.errors import near_names
 from mlforge.sources.glob import EVERYTHING
 from mlforge.sources.listing import Listing
 from mlforge.sources.named_files import look_at
-from mlforge.sources.parquet_reader import (
-    Content,
-    completeness,
-    content_hash,
-    is_being_written,
-    read,
-)
 from mlforge.sources.place import Place
 from mlforge.sources.row_source import RowSource
-from mlforge.sources.source_file import FileStat, SourceFile, Stat
-from mlforge.sources.walk import Ignored, Walk, hive_of
-
-__all__ = [
-    "Content",
-    "FileStat",
-    "Ignored",
-    "Source",
-    "SourceFile",
-    "completeness",
-    "content_hash",
-    "is_being_written",
-    "read",
-]
+from mlforge.sources.source_file import SourceFile, Stat
+from mlforge.sources.walk import Walk, hive_of
 
 
 @dataclass(frozen=True, slots=True)

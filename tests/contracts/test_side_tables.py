@@ -12,7 +12,7 @@ import pytest
 
 from mlforge.core.manifest import Manifest
 from mlforge.errors import BuildError, DefinitionError, MlforgeError, UnsupportedStore
-from mlforge.sources.source import content_hash
+from mlforge.sources.parquet_reader import content_hash
 from mlforge.store import LocalStore
 from tests.support.projects import Project, column, rows
 

@@ -20,7 +20,7 @@ from mlforge.frames.digest import digest
 from mlforge.frames.encoding import json_rows, key_hashes
 from mlforge.ingest import unchanged
 from mlforge.online.prefetch import VALUE_BYTES, read_ahead
-from mlforge.sources import source
+from mlforge.sources import parquet_reader
 from mlforge.store import Pointer
 from worker.project import Project
 
@@ -180,7 +180,7 @@ def _read(at_work: Project, manifest: Manifest) -> None:
         return
     with suppress(MlforgeError, OSError):  # it may have gone
         file = at_work.definitions.source(manifest.name).file(manifest.sources[-1].path)
-        digest(source.read(file).frame)
+        digest(parquet_reader.read(file).frame)
 
 
 def _evaluate(at_work: Project, manifest: Manifest) -> None:

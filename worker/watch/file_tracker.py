@@ -11,10 +11,10 @@ from pathlib import Path
 from mlforge.core.text import plural
 from mlforge.core.values import SECOND_US
 from mlforge.sources.listing import Listing
+from mlforge.sources.parquet_reader import completeness, is_being_written
 from mlforge.sources.place import is_skipped
 from mlforge.sources.row_source import RowSource
-from mlforge.sources.source import FileStat, completeness, is_being_written
-from mlforge.sources.source_file import Stat
+from mlforge.sources.source_file import FileStat, Stat
 from mlforge.sources.walk import FolderState, folder_state
 from worker.state.named_paths import together
 from worker.supervision import Heartbeat

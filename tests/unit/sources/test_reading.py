@@ -21,8 +21,14 @@ from pyarrow.parquet import encryption
 
 from mlforge.errors import UnreadableFile
 from mlforge.sources import parquet_reader, sandbox
-from mlforge.sources.parquet_reader import BeingWritten
-from mlforge.sources.source import SourceFile, completeness, content_hash, is_being_written, read
+from mlforge.sources.parquet_reader import (
+    BeingWritten,
+    completeness,
+    content_hash,
+    is_being_written,
+    read,
+)
+from mlforge.sources.source_file import SourceFile
 from tests.support.paths import DATA
 
 ODD_FILES = DATA / "parquet-testing"

@@ -11,7 +11,7 @@ import pytest
 
 from mlforge.errors import UnreadableFile
 from mlforge.sources import parquet_reader, source_reading
-from mlforge.sources.source import SourceFile
+from mlforge.sources.source_file import SourceFile
 from mlforge.sources.source_reading import SETTLED_NS, SourceReading
 
 FRAME = pl.DataFrame({"user_id": [1, 2], "amount": [1.5, 2.5]})

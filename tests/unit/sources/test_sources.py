@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from mlforge.errors import DefinitionError, SourceError
-from mlforge.sources.source import FileStat, Source
+from mlforge.sources.source import Source
+from mlforge.sources.source_file import FileStat
 
 
 def touch(root: Path, *names: str) -> None:
