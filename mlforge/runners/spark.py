@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlforge.core.arguments import named, text
 from mlforge.errors import DefinitionError, MissingExtra
+from mlforge.runners import spark_greeting
 from mlforge.runners.cluster import START_S, ClusterRunner, address_in
 from mlforge.runners.executor import answered
 
@@ -30,6 +31,9 @@ _CONNECT, _CLASSIC = "sc", "spark"
 _KNOWN = re.compile(r"(sc|spark|k8s)://.|(yarn|local)$|local(-cluster)?\[")
 """How each kind of address begins. Another, such as a host and a port alone, Spark would take for a classic master."""
 _PORTS = {_CONNECT: 15_002, _CLASSIC: 7_077}
+_GREETINGS = {_CONNECT: spark_greeting.CONNECT, _CLASSIC: spark_greeting.MASTER}
+_OVER_TLS = re.compile(r";(token=|use_ssl=true)", re.IGNORECASE)
+"""Parameters of a Connect address with which its client speaks TLS from the first byte on."""
 _RETRIES = 5
 _STAGE = 1_000
 """The most tasks of a stage: each of them gets the orders of all."""
@@ -85,10 +89,21 @@ class SparkRunner(ClusterRunner):
         """The answers, a stage for each thousand orders."""
         self.check_listens()
         connected = _connect if self._scheme == _CONNECT else _classic
-        with self.client_errors(), connected(self.address, self.config) as session:
+        with (
+            self.client_errors(),
+            connected(self.address, self.config, self.check_speaks) as session,
+        ):
             self._wait_for_executor(session)
             stages = [orders[at : at + _STAGE] for at in range(0, len(orders), _STAGE)]
             return [answer for stage in stages for answer in _answers(session, stage)]
+
+    def check_speaks(self) -> None:
+        """Raise RunnerUnavailable where whoever listens at each place of the address answers otherwise than Spark does, or not at all."""
+        greeting, places = _GREETINGS.get(self._scheme), self.places()
+        if greeting is None or _OVER_TLS.search(self.address):
+            return
+        if not any(spark_greeting.answers(place, greeting) for place in places):
+            raise self.unavailable("whoever listens there has not answered as Spark does")
 
     def _wait_for_executor(self, session: Any) -> None:
         """Return once an executor has taken a first task: Spark itself would wait for one for ever."""
@@ -169,13 +184,14 @@ def _by_partition(
 
 
 @contextmanager
-def _connect(address: str, config: Mapping[str, str]) -> Iterator[Any]:
-    """A session of a Spark Connect server, apart from any other of this process."""
+def _connect(address: str, config: Mapping[str, str], check: Callable[[], None]) -> Iterator[Any]:
+    """A session of a Spark Connect server, apart from any other of this process; `check` is called before the first word to it."""
     try:
         from pyspark.sql.connect.client.retries import DefaultPolicy
         from pyspark.sql.connect.session import SparkSession
     except ImportError as error:
         raise MissingExtra.of("runner 'spark'", "spark") from error
+    check()
     session = SparkSession.builder.remote(address).create()
     session.client.set_retry_policies([DefaultPolicy(max_retries=_RETRIES, max_backoff=5_000)])
     try:
@@ -200,8 +216,8 @@ def _configure(session: Any, name: str, value: str) -> None:
 
 
 @contextmanager
-def _classic(address: str, config: Mapping[str, str]) -> Iterator[Any]:
-    """The session of this process on a classic master; stopped at the end unless it was there before."""
+def _classic(address: str, config: Mapping[str, str], check: Callable[[], None]) -> Iterator[Any]:
+    """The session of this process on a classic master; stopped at the end unless it was there before. check: as in `_connect`."""
     try:
         from pyspark.core.context import SparkContext
         from pyspark.sql import SparkSession
@@ -211,6 +227,8 @@ def _classic(address: str, config: Mapping[str, str]) -> Iterator[Any]:
             "or give the address of its Spark Connect server, sc://host:15002"
         ) from error
     found = SparkContext._active_spark_context is not None
+    if not found:
+        check()
     builder = SparkSession.builder.master(address).appName("mlforge")
     if "PYSPARK_PYTHON" not in os.environ:
         builder = builder.config("spark.pyspark.python", sys.executable)

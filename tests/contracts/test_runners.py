@@ -308,6 +308,22 @@ def test_a_port_at_which_something_else_listens_is_no_ray_within_seconds(tmp_pat
     )
 
 
+@pytest.mark.parametrize("scheme", ["sc", "spark"])
+def test_a_port_at_which_something_else_listens_is_no_spark_within_seconds(
+    scheme: str, tmp_path: Path
+) -> None:
+    python = executors.python_with("MLFORGE_SPARK", "pyspark.core")
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        address = f"{scheme}://127.0.0.1:{mute.getsockname()[1]}"
+        imports = "import mlforge.runners.spark_greeting\nfrom mlforge.runners import SparkRunner\nmlforge.runners.spark_greeting.SPEAKS_S = 0.5"
+        nobody = Cluster(address, f"SparkRunner({address!r})", python, imports)
+        failed = executors.build(executors.project(tmp_path / "project", nobody), nobody)
+
+    assert failed.returncode == 1
+    said = f"no Spark at {address}: whoever listens there has not answered as Spark does"
+    assert said in failed.stderr
+
+
 def test_a_cluster_that_is_lost_midway_is_named_and_the_build_goes_on_alone_where_it_may(
     at_home: list[tuple[str, str]], tmp_path: Path
 ) -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import socket
+import socketserver
+import struct
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -198,6 +202,57 @@ def test_a_client_that_cannot_connect_raises_no_error_of_its_own(
         made = runner(f"127.0.0.1:{server.getsockname()[1]}")
         with pytest.raises(kind, match=f"{made.address}.*{error}"):
             made.answers(["{}"])
+
+
+@pytest.mark.parametrize("scheme", ["sc", "spark"])
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"+PONG\r\n"])
+def test_a_port_whose_listener_answers_otherwise_is_no_spark(
+    scheme: str, said: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlforge.runners.spark_greeting.SPEAKS_S", 0.1)
+    with _listener(said) as port:
+        made = SparkRunner(f"{scheme}://127.0.0.1:{port}")
+        with pytest.raises(RunnerUnavailable, match=f"no Spark at {made.address}: whoever listens"):
+            made.check_speaks()
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("sc://127.0.0.1:{}", b"\0\0\x06\x04\0\0\0\0\0" + bytes(6)),
+        ("sc://127.0.0.1:{}", b"\x15\x03\x03\0\x02\x02\x16"),
+        ("sc://127.0.0.1:{}/;token=x", b""),
+        ("spark://127.0.0.1:{}", struct.pack(">QB", 60, 8) + bytes(51)),
+        ("spark://127.0.0.1:{}", struct.pack(">QB", 60, 5) + bytes(51)),
+    ],
+)
+def test_an_answer_of_spark_or_of_tls_is_left_to_sparks_own_client(
+    address: str, said: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlforge.runners.spark_greeting.SPEAKS_S", 0.1)
+    with _listener(said) as port:
+        SparkRunner(address.format(port)).check_speaks()
+
+
+@contextmanager
+def _listener(said: bytes) -> Iterator[int]:
+    """The port of a listener that says this to each caller, whatever comes, and hangs up where that is anything."""
+
+    class Says(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(4_096)
+            self.request.sendall(said)
+            if not said:
+                self.request.recv(4_096)  # until the caller has had enough
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Says) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_a_port_whose_listener_does_not_greet_is_no_scheduler(
