@@ -28,6 +28,7 @@ from mlforge.core.side_by_side import each_ahead
 from mlforge.errors import IntegrityError
 from mlforge.frames.shared_results import once
 from mlforge.store.local import io, piece_columns
+from mlforge.store.local.folder_memo import FolderMemo
 from mlforge.store.local.looked_up import LookedUp
 from mlforge.store.local.paths import entries_of, no_link, well_formed
 from mlforge.store.manifest_json import Lists, head
@@ -129,6 +130,7 @@ class ManifestChunks:
         self._folder = folder
         self._of_events: tuple[Schema, _Cuts] = ((), {})
         self._last: _Written | None = None
+        self._half_written = FolderMemo(folder, self._hidden)
 
     @property
     def folder(self) -> Path:
@@ -218,6 +220,11 @@ class ManifestChunks:
         cuts[key] = _Cut(entries, cut)
         return entries
 
+    def recover(self) -> None:
+        """Delete what a killed writer left half-written: call with the feature's lock held."""
+        for path in self._half_written.look():
+            path.unlink(missing_ok=True)
+
     def sweep(self, documents: Iterable[Mapping[str, Any]]) -> None:
         """Delete the pieces that no document names, and what a killed writer left half-written: call with the feature's lock held."""
         needed = {f"{piece}{_SUFFIX}" for document in documents for piece in named(document)}
@@ -235,6 +242,9 @@ class ManifestChunks:
 
     def _there(self) -> LookedUp:
         return LookedUp(self.folder, _SUFFIX, _HASH, self._names)
+
+    def _hidden(self) -> list[Path]:
+        return [Path(e.path) for e in entries_of(self.folder) if e.name.startswith(".")]
 
     def _names(self) -> dict[str, bool]:
         entries = entries_of(self._folder)
