@@ -16,7 +16,7 @@ from mlforge.build.result import Options
 from mlforge.build.rows import Layout
 from mlforge.core.aggregations import AGGREGATIONS, aggregation
 from mlforge.core.forgotten import Entity, Forgotten
-from mlforge.core.values import Version
+from mlforge.core.values import TimeRange, Version, to_us
 from mlforge.engines import engine_named
 from mlforge.engines.base import POINT
 from mlforge.engines.evaluation import active_entities
@@ -94,6 +94,20 @@ def drops(project: Project) -> Iterator[str]:
     yield "new events after that"
     project.drop("a", some(0, 8, 2.0))
     yield "the history amended"
+
+
+def test_rows_of_a_range_that_totals_serve_in_part_are_there_once_each(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    spend = project.define(metrics=[Rolling("all", {"amount": "sum"}, closed="left")])
+    project.drop("a", some(0, 8))
+    project.build(spend)
+    tidy(project.store, "spend")
+    events = events_of(project.store, project.store.resolve("spend"))
+    assert events.totals is not None
+    assert events.totals.since == to_us(at(5.25)), "there is an event at that instant"
+    engine, ever = engine_named("polars"), TimeRange(0, to_us(at(9)))
+    expected = engine.rows(events.with_totals(None), ever)
+    assert_frame_equal(engine.rows(events, ever), expected)
 
 
 @pytest.mark.parametrize("key", ["value", "until"])

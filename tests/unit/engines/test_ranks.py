@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import polars as pl
 import pytest
@@ -14,7 +16,7 @@ from mlforge.core.aggregations import aggregation
 from mlforge.core.calendar_units import PERIODS
 from mlforge.core.metrics import MetricColumn
 from mlforge.core.time_model import Window
-from mlforge.engines import engine_named
+from mlforge.engines import engine_named, weighted
 from mlforge.engines.pairwise import Segments
 from mlforge.engines.point_windows import PointWindows
 from mlforge.engines.ranks import between_ranks, extremes
@@ -102,3 +104,9 @@ def test_a_dense_period_to_date_gathers_no_row_of_its_windows(
         some = pl.Series(values[: place + 1], dtype=pl.Float64).drop_nulls()
         expected = (some.min(), some.max(), some.median(), some.quantile(0.9, "linear"))
         assert answers.row(place) == expected
+
+
+def test_a_percentile_of_weighted_values_whose_difference_is_no_float_is_taken_by_halves() -> None:
+    values = SimpleNamespace(values=pl.Series([-1.7e308, 1.7e308]), weights=pl.Series([1, 1]))
+    slices: Any = SimpleNamespace(values=values, segments=Segments(pl.Series([0]), pl.Series([2])))
+    assert weighted._ranked(slices, [0.5])[0].to_list() == [0.0]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import polars as pl
@@ -11,7 +13,7 @@ import pytest
 from mlforge import Service
 from mlforge.errors import RetrievalError
 from mlforge.services.brought import request_columns, request_rows
-from mlforge.services.completion import Output, completion
+from mlforge.services.completion import Output, completion, fitting_default
 
 SERVICES = {dtype: Service("s", ["f"], request={"x": dtype}) for dtype in (pl.Float32, pl.Float64)}
 
@@ -52,3 +54,11 @@ def test_a_default_of_a_name_in_the_answer_is_no_other_column_s_of_that_name():
     outputs = (Output("a__x", "x", "Float64"), Output("b__a__x", "a__x", "Float64"))
     service = Service("s", ["a", "b"], defaults={"a__x": 1.0})
     assert completion(service, outputs, ()).defaults == {"a__x": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"), [(Decimal("1.005"), "Decimal(10, 2)"), (1e300, "Float32")]
+)
+def test_a_default_that_its_column_would_round_is_refused(value: Any, dtype: str) -> None:
+    with pytest.raises(RetrievalError, match=r"x is .*, which does not hold"):
+        fitting_default(value, dtype, "x")
