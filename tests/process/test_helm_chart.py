@@ -146,6 +146,8 @@ def test_each_part_runs_where_and_as_its_own_values_say_and_starts_in_the_time_t
     assert not {"nodeSelector", "tolerations", "affinity"} & pod.keys()
     probe = watcher["startupProbe"]
     assert probe["periodSeconds"] * probe["failureThreshold"] == 1_800
+    later = watcher["livenessProbe"]
+    assert later["periodSeconds"] * later["failureThreshold"] == 1_800, "a look that is as long"
 
 
 @pytest.mark.parametrize(
