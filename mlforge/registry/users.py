@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+
 from mlforge.definitions.registry import Definitions
 from mlforge.errors import StoreError
-from mlforge.registry.graph import FEATURE, KINDS, TABLE, Node
+from mlforge.registry.graph import FEATURE, KINDS, MODEL, SET, TABLE, Node
 from mlforge.registry.project import graph_of
+
+_ENDS = {FEATURE: "retire", MODEL: "locks --remove", SET: "release"}
+"""The command that ends the use of a feature, by what uses it."""
 
 
 def check_unused(definitions: Definitions, name: str) -> None:
@@ -17,6 +22,10 @@ def check_unused(definitions: Definitions, name: str) -> None:
     users = [user for user in users if user.kind != TABLE]
     if users:
         told = ", ".join(f"the {KINDS[user.kind]} {user.name}" for user in users)
-        raise StoreError(
-            f"{name} is used by {told}; retire or release what uses it first, or take --force"
+        ends = [
+            f"'mlforge {_ENDS[u.kind]} {shlex.quote(u.name)}'" for u in users if u.kind in _ENDS
+        ]
+        first = (
+            f"end that first, by {', '.join(ends)}" if ends else "take that out of the definitions"
         )
+        raise StoreError(f"{name} is used by {told}; {first}, or take --force")

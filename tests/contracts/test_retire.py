@@ -129,8 +129,9 @@ def test_what_is_used_stays_and_its_users_are_named(
     assert main(["retire", "spend", "--yes"]) == 1
     told = capsys.readouterr().err
     assert (
-        f"spend is used by the feature peaks, the model fraud, the training set {folder}/train; "
-        in told
+        f"spend is used by the feature peaks, the model fraud, the training set {folder}/train; end that first, by "
+        f"'mlforge retire peaks', 'mlforge locks --remove fraud', 'mlforge release {folder}/train', or take --force"
+        in " ".join(told.split())
     )
     assert load(None, here=folder).store.versions("spend")
     assert RedisStore.from_url(redis_url).books("spend") is not None
