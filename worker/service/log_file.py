@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import TextIO
+
+from mlforge.errors import Unavailable
 
 MOST_BYTES = 10_000_000
 """The size at which a log is put aside."""
@@ -27,19 +30,27 @@ class LogFile:
         self._bytes = 0
 
     def write(self, text: str) -> None:
-        """Write lines; a log that would grow too large is put aside before. Raises OSError where the disk refuses."""
+        """Write lines; a log that would grow too large is put aside before. Raises Unavailable where the disk refuses."""
         size = len(text.encode(errors="replace"))
         with self._lock:
-            if self._bytes and self._bytes + size > self._most_bytes:
-                before, self._file = self._file, self._begin()
-                before.close()
-                self._bytes = 0
-            self._file.write(text)
-            self._bytes += size
+            try:
+                self._write(text, size)
+            except OSError as error:
+                raise Unavailable(
+                    f"{self._path}: {error.strerror or error}; lines are lost until there is room"
+                ) from error
+
+    def _write(self, text: str, size: int) -> None:
+        if self._bytes and self._bytes + size > self._most_bytes:
+            before, self._file = self._file, self._begin()
+            before.close()
+            self._bytes = 0
+        self._file.write(text)
+        self._bytes += size
 
     def close(self) -> None:
-        """Close the file; nothing can be written any more."""
-        with self._lock:
+        """Close the file; nothing can be written any more. Lines that the disk has refused are lost."""
+        with self._lock, suppress(OSError):
             self._file.close()
 
     def _begin(self) -> TextIO:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+import pytest
+
+from mlforge.errors import Unavailable
 from worker.service.log_file import LogFile
 
 
@@ -62,3 +65,15 @@ def test_no_line_of_several_threads_is_lost_or_torn(tmp_path: Path) -> None:
     log.close()
     lines = [line for text in texts(tmp_path).values() for line in text.splitlines()]
     assert sorted(lines) == sorted(f"{name} {number}" for name in "abc" for number in range(100))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_a_full_disk_is_told_with_the_logs_path_and_does_not_fail_the_end(tmp_path: Path) -> None:
+    log = LogFile(tmp_path / "up.log")
+    log._file.close()
+    log._file = Path("/dev/full").open("w", buffering=1)  # noqa: SIM115 - the log closes it
+    for _ in range(2):
+        with pytest.raises(Unavailable, match=r"up\.log: No space left on device; lines are lost"):
+            log.write("a line\n")
+    log.close()
+    assert log._file.closed
