@@ -40,9 +40,7 @@ NAME = re.compile(r"(\d{8})-[0-9a-f]{8}\.parquet")
 _HASHES, _PARTIALS = "mlforge.pack.hashes", "mlforge.pack.partials"
 _REPLACES = "mlforge.pack.stands_for"  # of an earlier release, which reads no pack without it
 _ROW_GROUP = 32_768
-_LONG_ROWS = (
-    8_192  # of a partial, on average: so many need not lie in one piece with those of others
-)
+_LONG_ROWS = 8_192  # of a partial, on average: rows of shorter ones are put in one piece
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +201,7 @@ def sequence_of(name: str) -> int:
 
 
 def runs(partials: Iterable[Partial], most: int) -> list[list[Partial]]:
-    """Partials in the order of time, cut into runs of at most `most` rows; the last may have half as many more, but for a rest."""
+    """Partials in the order of time, cut into runs of at most `most` rows; a rest of at most half as many joins the run before it."""
     cut: list[list[Partial]] = []
     rows = 0
     for partial in sorted(partials, key=lambda each: (_start(each), each.hash)):
