@@ -18,6 +18,7 @@ from mlforge.sources.source_file import SourceFile
 
 _FEW_FILES = 4  # are read sooner than threads are woken
 _VERY_MANY_FILES = 5_000  # take longer than processes to start
+_TINY_BYTES = 32 << 10  # of a file: to hand over more costs more than to take turns
 _RUN_FILES, _RUN_BYTES = 16, 4 << 20
 _RUNS = CORES + 1  # at a time
 
@@ -45,7 +46,7 @@ class Wishes:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """Files whose reading has begun, and what was read of them by their paths, which is waited for."""
+    """Files whose reading has begun, and what was read of them by their paths, which is waited for; nothing by default."""
 
     files: Sequence[SourceFile]
     read: Callable[[], Mapping[str, Early]] = dict
@@ -55,7 +56,7 @@ class _Run:
 class ReadAhead:
     """An iterator over files in their order, for each of which `take` tells what was read of it meanwhile.
 
-    Very many are read by processes, which takes half the time where nothing is known of them. While a large file is worked on none is
+    Very many tiny ones are read by processes, which takes half the time where nothing is known of them. While a large file is worked on none is
     read ahead.
     """
 
@@ -85,7 +86,7 @@ class ReadAhead:
         return self._early.pop(file.path, None)
 
     def _processes(self) -> AbstractContextManager[Sequence[ReadingProcess]]:
-        if self._wishes.are_first and len(self._files) >= _VERY_MANY_FILES:
+        if self._wishes.are_first and sum(map(_is_tiny, self._files)) >= _VERY_MANY_FILES:
             return reading_processes()
         return nullcontext(())
 
@@ -107,7 +108,7 @@ class ReadAhead:
     def _begun(self, files: Sequence[SourceFile], processes: Sequence[ReadingProcess]) -> _Run:
         """A run that the process reads which has the least to do; a thread, where there is none."""
         running = [process for process in processes if not process.has_ended]
-        if running:
+        if running and all(map(_is_tiny, files)):
             process = min(running, key=lambda each: each.waiting)
             wished = [file for file in files if self._wishes.reads(file)]
             if process.ask(wished, self._wishes.max_bytes):
@@ -118,6 +119,10 @@ class ReadAhead:
 
 def _is_small(file: SourceFile) -> bool:
     return file.remote is None and file.stat.size <= _RUN_BYTES
+
+
+def _is_tiny(file: SourceFile) -> bool:
+    return file.remote is None and file.stat.size <= _TINY_BYTES
 
 
 def _runs(files: Sequence[SourceFile]) -> Iterator[Sequence[SourceFile]]:

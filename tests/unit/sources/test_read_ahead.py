@@ -122,6 +122,21 @@ def test_files_are_read_here_where_no_process_can_be_started(
     assert not processes
 
 
+def test_files_that_are_not_tiny_are_read_by_no_process(
+    files: list[SourceFile], processes: list[ReadingProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[SourceFile] = []
+    monkeypatch.setattr(ReadingProcess, "ask", lambda _, some, most: bool(asked.extend(some)))
+    largest = max(file.stat.size for file in files)
+    monkeypatch.setattr(read_ahead, "_TINY_BYTES", largest - 1)
+    assert contents_ahead(files, FIRST) == contents_ahead(files, ALL)
+    assert 0 < len(asked) < len(files)
+    assert all(file.stat.size < largest for file in asked)
+    monkeypatch.setattr(read_ahead, "_VERY_MANY_FILES", len(files))
+    assert contents_ahead(files, FIRST) == contents_ahead(files, ALL)
+    assert len(processes) == 2, "those of before"
+
+
 def test_a_process_ends_with_whoever_asks_it(
     files: list[SourceFile],
 ) -> None:
