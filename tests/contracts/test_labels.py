@@ -135,7 +135,7 @@ def test_an_event_at_the_instant_is_no_label_and_one_at_the_end_of_the_horizon_i
 def test_a_set_with_labels_says_what_they_are_and_how_many_are_not_known_yet(
     project: Project, tmp_path: Path
 ) -> None:
-    table = pl.concat([one(1, day) for day in (0.0, 1.0, 3.0, 8.5)] + [one(2, 4.0)])
+    table = pl.concat([one(1, day) for day in (0.0, 1.0, 3.0, 8.5, 8.6)] + [one(2, 4.0)])
     labels = {
         "next": ahead("spend", "amount", "sum", "4d"),
         "often": ahead("spend", "amount", "count", timedelta(days=1)),
@@ -150,11 +150,11 @@ def test_a_set_with_labels_says_what_they_are_and_how_many_are_not_known_yet(
             part_rows=part_rows,
         )
         assert made.read().equals(get_training_data(table, ["spend"], project.store, labels=labels))
-        assert made.read()["next"].to_list() == [3.0, 2.0, None, None, 4.0]
-        assert made.read()["often"].to_list() == [1, 1, 0, None, 1]
+        assert made.read()["next"].to_list() == [3.0, 2.0, None, None, None, 4.0]
+        assert made.read()["often"].to_list() == [1, 1, 0, None, None, 1]
         assert {label.name: label.unknown for label in made.document.labels} == {
-            "next": 1,
-            "often": 1,
+            "next": 2,
+            "often": 2,
         }
         assert TrainingSet.open(made.path).document == made.document
         assert [column.name for column in made.lock.columns] == made.columns[2:-2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -20,7 +21,7 @@ from mlforge import (
 )
 from mlforge.core import clock
 from mlforge.core.keeper import Keeper
-from mlforge.core.values import to_us
+from mlforge.core.values import Version, to_us
 from mlforge.definitions.services import keep_services
 from mlforge.errors import (
     DefinitionError,
@@ -388,3 +389,12 @@ def test_a_version_whose_answer_was_lost_counts_as_kept_by_who_wrote_it(
     assert kept is not None
     assert str(kept.version) == "1.0.0"
     assert keep(service, project.store) is None
+
+    def anothers(service: str, version: Version, document: Mapping[str, Any]) -> bool:
+        assert create(service, version, {**document, "details": ["of another process"]})
+        return False
+
+    monkeypatch.setattr(project.store, "create_service_version", anothers)
+    changed = Service("checkout", features=["spend"], max_age="1h")
+    assert keep(changed, project.store) is None, "the version is there, by who was faster"
+    assert len(project.store.service_versions("checkout")) == 2
