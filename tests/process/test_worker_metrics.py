@@ -170,6 +170,7 @@ def test_metrics_are_there_again_after_definitions_were_taken_up(shop: Shop, add
     assert of(found, "refreshes_total", **refreshed) >= 1, "counts go on"
 
 
+@pytest.mark.slow
 def test_an_edit_that_does_not_import_is_told_until_it_is_mended(shop: Shop, address: str) -> None:
     file, project = shop.folder / "definitions.py", shop.project
     good = file.read_text()

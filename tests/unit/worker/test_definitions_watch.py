@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -93,32 +95,37 @@ def test_definitions_that_are_a_link_are_watched_through_it(folder: Path, tmp_pa
     assert folder / "definitions.py" in _own_files(Opened)  # type: ignore[arg-type]
 
 
-def test_an_edit_whose_new_module_comes_later_is_told_once_and_then_taken_up(
+def test_an_edit_that_does_not_import_is_told_once_tried_again_and_then_taken_up(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("REDIS_URL", "redis://localhost:1")
     for pause in ("LOOK_EVERY_S", "_AGAIN_S", "_SHARE"):
         monkeypatch.setattr(definitions_watch, pause, 0)
-    file = folder / "definitions.py"
-    file.write_text(TEXT.format(settings=""))
+    (folder / "definitions.py").write_text(TEXT.format(settings=""))
     definitions = load("definitions.py", here=folder)
-    settings = Settings("", None, folder)
-    project = SimpleNamespace(
-        definitions=definitions, settings=settings, hash=fingerprint(definitions)
+    project = SimpleNamespace(definitions=definitions, settings=None, hash="before")
+    verdicts = [
+        {"error": "no module"},
+        {"error": "no module"},
+        {"error": "no server"},
+        {"hash": "new"},
+    ]
+
+    def tried(settings: Settings) -> subprocess.Popen[str]:
+        command = [sys.executable, "-I", "-S", "-c", f"print({json.dumps(verdicts.pop(0))!r})"]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    monkeypatch.setattr(definitions_watch, "_try_out", tried)
+    told: list[str | None] = []
+    follower = Follower(
+        project,  # type: ignore[arg-type]
+        taken_up=lambda: told.append("taken up"),
+        broken=lambda error: told.extend((error, follower.problem)),
+        unsteady=told.append,
     )
-    told: list[str] = []
-    broken = lambda error: told.append(f"broken: {error}")  # noqa: E731
-    follower = Follower(project, lambda: told.append("taken up"), broken, told.append)  # type: ignore[arg-type]
-
-    def ticked(until: Callable[[], object]) -> None:
-        eventually(lambda: follower.tick() or until())
-
-    file.write_text(f"import later_of_test\n{TEXT.format(settings='hold_above=0.9')}")
-    ticked(lambda: follower.problem)
-    tried = follower._trial
-    ticked(lambda: follower._trial not in (None, tried))
-    (folder / "later_of_test.py").write_text("")
-    ticked(lambda: told[1:])
-    assert "later_of_test" in told[0]
-    assert told[1:] == ["taken up"]
-    assert follower.problem is None
+    follower.tick()
+    assert len(verdicts) == 4, "nothing was edited"
+    (folder / "definitions.py").write_text("another text\n")
+    eventually(lambda: follower.tick() or "taken up" in told)
+    stay = "edited definitions do not import, the old ones stay in use: "
+    assert told == ["no module", f"{stay}no module", "no server", f"{stay}no server", "taken up"]
+    assert (follower.problem, verdicts) == (None, [])

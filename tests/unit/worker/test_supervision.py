@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -154,6 +155,9 @@ def test_a_process_is_alive_until_work_has_stood_still_for_long() -> None:
 def test_what_a_watcher_last_reported_grows_old_with_its_silence() -> None:
     fine = WatcherState("host", 7, 1.0, (PartState("reconcile", 0.5),))
     assert list(fine.problems()) == []
+    assert list(replace(fine, definitions_problem="they do not import").problems()) == [
+        "they do not import"
+    ]
     [late] = WatcherState(
         "host", 7, 2.0, (PartState("reconcile", LATE_S, "KeyError: 'x'"),)
     ).problems()
