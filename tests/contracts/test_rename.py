@@ -187,6 +187,11 @@ def test_names_that_cannot_be_given_are_refused_in_words(shop: Shop) -> None:
         with pytest.raises(Exception, match=words) as caught:
             rename(definitions, before, after)
         assert caught.type.__module__ == "mlforge.errors"
+    shop.drop("c", rows((2, 1.7, 1.0)))
+    definitions.build(["spend"])
+    for version in store.versions("spend"):
+        with store.lease("spend", version), pytest.raises(VersionInUse):
+            rename(definitions, "spend", "outlay")
     begun = Forgotten("5a17").begun(["spend"])
     store.write_forgotten(begun)
     with pytest.raises(StoreError, match="run 'mlforge build', or the same 'mlforge forget' again"):

@@ -401,6 +401,8 @@ def test_what_no_service_can_mean_is_refused(served: Definitions, online: RedisS
         (DefinitionError, "'x' is .*; a request column is", {"request": {"x": pl.List}}),
         (DefinitionError, "'x' is 'Float64'; a request column is", {"request": {"x": "Float64"}}),
         (DefinitionError, "'x' is Decimal.*; a request column is", {"request": {"x": pl.Decimal(10, 2)}}),
+        (DefinitionError, "'x' is Datetime.*; a request column is", {"request": {"x": pl.Datetime("us", "Europe/Rome")}}),
+        (DefinitionError, "'user_id' of the service has the name of a key", {"request": {"user_id": pl.Int64}}),
         (DefinitionError, "'t' is the instant", {"request": {"t": pl.Int64}}),
         (DefinitionError, "two columns would be 'x'", {"request": {"x": pl.Int64}, "derive": {"x": "1"}}),
         (DefinitionError, f"two columns would be 'spend__{SUM}'", {"features": [spend, spend[SUM]]}),

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from mlforge import Service
-from mlforge.errors import DefinitionError, RetrievalError
+from mlforge.errors import RetrievalError
 from mlforge.services.brought import request_columns, request_rows
 from mlforge.services.completion import Output, completion, fitting_default
 
@@ -62,9 +62,3 @@ def test_a_default_of_a_name_in_the_answer_is_no_other_column_s_of_that_name():
 def test_a_default_that_its_column_would_round_is_refused(value: Any, dtype: str) -> None:
     with pytest.raises(RetrievalError, match=r"x is .*, which does not hold"):
         fitting_default(value, dtype, "x")
-
-
-def test_an_instant_of_a_request_is_one_of_utc() -> None:
-    Service("s", ["f"], request={"x": pl.Datetime("ms", "UTC"), "y": pl.Datetime})
-    with pytest.raises(DefinitionError, match="a request column is one of"):
-        Service("s", ["f"], request={"x": pl.Datetime("us", "Europe/Rome")})
