@@ -155,22 +155,6 @@ def test_the_metrics_are_for_this_machine_alone_unless_told_otherwise(address: s
 
 
 @pytest.mark.slow
-def test_metrics_are_there_again_after_definitions_were_taken_up(shop: Shop, address: str) -> None:
-    """The watcher starts itself anew for an edit, in the same process."""
-    log, file = shop.folder / "output.log", shop.folder / "definitions.py"
-    refreshed = {"feature": "spend", "result": "refreshed"}
-    write(shop.folder / "drops/before.parquet", purchases((1, 9, 1.0)))
-    eventually(lambda: of(scrape(address), "refreshes_total", **refreshed) >= 1)
-    before = log.read_text().count('"event": "metrics"')
-    file.write_text(file.read_text().replace('"7d"', '"8d"'))
-    eventually(lambda: log.read_text().count('"event": "metrics"') > before, within=60)
-    port = re.findall(r'"host": "127\.0\.0\.1", "port": (\d+)', log.read_text())[-1]
-    eventually(lambda: get(f"http://127.0.0.1:{port}/readyz")[0] == 200, within=60)
-    found = scrape(f"http://127.0.0.1:{port}")
-    assert of(found, "refreshes_total", **refreshed) >= 1, "counts go on"
-
-
-@pytest.mark.slow
 def test_an_edit_that_does_not_import_is_told_until_it_is_mended(shop: Shop, address: str) -> None:
     file, project = shop.folder / "definitions.py", shop.project
     good = file.read_text()
@@ -186,3 +170,19 @@ def test_an_edit_that_does_not_import_is_told_until_it_is_mended(shop: Shop, add
     file.write_text(good)
     eventually(lambda: of(scrape(address), "definitions_broken") == 0)
     assert problem not in gather(project).warnings
+
+
+@pytest.mark.slow
+def test_metrics_are_there_again_after_definitions_were_taken_up(shop: Shop, address: str) -> None:
+    """The watcher starts itself anew for an edit, in the same process."""
+    log, file = shop.folder / "output.log", shop.folder / "definitions.py"
+    refreshed = {"feature": "spend", "result": "refreshed"}
+    write(shop.folder / "drops/before.parquet", purchases((1, 9, 1.0)))
+    eventually(lambda: of(scrape(address), "refreshes_total", **refreshed) >= 1)
+    before = log.read_text().count('"event": "metrics"')
+    file.write_text(file.read_text().replace('"7d"', '"8d"'))
+    eventually(lambda: log.read_text().count('"event": "metrics"') > before, within=60)
+    port = re.findall(r'"host": "127\.0\.0\.1", "port": (\d+)', log.read_text())[-1]
+    eventually(lambda: get(f"http://127.0.0.1:{port}/readyz")[0] == 200, within=60)
+    found = scrape(f"http://127.0.0.1:{port}")
+    assert of(found, "refreshes_total", **refreshed) >= 1, "counts go on"
