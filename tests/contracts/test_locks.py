@@ -458,3 +458,14 @@ def test_a_store_without_locks_has_no_trace_of_them(project: Project) -> None:
     assert not (project.root / "store/_metadata/locks").exists()
     assert project.store.locks() == {}
     assert replace(project.store.books("spend"), hold=None) == project.store.books("spend")
+
+
+def test_two_versions_of_a_feature_are_locked_by_the_names_that_answers_have(
+    project: Project,
+) -> None:
+    project.build(spend(project))
+    project.build(spend(project, doubled))
+    both = Service("both", [("spend", "1.0.0"), ("spend", "1.1.0")])
+    table = get_training_data(pl.DataFrame({"user_id": [1], "at": [at(1)]}), both, project.store)
+    lock = both.lock(project.store)
+    assert [column.name for column in lock.columns] == table.columns[2:]
