@@ -18,7 +18,7 @@ from mlforge import Definitions, get_training_data
 from mlforge.cli import main
 from mlforge.core.forgotten import Entity, Forgotten
 from mlforge.definitions.loader import load
-from mlforge.errors import StoreBusy
+from mlforge.errors import StoreBusy, StoreError
 from mlforge.maintenance.operations import pin, prune, verify
 from mlforge.maintenance.retention import Retention
 from mlforge.maintenance.sampling import ALL
@@ -354,7 +354,7 @@ def test_a_forgetting_that_is_killed_before_it_deletes_brings_no_row_back(
 
 
 def test_a_version_of_events_that_are_gone_goes_as_it_may_have_held_an_entity(
-    definitions: Definitions,
+    definitions: Definitions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drop("a", ("bob", 0, 1.0), ("ann", 1, 1.0))
     definitions.build(["spend"])
@@ -365,8 +365,17 @@ def test_a_version_of_events_that_are_gone_goes_as_it_may_have_held_an_entity(
     lost.unlink()
 
     store = definitions.store
-    outcome = forget(definitions, entities_of(store, ["user_id=ann"]))
+    entities = entities_of(store, ["user_id=ann"])
+    with monkeypatch.context() as patched:
+        patched.setattr(registry_forgetting, "scrub", _full)
+        assert "spend" in forget(definitions, entities).failures
+    assert store.forgotten().unfinished == {"spend"}
+    with store.lease("spend", store.versions("spend")[0]):
+        forget(definitions, entities)
+    assert store.forgotten().unfinished == {"spend"}, "somebody reads it"
+    outcome = forget(definitions, entities)
 
+    assert store.forgotten().unfinished == set()
     assert outcome.features["spend"].scrubbed.versions == ("1.0.0",)
     assert list(map(str, store.versions("spend"))) == ["1.0.1"]
 
@@ -393,6 +402,10 @@ def test_forgetting_keeps_no_connection_to_the_server_of_the_event_log(
 
     assert len(opened) == 1
     assert closed == opened
+
+
+def _full(*_: object) -> None:
+    raise StoreError("the disk is full")
 
 
 def _killed(*_: object) -> None:

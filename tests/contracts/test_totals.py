@@ -96,6 +96,19 @@ def drops(project: Project) -> Iterator[str]:
     yield "the history amended"
 
 
+def test_rows_of_a_range_are_there_also_where_all_windows_end_before_it(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    project.drop("a", some(0, 8))
+    project.build(project.define(metrics=[Rolling("1d", {"amount": "sum"}, offset="3d")]))
+    events, engine = (
+        events_of(project.store, project.store.resolve("spend")),
+        engine_named("polars"),
+    )
+    rows_of_all = engine.rows(events)
+    expected = rows_of_all.filter(pl.col("at").is_between(at(4), at(5)))
+    assert_frame_equal(engine.rows(events, TimeRange(to_us(at(4)), to_us(at(5)))), expected)
+
+
 def test_rows_of_a_range_that_totals_serve_in_part_are_there_once_each(tmp_path: Path) -> None:
     project = Project(tmp_path)
     spend = project.define(metrics=[Rolling("all", {"amount": "sum"}, closed="left")])

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from mlforge.store import LocalStore
 from mlforge.store.local import staging
 from mlforge.store.local.staging import PREFIX, is_litter, new_name
+from mlforge.testing.store_values import FIRST, publish
 
 HOST = socket.gethostname()
 LONG_AGO = 1_000_000_000
@@ -41,3 +43,12 @@ def test_a_folder_of_another_host_is_litter_once_it_is_a_day_old(tmp_path: Path,
     assert not is_litter(path)
     os.utime(path, (LONG_AGO, LONG_AGO))
     assert is_litter(path)
+
+
+def test_whoever_takes_the_lock_leaves_what_a_live_process_makes(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    publish(store, FIRST, 1)
+    alive = made(store.path / "spend", f"{PREFIX}{HOST}-{os.getppid()}-ab")
+    dead = made(store.path / "spend", new_name())
+    with store.lock("spend"):
+        assert (alive.exists(), dead.exists()) == (True, False)
