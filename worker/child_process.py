@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 ON_LINUX = sys.platform.startswith("linux")
@@ -53,7 +54,8 @@ def resident_bytes() -> int:
 def main(arguments: Sequence[str]) -> int:
     """Run the command; returns only where the kernel does not help."""
     parent, nice, command = int(arguments[0]), int(arguments[1]), list(arguments[2:])
-    os.nice(nice)
+    with suppress(OSError):  # a sandbox may refuse even to lower it
+        os.nice(nice)
     if ON_LINUX:
         die_with_parent(parent)
         os.execvp(command[0], command)

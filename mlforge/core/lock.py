@@ -14,6 +14,7 @@ from mlforge.core.arguments import shown
 from mlforge.core.json_text import decoded
 from mlforge.core.manifest import Manifest
 from mlforge.core.meaning import FeatureMeaning, Parts, differences, meaning_hash
+from mlforge.core.nested import agree
 from mlforge.core.schema import INTEGERS, Schema, dtypes
 from mlforge.core.text import plural
 from mlforge.core.values import from_iso, to_iso
@@ -51,7 +52,8 @@ class LockedColumn:
 
     def changes(self, now: LockedColumn) -> list[str]:
         """How another column of its name differs, in words; empty if it is the same."""
-        types = [f"its type {self.dtype} became {now.dtype}"] if now.dtype != self.dtype else []
+        retyped = not agree(self.dtype, now.dtype)
+        types = [f"its type {self.dtype} became {now.dtype}"] if retyped else []
         types += _key_changes(dict(self.keys), dict(now.keys))
         same = self.meaning == now.meaning
         return types if same else [*types, *(differences(self.parts, now.parts) or ["its meaning"])]

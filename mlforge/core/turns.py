@@ -27,9 +27,10 @@ def take_short_turns(process: int | None = None) -> None:
     number = _SCHED_SETATTR.get(platform.machine())
     if not sys.platform.startswith("linux") or number is None:
         return
-    for thread in Path(f"/proc/{process or 'self'}/task").iterdir():
-        with suppress(OSError):  # it has ended
-            _take_short_turns(number, int(thread.name))
+    with suppress(OSError):  # a system that does not tell of processes, or the process has ended
+        for thread in Path(f"/proc/{process or 'self'}/task").iterdir():
+            with suppress(OSError):  # it has ended
+                _take_short_turns(number, int(thread.name))
 
 
 def _take_short_turns(number: int, thread: int) -> None:

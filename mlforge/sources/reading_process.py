@@ -26,7 +26,7 @@ from mlforge.sources.source_file import FileStat, SourceFile
 
 _MOST = 2  # read as fast as one process works on what they read
 # Requests that wait fit: while one is written nobody takes the answers of others.
-_PIPE_BYTES, _REQUEST_BYTES = 1 << 20, 128 << 10
+_PIPE_BYTES, _REQUEST_BYTES, _REQUESTS = 1 << 20, 128 << 10, 8
 
 
 class ReadingProcess:
@@ -57,7 +57,7 @@ class ReadingProcess:
         """Have files of this machine read, each of which may take so much memory; returns False where it cannot be asked."""
         named = [(file.path, os.fspath(file.absolute), file.stat) for file in files]
         line = json.dumps([named, max_bytes]).encode() + b"\n"
-        if self.has_ended or len(line) > _REQUEST_BYTES:
+        if self.has_ended or self.waiting == _REQUESTS or len(line) > _REQUEST_BYTES:
             return False
         try:
             self._requests.write(line)
@@ -78,7 +78,7 @@ class ReadingProcess:
             return []
         try:
             return _received(self._answers, files)
-        except (EOFError, OSError, ValueError, pa.ArrowException):
+        except (EOFError, OSError, TypeError, ValueError, pa.ArrowException):
             self.close()
             return []
 
@@ -136,7 +136,7 @@ def send(to: IO[bytes], files: Sequence[SourceFile], tables: Iterable[DecodedFil
 
 
 def _received(source: IO[bytes], files: Sequence[SourceFile]) -> list[DecodedFiles]:
-    """An answer. Raises EOFError where the process has ended, ValueError for what is no answer."""
+    """An answer. Raises EOFError where the process has ended, TypeError or ValueError for what is no answer."""
     line = source.readline()
     if not line.endswith(b"\n"):
         raise EOFError

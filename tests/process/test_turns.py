@@ -61,8 +61,12 @@ def test_threads_and_whatever_is_begun_later_take_short_turns_in_their_place():
 
 @pytest.mark.parametrize(
     "before",
-    ["turns._SCHED_SETATTR = {}", "os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))"],
-    ids=["unknown machine", "placed by somebody"],
+    [
+        "turns._SCHED_SETATTR = {}",
+        "from pathlib import Path; turns.Path = lambda _: Path('/nowhere')",
+        "os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))",
+    ],
+    ids=["unknown machine", "nobody tells of processes", "placed by somebody"],
 )
 def test_elsewhere_nothing_changes(before):
     policy, nice, usual = of(os.getpid())

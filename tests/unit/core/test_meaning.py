@@ -150,6 +150,15 @@ def locked(of: Feature, *columns: str, dtype: str = "Float64") -> list[LockedCol
     ]
 
 
+def test_a_lock_of_empty_lists_holds_with_their_first_value_and_with_no_other_type() -> None:
+    lock = Lock(
+        "checkout", tuple(locked(spend(), SUM, dtype="List(Null)")), ("spend@1.0.0",), "s", 7
+    )
+    lock.check(locked(spend(), SUM, dtype="List(Int64)"))
+    with pytest.raises(LockMismatch, match=r"its type List\(Null\) became Int64"):
+        lock.check(locked(spend(), SUM, dtype="Int64"))
+
+
 def test_a_lock_holds_with_more_columns_and_tells_what_else_changed() -> None:
     lock = lock_of(spend())
     lock.check([*locked(spend(), "amount__count__7d"), *locked(spend(laid_out), RATE, SUM)])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import signal
 from collections.abc import Callable
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import polars as pl
@@ -147,6 +150,29 @@ def test_a_process_ends_with_whoever_asks_it(
     process._requests.close()
     assert process._process.wait(timeout=60) == 0
     process._answers.close()
+
+
+@pytest.mark.parametrize("output", [b"", b"3\n", b"[[1]]\n", b"hello\n", b"[[[]], [9]]\nshort"])
+def test_output_that_is_no_answer_ends_a_process(files: list[SourceFile], output: bytes) -> None:
+    process = ReadingProcess()
+    assert process.ask(files[:2], None)
+    process._answers.close()
+    process._answers = BytesIO(output)
+    assert process.answer() == []
+    assert process.has_ended
+
+
+def test_no_request_waits_for_a_process_that_takes_none(files: list[SourceFile]) -> None:
+    long = [file._replace(path=file.path + "x" * 4_000) for file in files[:16]]
+    process = ReadingProcess()
+    try:
+        os.kill(process._process.pid, signal.SIGSTOP)
+        asked = [process.ask(long, None) for _ in range(20)]
+        assert True in asked
+        assert asked == sorted(asked, reverse=True)
+        assert not asked[-1]
+    finally:
+        process.close()
 
 
 def test_good_files_are_decoded_before_they_are_asked_for(
