@@ -12,6 +12,8 @@ _MANY = 50_000
 """So many new objects that stay are worth to be taken for old at once."""
 _usual: list[tuple[int, int, int]] = []
 """The thresholds to go back to, while it loads."""
+_ends_soon: list[bool] = [False]
+"""Whether this process is a command or a job of ours, which ends before long."""
 
 
 @contextmanager
@@ -35,8 +37,13 @@ def collection_paused() -> Iterator[None]:
 
 
 def _take_for_old() -> None:
-    """Have only full collections look at what is alive now; where a process has some looked at by none, at nothing of it."""
+    """Have only full collections look at what is alive now, and none at all in a process that ends soon.
+
+    One that goes on, and in which somebody has had some looked at by none, is left as it is: circles alive now would never be freed.
+    """
     has_frozen = gc.get_freeze_count() > 0
+    if has_frozen and not _ends_soon[0]:
+        return
     gc.freeze()
     if not has_frozen:
         gc.unfreeze()
@@ -49,6 +56,7 @@ def loading() -> Iterator[None]:
     Collections amid the imports, and the last at the end of the process, which looks at each object of theirs once more, take a
     fifth of the CPU of a command that does little.
     """
+    _ends_soon[0] = True
     _usual.append(gc.get_threshold())
     gc.set_threshold(_WHILE_LOADING)
     try:
@@ -71,5 +79,6 @@ def leave_loaded_alone() -> None:
     To look at the hundred thousand objects of a server takes about 80 ms, and each request waits meanwhile. They are still
     freed once nothing refers to them; only circles among them are not. Source: `gc.freeze` of Python's documentation.
     """
+    _ends_soon[0] = False
     gc.collect()
     gc.freeze()

@@ -36,7 +36,7 @@ class Follower:
     """A watch on the files of the definitions; `tick` is cheap, so call it often.
 
     taken_up: called when an edit imports and changes the definitions' meaning.
-    broken: called with the error when an edit does not import, once for each error. It is tried again from time to time, as what it lacks may
+    broken: called with the error when an edit does not import, once for each edit. It is tried again from time to time, as what it lacks may
     lie elsewhere: a new module, a database. unsteady: called with a sentence where another process that loads these
     very files has other definitions, as by a model that is fitted at each import: no worker takes a job then.
     """
@@ -50,6 +50,7 @@ class Follower:
     _looked: float = 0.0
     _again_at: float = math.inf
     _known: dict[Path, tuple[int, int]] = field(default_factory=dict)
+    _told_of: dict[Path, tuple[int, int]] | None = None
     _trial: subprocess.Popen[str] | None = None
     _trial_ends: float = 0.0
     _is_edited: bool = False
@@ -94,7 +95,7 @@ class Follower:
         if verdict.error is not None:
             self._note_broken(verdict.error, now)
             return
-        self.problem, self._again_at = None, math.inf
+        self.problem, self._told_of, self._again_at = None, None, math.inf
         if verdict.hash != self.project.hash and self._is_edited:
             self.taken_up()
         elif verdict.hash != self.project.hash:
@@ -107,9 +108,9 @@ class Follower:
     def _note_broken(self, error: str, now: float) -> None:
         took_s = now - (self._trial_ends - _TIMEOUT_S)
         self._again_at = now + max(_AGAIN_S, _SHARE * took_s)
-        problem = f"edited definitions do not import, the old ones stay in use: {error}"
-        if problem != self.problem:
-            self.problem = problem
+        self.problem = f"edited definitions do not import, the old ones stay in use: {error}"
+        if self._told_of != self._known:  # by the edit, as an error may read otherwise at each try
+            self._told_of = self._known
             self.broken(error)
 
 

@@ -17,11 +17,14 @@ class FileMemo(Generic[T]):
     def __init__(self) -> None:
         self._known: tuple[State, T] | None = None
 
-    def of(self, path: Path | str, read: Callable[[], T]) -> T | None:
+    def of(self, path: Path | str, read: Callable[[], T | None]) -> T | None:
         """The meaning of the file as it is now, by `read` where it has changed; None where there is no such file."""
         state = state_or_none(path)
         if state is None:
             return None
         if self._known is None or self._known[0] != state:
-            self._known = state, read()
+            value = read()
+            if value is None:  # it has gone since
+                return None
+            self._known = state, value
         return self._known[1]

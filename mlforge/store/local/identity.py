@@ -27,7 +27,7 @@ class IdentityFile:
     def __init__(self, store: Path) -> None:
         self._store = store
         self._folder, self._file = str(store / "_metadata"), str(store / "_metadata" / FILE)
-        self._memo = FileMemo[StoreIdentity | None]()
+        self._memo = FileMemo[StoreIdentity]()
 
     @property
     def path(self) -> Path:

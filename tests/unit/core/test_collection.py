@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import weakref
 
 import pytest
 
+from mlforge.core import collection
 from mlforge.core.collection import collection_paused, end_loading, loading
 
 
@@ -30,8 +32,9 @@ def test_an_inner_block_leaves_the_outer_one_paused() -> None:
 
 @pytest.mark.parametrize("has_frozen", [False, True])
 def test_very_many_objects_of_a_block_are_looked_at_by_no_collection_of_young_ones(
-    has_frozen: bool,
+    has_frozen: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(collection, "_ends_soon", [has_frozen])
     gc.freeze() if has_frozen else gc.unfreeze()
     try:
         with collection_paused():
@@ -41,6 +44,25 @@ def test_very_many_objects_of_a_block_are_looked_at_by_no_collection_of_young_on
         assert bool(gc.get_freeze_count()) is has_frozen
     finally:
         gc.freeze()  # as each process of tests has it
+
+
+def test_a_process_that_goes_on_frees_circles_that_were_alive_amid_a_block(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(collection, "_ends_soon", [False])
+    gc.freeze()
+
+    class Circle:
+        pass
+
+    circle = Circle()
+    circle.own, gone = circle, weakref.ref(circle)  # type: ignore[attr-defined]
+    with collection_paused():
+        stay: list[list[int]] = [[] for _ in range(60_000)]
+    del circle
+    gc.collect()
+    assert stay
+    assert gone() is None
 
 
 def test_a_program_that_collects_nothing_by_itself_goes_on_so() -> None:
