@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mlforge.build.runner import Origin
-from mlforge.engines.tasks import Task
+from mlforge.engines.tasks import Task, kind_of
 from mlforge.errors import TaskRefused
 
 _TEXT = 2_000
@@ -34,7 +34,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The text that a process gives back that runs tasks: the result's document, or the class and text of an error."""
+    """The text that a process gives back that runs tasks: the result's document, or the kind and text of an error."""
 
     host: str
     result: dict[str, Any] | None = None
@@ -48,7 +48,7 @@ class Answer:
     @classmethod
     def of(cls, error: BaseException, host: str) -> Answer:
         """The answer that tells an error."""
-        return cls(host, error=type(error).__name__, text=str(error)[:_TEXT])
+        return cls(host, error=kind_of(error), text=str(error)[:_TEXT])
 
     @classmethod
     def from_json(cls, text: str) -> Answer:
@@ -61,7 +61,7 @@ class Answer:
         return self.error == TaskRefused.__name__
 
     def result_of(self, task: Task) -> Any:
-        """The task's result; raises the process's error, of the same class where it is one of mlforge's, else TaskFailed."""
+        """The task's result; raises the process's error, as `Task.failure` makes it."""
         if self.result is not None:
             return task.result(self.result)
         raise task.failure(self.error or "", self.text, self.host)

@@ -20,6 +20,7 @@ from mlforge.build.runner import Origin, RunHere, Runner, Task
 from mlforge.core import child
 from mlforge.core.logs import get_logger
 from mlforge.core.scratch import scratch_folder
+from mlforge.errors import Unavailable
 
 LOSSES = 3
 """So many processes may be lost at a task."""
@@ -122,13 +123,13 @@ class _Process:
         self._lock, self._is_closed = Lock(), False
 
     def answer(self, task: Task) -> Answer:
-        """The answer, by another process where one is lost; TaskFailed as an answer where that helps no more."""
+        """The answer, by another process where one is lost; TaskFailed as an answer where that helps no more, Unavailable where none can be started."""
         for losses in range(1, LOSSES + 1):
             try:
                 line = self._asked(task.to_json())
             except OSError as error:
                 why = f"no process can be started for {task.title} ({error.strerror})"
-                return Answer(_HOST, error="TaskFailed", text=why)
+                return Answer(_HOST, error=Unavailable.__name__, text=why)
             if line.endswith("\n"):
                 return Answer.from_json(line)
             code = self.reaped()

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Protocol, Self
 from mlforge import errors
 from mlforge.core.release import RELEASE
 from mlforge.engines.base import Engine
-from mlforge.errors import MlforgeError, TaskFailed, TaskRefused
+from mlforge.errors import MlforgeError, StoreUnavailable, TaskFailed, TaskRefused
 
 Warn = Callable[[str], None]
 
@@ -67,15 +67,17 @@ class Task(ABC):
         """The task's result from its document; raises KeyError, TypeError or ValueError for anything else."""
 
     def failure(self, kind: str, text: str, where: str) -> MlforgeError:
-        """The error of the task in this process, from the class's name and the text of that which another had.
+        """The error of the task in this process, from the `kind_of` and the text of that which another had.
 
-        Of the same class, where it is one of mlforge's, else TaskFailed. where: the process that had it, which the text names.
+        Of the same class, where it is one of mlforge's; StoreUnavailable for an OSError, else TaskFailed. where: the process that
+        had it, which the text names.
         """
         own = getattr(errors, kind, None)
         if isinstance(own, type) and issubclass(own, MlforgeError):
             error: MlforgeError = own(f"{text} (on {where})")
             return error
-        return TaskFailed(f"{self.title} failed on {where}: {kind}: {text}")
+        told = f"{self.title} failed on {where}: {kind}: {text}"
+        return StoreUnavailable(told) if kind == OSError.__name__ else TaskFailed(told)
 
     def to_json(self) -> str:
         """The task as text."""
@@ -102,6 +104,14 @@ class Task(ABC):
                     f"{self.feature}: the task is of {library} {theirs}, this process has {library} {number}; "
                     "parts would differ in their bytes: install the same release on all machines"
                 )
+
+
+def kind_of(error: BaseException) -> str:
+    """The name by which `Task.failure` knows an error: of the nearest of its classes that is of mlforge's tree, or OSError, else of its own."""
+    for kind in type(error).__mro__:
+        if kind is OSError or getattr(errors, kind.__name__, None) is kind:
+            return kind.__name__
+    return type(error).__name__
 
 
 def task_of(text: str, kinds: Mapping[str, type[Task]]) -> Task:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import threading
 from collections.abc import Iterator
@@ -19,9 +20,19 @@ from mlforge.core import failpoints, machine
 from mlforge.definitions.loader import load
 from mlforge.definitions.registry import Definitions
 from mlforge.definitions.tasks import parsed_task
-from mlforge.errors import DataError, DefinitionError, TaskFailed, TaskRefused
+from mlforge.errors import (
+    DataError,
+    DefinitionError,
+    MlforgeError,
+    SourceUnavailable,
+    StoreUnavailable,
+    TaskFailed,
+    TaskRefused,
+)
 from mlforge.runners import executor
 from mlforge.store import LocalStore
+from mlforge.store.objects.objects import NoAnswer
+from mlforge.training_sets.set_tasks import JoinTask
 from tests.support.projects import rows
 from tests.support.threads import Threads
 
@@ -230,6 +241,27 @@ def test_an_error_of_mlforge_keeps_its_class(folder: Path) -> None:
     failpoints.arm("task.written", bad)
     with pytest.raises(DataError, match=r"spend: no such column \(on "):
         load(None, here=folder).refresh("spend", options=OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "told"),
+    [
+        (OSError(errno.ENOSPC, "no room"), StoreUnavailable, "^set: the task .* no room"),
+        (ConnectionResetError("bye"), StoreUnavailable, "bye"),
+        (NoAnswer("s3://shop: cannot read"), StoreUnavailable, "cannot read"),
+        (SourceUnavailable("away"), SourceUnavailable, "away"),
+        (MemoryError(), TaskFailed, "MemoryError"),
+    ],
+)
+def test_a_place_that_is_away_or_full_is_not_the_tasks_fault_whichever_process_finds_it(
+    error: Exception, kind: type[MlforgeError], told: str
+) -> None:
+    """Else a feature would be given up for it that processes, Dask, Ray or Spark build."""
+    answer = Answer.from_json(Answer.of(error, "host").to_json())
+
+    with pytest.raises(kind, match=told) as raised:
+        answer.result_of(JoinTask("set", "", "polars", {}, "", "", 0, 1))
+    assert type(raised.value) is kind
 
 
 def test_definitions_that_no_file_holds_are_refused_unless_the_runner_says_where_they_lie(

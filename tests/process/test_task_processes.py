@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 
 from mlforge.build.processes import ProcessRunner, command
 from mlforge.build.runner import Origin
-from mlforge.errors import TaskFailed
+from mlforge.errors import Unavailable
 from mlforge.store import LocalStore
 from mlforge.training_sets.set_tasks import JoinTask
 from tests.support import executors
@@ -138,10 +138,12 @@ def join_tasks(folder: Path) -> list[JoinTask]:
     return [JoinTask("set", "", "polars", {}, str(folder), "", n, n + 1) for n in (0, 1)]
 
 
-def test_a_process_that_cannot_be_started_is_told_with_its_task(tmp_path: Path) -> None:
+def test_a_process_that_cannot_be_started_is_told_with_its_task_and_is_not_the_features_fault(
+    tmp_path: Path,
+) -> None:
     runner = ProcessRunner([str(tmp_path / "none")], 2)
 
-    with pytest.raises(TaskFailed, match=r"for set: the task .* \(No such file or directory\)"):
+    with pytest.raises(Unavailable, match=r"for set: the task .* \(No such file or directory\)"):
         [*runner.run(join_tasks(tmp_path), lambda task: None)]
 
 
