@@ -19,7 +19,15 @@ from mlforge.core import clock
 from mlforge.core.forgotten import Entity, Forgotten
 from mlforge.core.keeper import DefinedNames
 from mlforge.core.values import HOUR_US, SECOND_US, to_us
-from mlforge.errors import DataError, MlforgeError, NotServed, OnlineError
+from mlforge.definitions.registry import Definitions
+from mlforge.errors import (
+    DataError,
+    MlforgeError,
+    NotServed,
+    OnlineError,
+    SourceUnavailable,
+    StoreUnavailable,
+)
 from mlforge.frames.encoding import key_hash
 from mlforge.maintenance.operations import verify
 from mlforge.online import OnlineStore
@@ -662,6 +670,55 @@ def test_what_the_machine_lacks_is_not_the_features_fault(error, project, monkey
     assert work(project, "spend") == "failed"
     [ticket] = project.work_queue.read(["spend"])
     assert (ticket.failures, ticket.interruptions) == (0, 1)
+
+
+def test_an_outage_is_told_once_in_the_event_log_however_long_it_lasts_and_whatever_is_dropped(
+    shop, project, monkeypatch
+):
+    """Else drops and deeds of people would be pushed out of it."""
+    faults: list[Exception] = []
+    monkeypatch.setattr(project.definitions, "refresh", raising(faults))
+
+    def told(*more: Exception) -> list[str]:
+        since = project.event_log.last_id()
+        for fault in more:
+            faults.append(fault)
+            Requests(project)("spend", "a came", None)
+            assert work(project, "spend") == "failed"
+        return [entry.details["error"] for entry in project.event_log.read(since)]
+
+    full, away = StoreUnavailable("full, at 1"), SourceUnavailable("away")
+    assert told(full, StoreUnavailable("full, at 2"), away, full, away) == [
+        "StoreUnavailable: full, at 1",
+        "SourceUnavailable: away",
+    ]
+    assert shop.ticket("spend").error == "SourceUnavailable: away"
+    with monkeypatch.context() as mended:
+        mended.setattr(
+            project.definitions, "refresh", Definitions.refresh.__get__(project.definitions)
+        )
+        Requests(project)("spend", "a came", None)
+        assert work(project, "spend") == "unchanged"
+    assert told(full) == ["StoreUnavailable: full, at 1"], "there was none in between"
+
+
+def test_a_fault_of_a_feature_is_told_once_and_again_for_the_next_drop(shop, project, monkeypatch):
+    monkeypatch.setattr(project.definitions, "refresh", raising([DataError("boom")] * 4))
+    for told in (1, 2):
+        Requests(project)("spend", "a came", None)
+        assert work(project, "spend") == "failed"
+        enqueue(project, "spend", project.work_queue.requeue(shop.ticket("spend")))
+        assert work(project, "spend") == "failed"
+        assert len(project.event_log.read("0")) == told
+
+
+def raising(faults: list[Exception]) -> Callable[..., None]:
+    """A refresh that raises each of the faults in its turn."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise faults.pop(0)
+
+    return fail
 
 
 def test_a_push_of_a_feature_that_was_dropped_meanwhile_is_owned_and_so_dropped_again(

@@ -140,7 +140,7 @@ def _served(at_work: Project, lease: Lease, before: Ticket, reading: SourceReadi
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # noqa: BLE001 - polars' PanicException is no Exception
-            _note_failure(at_work, lease, error)
+            _note_failure(at_work, lease, before, error)
             return "failed"
     reach("job.done")
     every = at_work.definitions.settings.publish_every
@@ -336,12 +336,22 @@ def _details(
     }
 
 
-def _note_failure(at_work: Project, lease: Lease, error: BaseException) -> None:
-    transient = isinstance(error, TRANSIENT)
-    text = f"{type(error).__name__}: {' '.join(str(error).split())}"[:2_000]
+def _note_failure(at_work: Project, lease: Lease, before: Ticket, error: BaseException) -> None:
+    """Count a failure, put it into the event log if it is news, and give the lease back.
+
+    An outage is news once for each class of its errors until a refresh goes well, whatever is dropped meanwhile: it lasts as
+    long as it takes, and the log holds so many entries. A fault of the feature is news where the attempt before had another.
+    """
+    feature, kind, transient = lease.feature, type(error).__name__, isinstance(error, TRANSIENT)
+    text = f"{kind}: {' '.join(str(error).split())}"[:2_000]
     log.error("refresh failed", error=text, transient=transient, exc_info=error)
-    failed = at_work.event_log.entry("failed", lease.feature, error=text, trigger=lease.reason)
-    add_each(at_work.redis, failed, at_work.counts.rise(lease.feature, {"failed": 1}))
+    told = [at_work.counts.rise(feature, {"failed": 1})]
+    known = before.told_outages.split()
+    if kind not in known if transient else text != before.error:
+        told.append(at_work.event_log.entry("failed", feature, error=text, trigger=lease.reason))
+        if transient:
+            told.append(at_work.work_queue.outages_told(feature, [*known, kind]))
+    add_each(at_work.redis, *told)
     exhausted = isinstance(error, (MemoryError, TimeIsUpError))
     another = at_work.work_queue.failed(lease, text, transient, exhausted)
-    enqueue(at_work, lease.feature, another)
+    enqueue(at_work, feature, another)

@@ -168,7 +168,7 @@ elseif looked ~= 'named' then redis.call('HDEL', KEYS[1], 'whole_at') end
 redis.call('DEL', KEYS[2])
 if rest > 0 then redis.call('HSET', KEYS[1], 'rests_until', string.format('%d', now + rest))
 else redis.call('HDEL', KEYS[1], 'rests_until') end
-redis.call('HDEL', KEYS[1], 'working', 'failures', 'interruptions', 'deaths', 'error', 'failed_at', 'exhausted')
+redis.call('HDEL', KEYS[1], 'working', 'failures', 'interruptions', 'deaths', 'error', 'failed_at', 'exhausted', 'told_outages')
 local wanted = tonumber(redis.call('HGET', KEYS[1], 'wanted') or '0')
 if rest > 0 or wanted <= serves or redis.call('HEXISTS', KEYS[1], 'queued') == 1 then return 0 end
 redis.call('HSET', KEYS[1], 'queued', job)

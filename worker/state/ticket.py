@@ -43,6 +43,8 @@ class Ticket:
     """When a feature of which a version was just published is due again at the earliest."""
     told_hold: str = ""
     """The hold that the event log told of last, behind the time at which the file was closed that it kept back, if one was."""
+    told_outages: str = ""
+    """The classes of errors of an outage that the event log has told of since the last refresh that went well."""
     unreadable: str | None = None
     """A description of what is in Redis in its place, if no process of ours wrote it."""
 
@@ -154,7 +156,7 @@ def _count(text: str) -> int:
 
 _MOST = 2**53
 _FIELDS: dict[str, Callable[[str], Any]] = {
-    **dict.fromkeys(("queued", "working", "reason", "error", "told_hold"), str),
+    **dict.fromkeys(("queued", "working", "reason", "error", "told_hold", "told_outages"), str),
     "exhausted": "1".__eq__,
     **dict.fromkeys(
         (

@@ -218,6 +218,12 @@ class WorkQueue:
         ticket, _ = self._keys(feature)
         return Addition(ticket, lambda pipeline: pipeline.hset(ticket, "told_hold", told))
 
+    def outages_told(self, feature: str, kinds: Iterable[str]) -> Addition:
+        """A note in the ticket of the errors of an outage that were told, to be added; it goes with the next refresh that goes well."""
+        ticket, _ = self._keys(feature)
+        note = " ".join(kinds)
+        return Addition(ticket, lambda pipeline: pipeline.hset(ticket, "told_outages", note))
+
     def read(self, features: Iterable[str]) -> list[Ticket]:
         """The tickets of these features, in order."""
         names = list(features)
