@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 from redis import Redis
 
 from mlforge.core import clock
-from mlforge.errors import StoreUnavailable
+from mlforge.errors import IntegrityError, MissingExtra, StoreUnavailable
 from mlforge.maintenance.operations import rollback
+from mlforge.sources.row_source import RowSource
 from tests.support import contents
 from tests.support.workers import Shop, eventually, purchases, write
 from worker.monitor.screen import render
@@ -68,6 +70,36 @@ def test_a_hold_whose_files_are_back_says_so_and_what_to_do(shop: Shop) -> None:
 def test_a_hold_whose_source_is_gone_says_that(shop: Shop) -> None:
     (shop.folder / "drops").rmdir()
     assert f"spend: now: its source {shop.folder / 'drops'} is not there" in shown(shop)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [MissingExtra("a table needs an extra"), IntegrityError("a part is gone"), OSError("io")],
+)
+def test_a_held_feature_whose_source_cannot_be_looked_at_says_so_beside_all_others(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    monkeypatch.setattr(type(shop.project.definitions.source("spend")), "scan", raising(fault))
+    features = {each.feature: each for each in gather(shop.project).features}
+    assert features["spend"].state == "held"
+    assert str(fault) in (features["spend"].held_now or "")
+    assert features["slow"].state == "waiting"
+
+
+def test_a_feature_whose_source_lies_where_nobody_may_look_is_unreadable_beside_all_others(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RowSource, "missing", property(raising(PermissionError("denied"))))
+    features = gather(shop.project).features
+    assert {each.unreadable for each in features} == {("its source cannot be read: denied",)}
+    assert len(features) >= 2
+
+
+def raising(fault: Exception) -> Callable[..., Any]:
+    def fail(*_: object, **__: object) -> None:
+        raise fault
+
+    return fail
 
 
 def test_a_hold_for_files_that_are_set_aside_does_not_say_that_an_approval_goes_on_with_them(

@@ -5,15 +5,17 @@ from __future__ import annotations
 from mlforge.build.broken_locks import FOR_A_LOCK
 from mlforge.build.drifting import FOR_DRIFT
 from mlforge.core.manifest import Manifest
-from mlforge.errors import SourceError
+from mlforge.errors import MlforgeError
 from mlforge.store import Books
 from worker.project import Project
+from worker.supervision import FAULTS
 
 
 def held_now(project: Project, name: str, manifest: Manifest | None, books: Books) -> str | None:
     """The present state of a held feature's source: the reason in the books is of the moment when the hold began.
 
-    None where it is not held, or is by a person, for a lock or drift, with which lost files have nothing to do.
+    None where it is not held, or is by a person, for a lock or drift, with which lost files have nothing to do. Never raises for a
+    fault of the source, which is its state.
     """
     hold = books.hold
     if hold is None or books.by_person or hold.startswith((FOR_A_LOCK, FOR_DRIFT)):
@@ -23,8 +25,10 @@ def held_now(project: Project, name: str, manifest: Manifest | None, books: Book
     try:
         source = project.definitions.source(name)
         listing = source.scan()
-    except SourceError as error:
+    except MlforgeError as error:
         return str(error)
+    except FAULTS as error:
+        return f"its source cannot be listed: {type(error).__name__}: {error}"
     if not listing.exists:
         return source.absence(listing)
     there = listing.stats.keys()

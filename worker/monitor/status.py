@@ -157,6 +157,9 @@ def _feature(project: Project, ticket: Ticket, online: OnlineView) -> FeatureSta
     drift = look.at(
         "its drift", lambda: books.drift_at(pointer.version) if pointer else no_drift, no_drift
     )
+    source_missing = look.at(
+        "its source", lambda: bool(project.definitions.source(name).missing), False
+    )
     state = _state(ticket, books, pointer is not None, lag, online_books)
     if look.problems:
         state = "unreadable"
@@ -176,7 +179,7 @@ def _feature(project: Project, ticket: Ticket, online: OnlineView) -> FeatureSta
         retry_at=None if ticket.leased else to_iso(ticket.retry_at),
         quarantine={path: entry.reason for path, entry in books.quarantine.items()},
         ignored=dict(books.ignored),
-        source_missing=bool(project.definitions.source(name).missing),
+        source_missing=source_missing,
         freshness=freshness,
         audit=audit,
         unreadable=tuple(look.problems),
