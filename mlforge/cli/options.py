@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlforge.cli.output import stdout_is_ours, warn
+from mlforge.core.paths import path_of
 from mlforge.definitions.environment import PROFILE, PROFILES_FILE, redis_url
 from mlforge.errors import DefinitionError, MlforgeError, StoreError
 
@@ -188,16 +189,12 @@ def store_of(args: argparse.Namespace) -> Store:
     return existing_store(args.store)
 
 
-def store_to_write_beside(args: argparse.Namespace, out: str, *below: str) -> Store:
-    """The store, as of `store_of`. DefinitionError where a source of the definitions, if the command line names them, would take in what is
-    written to a place. out, below: as of `check_output`.
-    """
+def store_to_write_beside(args: argparse.Namespace, check: Callable[[Definitions], None]) -> Store:
+    """The store, as of `store_of`, once the definitions, if the command line names them, have passed a check of the place to write to."""
     if args.store is not None:
         return store_of(args)
-    from mlforge.definitions.sources import check_output
-
     definitions = definitions_of(args)
-    check_output(definitions, out, *below)
+    check(definitions)
     return definitions.store
 
 
@@ -209,7 +206,7 @@ def existing_store(place: str) -> Store:
     log_to_stderr()
     store = store_at(place)
     in_bucket = is_bucket(place)
-    if not (store.identity() if in_bucket else Path(place).expanduser().is_dir()):
+    if not (store.identity() if in_bucket else path_of(place).is_dir()):
         where = place if in_bucket else store.local_folder
         raise StoreError(f"no store at {where}; name the folder or bucket that holds the features")
     return store

@@ -15,6 +15,7 @@ from mlforge.core.json_text import decoded
 from mlforge.core.manifest import Manifest
 from mlforge.core.meaning import FeatureMeaning, Parts, differences, meaning_hash
 from mlforge.core.nested import agree
+from mlforge.core.paths import path_of
 from mlforge.core.schema import INTEGERS, Schema, dtypes
 from mlforge.core.text import plural
 from mlforge.core.values import from_iso, to_iso
@@ -185,7 +186,7 @@ class Lock:
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write it to a file, whole or not at all; returns the path. RetrievalError where it cannot be written."""
-        file = Path(path)
+        file = path_of(path)
         if not file.name or file.is_dir():
             raise RetrievalError(f"cannot write the lock {file}: it is a folder; name a file")
         temporary = file.with_name(f".{file.name}.{os.getpid()}")
@@ -210,7 +211,7 @@ class Lock:
     def load(cls, path: str | os.PathLike[str]) -> Lock:
         """Read a file; RetrievalError if there is none, it is damaged, or a newer mlforge wrote it."""
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = path_of(path).read_text(encoding="utf-8")
         except OSError as error:
             raise RetrievalError(
                 f"cannot read the lock {path}: {error.strerror}; 'mlforge lock SERVICE' writes one"

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 
 from mlforge.core.collection import end_loading
+from mlforge.core.paths import path_of
 from mlforge.definitions.namesakes import check_none_lost
 from mlforge.definitions.placing import placed
 from mlforge.definitions.profiles import profile_in
@@ -59,7 +60,7 @@ class Target:
             return cls(here / DEFAULT, None, None)
         head, _, tail = text.rpartition(":")
         where, name = (head, tail) if head and tail.isidentifier() else (text, None)
-        path = here / Path(where).expanduser()
+        path = here / path_of(where)
         if path.is_dir():
             return cls(path / DEFAULT, None, name)
         if where.endswith(".py") or "/" in where:

@@ -9,6 +9,7 @@ from types import FrameType
 
 from mlforge.core import signatures
 from mlforge.core.arguments import shown
+from mlforge.core.paths import path_of
 from mlforge.definitions.collection import describe_store
 from mlforge.errors import DefinitionError
 from mlforge.online import OnlineStore
@@ -69,7 +70,7 @@ def parsed_root(root: object) -> Path:
         raise DefinitionError(
             f"Definitions: root must be a folder's path, not {shown(root)}; leave it out for the file's folder"
         )
-    return Path(root or "").expanduser()
+    return path_of(root or "")
 
 
 def described_places(

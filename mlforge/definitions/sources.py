@@ -9,6 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlforge.core.paths import real_path_of
 from mlforge.errors import DefinitionError, UnsupportedStore
 from mlforge.features.feature import Feature
 from mlforge.services.spec import SERVED
@@ -80,21 +81,49 @@ def check_place(definitions: Definitions, feature: str, source: RowSource) -> No
     check_beside_logs(definitions.root / SERVED, logged, feature, source)
 
 
-def check_output(definitions: Definitions, out: str, *below: str) -> None:
+def check_output(
+    definitions: Definitions, out: str, *below: str, may_be_source: bool = False
+) -> None:
     """Refuse a place to write to, or its address, of which a source would take in what is written for drops. Raises DefinitionError.
 
-    below: the path below it of a file that is written, such as the first of many; none where the place is the file. A source that begins in
-    the place means what is written.
+    below: the paths below it of files that are written, such as the first of many; none where the place is the file.
+    may_be_source: whether a source that begins in the place means what is written, as one of a training set, whose folder is new, does.
     """
-    place = as_path(out) or Path(os.path.realpath(Path(out).expanduser()))
+    place = _real_place(out)
+    files = [place / each for each in below] or [place]
     for name in definitions.features:
         source = definitions.source(name)
-        means_it = any(start.is_relative_to(place) for start in _starts(source))
-        if not means_it and _takes_in(source, place.joinpath(*below)):
+        if may_be_source and _begins_in(source, place):
+            continue
+        if any(_takes_in(source, file) for file in files):
             raise DefinitionError(
                 f"{out} lies in the source of {name}, {source.text}, which would take what is written there for drops; "
                 "name a place beside it"
             )
+
+
+def check_table(definitions: Definitions, out: str, *below: str) -> None:
+    """Refuse a place for a table, as `check_output`, and one in or below which a source begins: none reads files within a table, whose
+    tools delete those that it does not name. Raises DefinitionError.
+    """
+    check_output(definitions, out, *below)
+    place = _real_place(out)
+    for name in definitions.features:
+        source = definitions.source(name)
+        if _begins_in(source, place):
+            raise DefinitionError(
+                f"the source of {name}, {source.text}, begins in {out}, and would be taken for a part of the table; "
+                "name a place beside it"
+            )
+
+
+def _real_place(out: str) -> Path:
+    return as_path(out) or real_path_of(out)
+
+
+def _begins_in(source: RowSource, place: Path) -> bool:
+    """Whether a source, or one of its tables, starts from a place or from one below it."""
+    return any(start.is_relative_to(place) for start in _starts(source))
 
 
 def _starts(source: RowSource) -> Iterator[Path]:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mlforge.core.paths import path_of
 from mlforge.definitions.registry import Definitions
 from mlforge.definitions.services import service_named
 from mlforge.definitions.source_check import as_json, check_source
@@ -177,8 +178,8 @@ class TrainingSetOperator(_ProjectOperator):
             if self.service is None
             else service_named(definitions.services, self.service, definitions.store)
         )
-        out = self.out if is_bucket(self.out) else str(definitions.folder / self.out)
-        check_output(definitions, out, part_name(0))
+        out = self.out if is_bucket(self.out) else str(definitions.folder / path_of(self.out))
+        check_output(definitions, out, part_name(0), may_be_source=True)
         stored_set = training_set(
             definitions.folder / self.spine,
             chosen,

@@ -12,6 +12,7 @@ from mlforge.build.result import BuildResult, Options
 from mlforge.core import clock
 from mlforge.core.arguments import shown
 from mlforge.core.expression.kinds import instant_of
+from mlforge.core.paths import path_of
 from mlforge.core.values import Duration, to_iso
 from mlforge.definitions.building import build_each
 from mlforge.definitions.loader import load
@@ -38,9 +39,7 @@ class Project:
 
     def __post_init__(self) -> None:
         is_path = "/" in self.definitions or self.definitions.endswith(".py")
-        if not self.definitions or (
-            is_path and not Path(self.definitions).expanduser().is_absolute()
-        ):
+        if not self.definitions or (is_path and not path_of(self.definitions).is_absolute()):
             raise DefinitionError(
                 f"{shown(self.definitions)} is not where definitions are: a task may run in any folder; "
                 "write an absolute path such as '/srv/shop/definitions.py', or 'shop.definitions:defs' for a module"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mlforge.core.paths import path_of
 from mlforge.core.scratch import scratch_folder
 from mlforge.store import Store
 from mlforge.store.addresses import is_bucket
@@ -19,7 +20,7 @@ def place_at(out: str | Path, store: Store | None) -> SetPlace:
     """The place at a path, or in a bucket for an address such as `s3://bucket/train/2026-11`, which is reached as the store's own is."""
     if is_bucket(out):
         return BucketPlace(objects_at(str(out).rstrip("/"), store))
-    return FolderPlace(Path(out).absolute())
+    return FolderPlace(path_of(out).absolute())
 
 
 @contextmanager

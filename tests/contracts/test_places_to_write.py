@@ -46,10 +46,13 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("export spend --delta events/table", SOURCE),
         ("export spend --iceberg link/table", SOURCE),
+        ("export spend --delta events", SOURCE),
+        ("export spend --iceberg .", "begins in ."),
         ("export spend --delta store/table", WITHIN),
         ("export spend --delta theirs", "theirs itself"),
         ("export spend --iceberg . --store store", "store lies within"),
         ("copy --from store --to events/copy", SOURCE),
+        ("copy --from store --to events", SOURCE),
         ("copy --from store --to theirs/copy", WITHIN),
         ("train checkout --events-of spend --out events/set", SOURCE),
         ("train checkout --events-of spend --out store/set", WITHIN),
@@ -89,3 +92,44 @@ def test_a_copy_is_made_though_the_definitions_here_do_not_load(
     assert main([*words, "--definitions", "definitions.py"]) == 1
     assert main(words) == 0
     assert "their sources are not known" in capsys.readouterr().err
+
+
+def test_a_place_beside_the_features_of_a_store_in_a_project_s_folder_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = Project(tmp_path / "project")
+    project.drop("a", rows((1, 0, 1.0), (1, 3, 2.0)))
+    (project.root / "definitions.py").write_text(DEFINITIONS.replace('"store"', '"."'))
+    monkeypatch.chdir(project.root)
+    train = "train checkout --events-of spend --out"
+    for words in (
+        "build",
+        "lock checkout",
+        f"{train} set",
+        "blast set --rows rows.parquet",
+        "export spend --delta table",
+        "copy --from . --to copy",
+    ):
+        assert main(words.split()) == 0, words
+    capsys.readouterr()
+    for words in ("lock checkout --out spend/x.lock", f"{train} spend/set", f"{train} _metadata/x"):
+        assert main(words.split()) == 1
+        assert WITHIN in capsys.readouterr().err
+
+
+def test_what_is_written_is_what_was_checked_also_where_its_name_begins_with_a_tilde(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(shop))
+    here = ("--definitions", str(shop / "definitions.py"))
+    train = ("train", "checkout", "--events-of", "spend", *here, "--out")
+    for place, told in (("~/events/set", SOURCE), ("~/store/set", WITHIN)):
+        assert main([*train, place]) == 1
+        assert told in capsys.readouterr().err
+    assert main([*train, "~/another"]) == 0
+    assert main(["blast", "~/another", *here, "--rows", "~/rows.parquet"]) == 0
+    assert main(["lock", "checkout", *here, "--out", "~no.body.lock"]) == 0
+    assert main(["copy", "--from", "~/store", "--to", "~no.body/copy"]) == 0
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["~no.body", "~no.body.lock"]
+    assert {"another", "rows.parquet"} <= {each.name for each in shop.iterdir()}

@@ -50,7 +50,8 @@ def copy(args: argparse.Namespace) -> int:
     check_beside(args.to_, args.from_)
     definitions = definitions_at_hand(args)
     if definitions is not None:
-        check_output(definitions, args.to_, source.features()[0], "1.0.0", "data.parquet")
+        names = args.features or source.features()
+        check_output(definitions, args.to_, *(f"{name}/1.0.0/data.parquet" for name in names))
 
     def told(name: str, version: Version) -> None:
         if sys.stderr.isatty():

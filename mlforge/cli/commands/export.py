@@ -14,8 +14,8 @@ from mlforge.core.text import plural
 if TYPE_CHECKING:
     from mlforge.core.values import Version
 
-_FILES = {"delta": ("part.parquet",), "iceberg": ("data", "part.parquet")}
-"""Where a table of each format has its files of rows, below its folder."""
+_FILES = {"delta": "part.parquet", "iceberg": "data/part.parquet"}
+"""A file of rows in a table of each format, below its folder."""
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +36,7 @@ def export(args: argparse.Namespace) -> int:
 
     JSON: `{"feature", "table", "versions", "files"}`. versions: those that became snapshots now; files: how many were written.
     """
+    from mlforge.definitions.sources import check_table
     from mlforge.maintenance.exporting import export as exported_versions
     from mlforge.store.lakehouse.targets import target_at
 
@@ -46,7 +47,7 @@ def export(args: argparse.Namespace) -> int:
         if sys.stderr.isatty():
             print(f"{args.feature} {version}", file=sys.stderr)
 
-    store = store_to_write_beside(args, place, *_FILES[kind])
+    store = store_to_write_beside(args, lambda made: check_table(made, place, _FILES[kind]))
     exported = exported_versions(store, args.feature, target_at(kind, place), told)
     if args.json:
         versions = [str(version) for version in exported.versions]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlforge.cli.command import Command
@@ -20,6 +19,7 @@ from mlforge.cli.options import (
 )
 from mlforge.cli.output import nearby, note, number, print_json
 from mlforge.cli.table import pairs, table
+from mlforge.core.paths import real_path_of
 from mlforge.core.text import plural
 from mlforge.errors import RetrievalError
 
@@ -136,7 +136,7 @@ def train(args: argparse.Namespace) -> int:
     from mlforge.training_sets.writing import part_name
 
     definitions = definitions_of(args)
-    check_output(definitions, args.out, part_name(0))
+    check_output(definitions, args.out, part_name(0), may_be_source=True)
     service = service_named(definitions.services, args.service, definitions.store)
     stored_set = training_set(
         _spine_of(args, service),
@@ -234,12 +234,13 @@ def blast(args: argparse.Namespace) -> int:
 
 def _store_beside_rows(args: argparse.Namespace) -> Store:
     """The store, once the file of `--rows` lies in no source, no store, and not in the set."""
+    from mlforge.definitions.sources import check_output
     from mlforge.store.apart import check_in_no_store
 
-    if Path(args.rows).resolve().is_relative_to(Path(args.folder).resolve()):
+    if real_path_of(args.rows).is_relative_to(real_path_of(args.folder)):
         raise RetrievalError(f"--rows {args.rows} lies in the set itself; name a file beside it")
     check_in_no_store(args.rows)
-    return store_to_write_beside(args, args.rows)
+    return store_to_write_beside(args, lambda made: check_output(made, args.rows))
 
 
 def _radius_document(stored_set: TrainingSet, radius: BlastRadius) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mlforge.core.paths import path_of
 from mlforge.errors import DefinitionError, SourceError, SourceUnavailable, StoreError, Unavailable
 from mlforge.sources.listing import Listing
 from mlforge.sources.place import Place
@@ -55,7 +56,7 @@ class LakeSource(RowSource):
         kind, place = match.groups()
         is_path = as_path(place) is None and not (kind == "iceberg" and NAMED.fullmatch(place))
         if is_path:
-            place = os.path.abspath(base / Path(place).expanduser())  # noqa: PTH100 - links stay
+            place = os.path.abspath(base / path_of(place))  # noqa: PTH100 - links stay
         return cls(texts[0], kind, place.rstrip("/"))
 
     @property

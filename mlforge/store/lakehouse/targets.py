@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 
+from mlforge.core.paths import path_of
 from mlforge.errors import DefinitionError
 from mlforge.store.addresses import as_path, is_bucket, scheme_of
 from mlforge.store.lakehouse.delta_target import DeltaTarget
@@ -23,4 +23,4 @@ def target_at(kind: str, place: str) -> Target:
         raise DefinitionError(
             f"{place!r} is neither a folder nor an address such as 's3://bucket/tables/user_spend'"
         )
-    return TARGETS[kind](os.path.abspath(Path(place).expanduser()))  # noqa: PTH100 - links stay
+    return TARGETS[kind](os.path.abspath(path_of(place)))  # noqa: PTH100 - links stay

@@ -40,6 +40,7 @@ from mlforge.core import arguments
 from mlforge.core.disk import hash_file
 from mlforge.core.failpoints import reach
 from mlforge.core.manifest import Manifest, Part, VersionSummary
+from mlforge.core.paths import path_of
 from mlforge.core.renames import Renames
 from mlforge.core.scratch import scratch_folder
 from mlforge.core.signatures import named_methods
@@ -79,7 +80,7 @@ class LocalStore(LocalPartials, LocalErasure, LocalPromises, Store):
 
     def __init__(self, path: str | os.PathLike[str], packing: Packing | None = None) -> None:
         refuse_url(arguments.path(path, "LocalStore: path", "write LocalStore('feature_store')"))
-        self._given = Path(path).expanduser()
+        self._given = path_of(path)
         self.path = self._given.absolute()
         self.packing = Packing() if packing is None else packing
         if not isinstance(self.packing, Packing):

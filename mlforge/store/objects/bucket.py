@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from mlforge.core.paths import path_of
 from mlforge.core.values import to_us
 from mlforge.errors import MissingExtra, StoreError, StoreUnavailable, UnsupportedStore
 from mlforge.store.objects import refusals
@@ -236,11 +237,7 @@ def _credentials(url: str, options: Mapping[str, str]) -> dict[str, Any]:
         os.environ.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"),
         os.environ.get("AWS_CONFIG_FILE", "~/.aws/config"),
     ]
-    if (
-        not url.startswith("s3://")
-        or has_keys
-        or not any(Path(f).expanduser().is_file() for f in files)
-    ):
+    if not url.startswith("s3://") or has_keys or not any(path_of(f).is_file() for f in files):
         return {}
     try:
         session = import_module("boto3").Session()

@@ -18,6 +18,7 @@ from typing import Any
 from mlforge.core import arguments
 from mlforge.core.failpoints import reach
 from mlforge.core.manifest import Manifest, Part, VersionSummary
+from mlforge.core.paths import path_of
 from mlforge.core.scratch import scratch_folder
 from mlforge.core.signatures import named_methods
 from mlforge.core.values import Duration, Version, is_name
@@ -84,7 +85,7 @@ class ObjectStore(ErasingStore, RecordedStore):
             arguments.instance(packing, Packing, "ObjectStore: packing", "leave it out")
         works = "write ObjectStore('s3://bucket/feature_store', cache='/var/cache/mlforge')"
         root = _CACHE if cache is None else arguments.path(cache, "ObjectStore: cache", works)
-        self._root = Path(root).expanduser()
+        self._root = path_of(root)
         self._options, self.packing = options, packing or Packing()
         self.grace = grace
         self._grace_us = Duration.parse(grace, "ObjectStore: grace").us
