@@ -55,7 +55,7 @@ def _is_beside(name: str, store: Path) -> bool:
     """Whether an entry of a store's folder, there or not, is none of the store's, as other things lie in that folder, too."""
     if _is_own(store, name):
         return False
-    with suppress(PermissionError):
+    with suppress(OSError):  # a store that is not there yet, or may not be listed
         names = [each.name for each in store.iterdir() if not each.name.startswith((".", "_"))]
         return not all(_is_own(store, each) for each in names)
     return False

@@ -60,6 +60,7 @@ def in_bucket(objects: MemoryObjects, tmp_path: Path, machine: str = "machine") 
         ("store", "link", "is store itself"),
         ("link", "store/copy", "store/copy lies within link"),
         ("store/copy", "store", "store/copy lies within store"),
+        ("later", "later/copy", "later/copy lies within later"),
         ("s3://b/store", "s3://b//store/", "is s3://b/store itself"),
         ("s3://b", "s3://b/store", "s3://b/store lies within s3://b"),
         ("store", "store2", ""),
