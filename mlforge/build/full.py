@@ -16,13 +16,14 @@ from mlforge.build.buckets import buckets_of, together
 from mlforge.build.rows import Layout, evaluate, pieces_of
 from mlforge.build.tasks import TaskFigures
 from mlforge.core import time_model
+from mlforge.core.disk import system_number
 from mlforge.core.scratch import scratch_folder
 from mlforge.core.side_by_side import each_ahead
 from mlforge.core.values import TimeRange
 from mlforge.engines import Engine, Events
 from mlforge.engines.base import rows_at_once
 from mlforge.engines.carry import in_ranges
-from mlforge.errors import StoreUnavailable
+from mlforge.errors import DataError, StoreUnavailable
 from mlforge.frames.entity_times import EntityTimes
 from mlforge.store import TablePiece
 
@@ -111,11 +112,16 @@ class FullBuild:
             yield from make(lambda part: (part, part.evaluated(self.engine)), some)
 
     def _spooled(self, rows: pl.DataFrame, file: Path) -> None:
-        """Write a bucket's rows; StoreUnavailable where there is no room for them."""
+        """Write a bucket's rows; StoreUnavailable where there is no room for them, DataError where parquet cannot hold them."""
         try:
             rows.write_parquet(file, compression="lz4")
         except (OSError, PolarsError) as error:
-            raise _no_room(self.events.spec.name, error) from error
+            name = self.events.spec.name
+            if system_number(error) is not None:
+                raise _no_room(name, error) from error
+            raise DataError(
+                f"{name}: parquet cannot hold rows of a build ({error}); cast their columns in the feature's function"
+            ) from error
 
     def together(self, files: Sequence[Path]) -> Iterator[TablePiece]:
         """The pieces of a range whose buckets' rows lie in files."""

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from pathlib import Path
 from typing import BinaryIO
 
 _AT_ONCE = 1 << 20
 """More bytes in one call take Linux several times as long each: it seeks memory for them that lies in one piece."""
+
+# polars tells the number in the text alone.
+_NUMBER = re.compile(r"\(os error (\d+)\)")
+
+
+def system_number(error: Exception) -> int | None:
+    """The number of the system's own error, which an error of polars has in its text; None where it is no matter of the system."""
+    match = _NUMBER.search(str(error))
+    return int(match[1]) if match else getattr(error, "errno", None)
 
 
 def write_all(file: BinaryIO, content: bytes | memoryview) -> None:

@@ -11,7 +11,7 @@ import polars as pl
 from mlforge.core.logs import get_logger
 from mlforge.engines import Engine
 from mlforge.engines.tasks import Sharing, releases
-from mlforge.errors import IntegrityError, RetrievalError
+from mlforge.errors import IntegrityError
 from mlforge.store.bucket_client import each
 from mlforge.training_sets.document import SetDocument
 from mlforge.training_sets.joining import Joining
@@ -19,7 +19,7 @@ from mlforge.training_sets.set_files import SetFiles
 from mlforge.training_sets.set_plan import PLAN, SetPlan, hash_of_text, planned_files
 from mlforge.training_sets.set_tasks import JoinTask, PartTask, SetTask, WrittenParts, run_set_task
 from mlforge.training_sets.spines import SPILLED, FileSpine, Spine
-from mlforge.training_sets.writing import Written, hash_text
+from mlforge.training_sets.writing import Written, hash_text, held_by_parquet
 
 TASK_BYTES = 512 << 20
 """About how much the rows of a task take in memory, beside the events that they are joined with."""
@@ -79,13 +79,8 @@ class SharedWriting:
         if isinstance(spine, FileSpine):
             return spine
         path = self.files.scratch / SPILLED
-        try:
+        with held_by_parquet():
             pl.concat([*spine.batches(self.part_rows)]).write_parquet(path, compression="lz4")
-        except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
-            first = next(iter(str(error).splitlines()), type(error).__name__)
-            raise RetrievalError(
-                f"the spine has a column that parquet cannot hold ({first}); cast it or leave it out"
-            ) from error
         return FileSpine([path])
 
     def _look(self, spine: Spine) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
 
-from mlforge.core.disk import hash_file
+from mlforge.core.disk import hash_file, system_number
 from mlforge.core.manifest import MODULUS
 from mlforge.core.schema import Schema
-from mlforge.errors import RetrievalError
+from mlforge.errors import RetrievalError, Unavailable
 from mlforge.frames import polars_schema
 from mlforge.frames.digest import digest
 from mlforge.retrieval.spine import spine_instants
@@ -47,6 +48,22 @@ def written(spine: Spine, joining: Joining, files: SetFiles, part_rows: int) -> 
     for frame, columns in zip(spine.batches(part_rows), values, strict=True):
         parts.write(frame, columns)
     return parts.outcome()
+
+
+@contextmanager
+def held_by_parquet() -> Iterator[None]:
+    """Turn the error of a spine's column that parquet cannot hold into RetrievalError; Unavailable where the system takes no file."""
+    try:
+        yield
+    except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        if system_number(error) is not None:
+            raise Unavailable(
+                f"the training set's rows cannot be put into files ({first}); see that the disk has room and may be written"
+            ) from error
+        raise RetrievalError(
+            f"the spine has a column that parquet cannot hold ({first}); cast it or leave it out"
+        ) from error
 
 
 def _values_by_part(
@@ -118,16 +135,11 @@ class Parts:
         """Write the next part: rows of the spine, and the values behind them."""
         path = self.folder / part_name(self.first + len(self.written))
         numbers = pl.int_range(self.rows, self.rows + spine.height, dtype=pl.Int64, eager=True)
-        try:
+        with held_by_parquet():
             self.digest += digest(spine.with_columns(numbers.alias(ROW)))
             spine.hstack(values).write_parquet(
                 path, compression="zstd", row_group_size=_ROW_GROUP, statistics=True
             )
-        except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
-            first = next(iter(str(error).splitlines()), type(error).__name__)
-            raise RetrievalError(
-                f"the spine has a column that parquet cannot hold ({first}); cast it or leave it out"
-            ) from error
         self.spine = polars_schema.schema_of(spine)
         self.columns = polars_schema.schema_of(values)
         self.rows += spine.height

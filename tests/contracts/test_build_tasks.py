@@ -12,7 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
+from polars.exceptions import ComputeError
 from structlog.testing import capture_logs
 
 from mlforge import cli
@@ -25,9 +27,11 @@ from mlforge.core.aggregations import AGGREGATIONS
 from mlforge.core.disk import hash_file
 from mlforge.core.manifest import Part
 from mlforge.errors import (
+    DataError,
     DefinitionError,
     RunnerUnavailable,
     StoreError,
+    StoreUnavailable,
     TaskRefused,
     UnsupportedStore,
     VersionConflict,
@@ -222,6 +226,33 @@ def test_a_build_in_buckets_puts_rows_aside_and_says_so_where_there_is_no_room(
     spool.mkdir()
     assert dealt.refresh("spend", options=TINY).rows == 200
     assert list(spool.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("told", "kind"),
+    [
+        ("parquet: underlying IO error: No space left on device (os error 28)", StoreUnavailable),
+        ("cannot write 'Object' datatype to parquet", DataError),
+    ],
+)
+def test_rows_put_aside_that_parquet_cannot_hold_are_no_matter_of_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str, kind: type[Exception]
+) -> None:
+    """Else a worker would try for good what no room mends."""
+    project = Project(tmp_path)
+    history(project)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    write = pl.DataFrame.write_parquet
+
+    def refusing_aside(frame: pl.DataFrame, file: Any, **options: Any) -> None:
+        if str(file).startswith(f"{tmp_path}/mlforge-scratch-build"):
+            raise ComputeError(told)
+        write(frame, file, **options)
+
+    monkeypatch.setattr(pl.DataFrame, "write_parquet", refusing_aside)
+    with pytest.raises(kind) as raised:
+        project.definitions().refresh("spend", options=TINY)
+    assert ("make room" in str(raised.value)) is (kind is StoreUnavailable)
 
 
 @pytest.mark.parametrize("end", ["erased", "scrubbed"])

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import pwd
-import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,14 +17,12 @@ from typing import Any
 
 import polars as pl
 
-from mlforge.core.disk import sync, write_all
+from mlforge.core.disk import sync, system_number, write_all
 from mlforge.core.failpoints import reach
 from mlforge.errors import IntegrityError, StoreUnavailable, encodable
 
 _SYNCS = 4  # at a time; the disk takes them together
 _text = json.JSONEncoder(ensure_ascii=False).encode  # `json.dumps` would make an encoder each time
-# polars tells the number in the text alone.
-_NUMBER = re.compile(r"\(os error (\d+)\)")
 
 
 def write_json(
@@ -192,8 +189,7 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, pl.exceptions.ComputeError) as error:
-        match = _NUMBER.search(str(error))
-        number = int(match[1]) if match else getattr(error, "errno", None)
+        number = system_number(error)
         if number is None:
             raise
         why = f"{_hint(number)}{_whose(path, number)} ({str(error).splitlines()[0]})"
