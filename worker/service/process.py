@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mlforge.core.collection import leave_loaded_alone
 from mlforge.core.logs import get_logger
 from mlforge.errors import DefinitionError
 from mlforge.maintenance.operations import list_anew
@@ -52,6 +53,7 @@ def run(settings: Settings, timing: Timing, beside: Beside) -> int:
     watcher = work.watcher(
         replace(timing, hints=settings.hints), "definitions" if taken_up.others_before else "start"
     )
+    leave_loaded_alone()
     rounds = Rounds(work.reconciling, work.reconcile, TICK_S)
     thread = threading.Thread(target=rounds.run, args=(stop,), name="reconcile")
     thread.start()
