@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlforge.core import clock, time_model
+from mlforge.core.paths import path_of
 from mlforge.core.values import to_iso
 from mlforge.definitions.chains import stages, with_readers
 from mlforge.errors import MlforgeError, without_owners
@@ -124,7 +125,7 @@ def features_of(project: Project, name_or_path: str) -> list[str]:
 
 def place_of(text: str) -> Path:
     """The absolute path of a file, or the address of an object as a path of that many parts."""
-    return as_path(text) or Path(text).expanduser().absolute()
+    return as_path(text) or path_of(text).absolute()
 
 
 def is_there(project: Project, features: Sequence[str], path: Path) -> bool:

@@ -8,6 +8,7 @@ import logging
 import sys
 import threading
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from worker.monitor.feature_status import AuditStatus, FeatureStatus
 from worker.monitor.screen import render
 from worker.monitor.status import Status
 from worker.service import telling
-from worker.service.wait import Arrival
+from worker.service.wait import Arrival, place_of
 from worker.state.drop_steps import STEPS, Drop
 from worker.state.event_log import Entry
 
@@ -300,3 +301,8 @@ def test_each_line_of_a_log_begins_alike_also_of_other_threads(
     assert [*ours] == ["timestamp", "level", "process", "event", "feature", "reason"]
     assert [*theirs] == ["timestamp", "level", "process", "event"]
     assert {ours["process"], theirs["process"]} == {"watcher"}
+
+
+def test_a_file_that_is_waited_for_may_begin_with_a_tilde_that_is_nobodys_home():
+    assert place_of("~nobody-by-this-name.parquet") == Path.cwd() / "~nobody-by-this-name.parquet"
+    assert place_of("~/drops/a.parquet") == Path.home() / "drops/a.parquet"
