@@ -294,18 +294,26 @@ def test_a_ray_that_fails_to_start_the_process_of_a_client_is_asked_again(
     assert published(project) == at_home
 
 
+def failed_at_a_mute_port(
+    folder: Path, scheme: str, runner: str, python: str, patience: str
+) -> str:
+    """The errors of a build whose cluster would listen at a port that answers nothing, with "AT" for the address; patience: what is set to half a second."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        address = f"{scheme}://127.0.0.1:{mute.getsockname()[1]}"
+        module = patience.rpartition(".")[0]
+        imports = f"import {module}\nfrom mlforge.runners import {runner}\n{patience} = 0.5"
+        nobody = Cluster(address, f"{runner}({address!r})", python, imports)
+        failed = executors.build(executors.project(folder / "project", nobody), nobody)
+    assert failed.returncode == 1
+    return failed.stderr.replace(address, "AT")
+
+
 def test_a_port_at_which_something_else_listens_is_no_ray_within_seconds(tmp_path: Path) -> None:
     python = executors.python_with("MLFORGE_RUNNERS", "ray")
-    with socket.create_server(("127.0.0.1", 0)) as mute:
-        address = f"ray://127.0.0.1:{mute.getsockname()[1]}"
-        imports = "import mlforge.runners.ray\nfrom mlforge.runners import RayRunner\nmlforge.runners.ray._SPEAKS_S = 0.5"
-        nobody = Cluster(address, f"RayRunner({address!r})", python, imports)
-        failed = executors.build(executors.project(tmp_path / "project", nobody), nobody)
-
-    assert failed.returncode == 1
-    assert (
-        f"no Ray at {address}: whoever listens there has not answered as Ray does" in failed.stderr
+    said = failed_at_a_mute_port(
+        tmp_path, "ray", "RayRunner", python, "mlforge.runners.ray._SPEAKS_S"
     )
+    assert "no Ray at AT: whoever listens there has not answered as Ray does" in said
 
 
 @pytest.mark.parametrize("scheme", ["sc", "spark"])
@@ -313,15 +321,10 @@ def test_a_port_at_which_something_else_listens_is_no_spark_within_seconds(
     scheme: str, tmp_path: Path
 ) -> None:
     python = executors.python_with("MLFORGE_SPARK", "pyspark.core")
-    with socket.create_server(("127.0.0.1", 0)) as mute:
-        address = f"{scheme}://127.0.0.1:{mute.getsockname()[1]}"
-        imports = "import mlforge.runners.spark_greeting\nfrom mlforge.runners import SparkRunner\nmlforge.runners.spark_greeting.SPEAKS_S = 0.5"
-        nobody = Cluster(address, f"SparkRunner({address!r})", python, imports)
-        failed = executors.build(executors.project(tmp_path / "project", nobody), nobody)
-
-    assert failed.returncode == 1
-    said = f"no Spark at {address}: whoever listens there has not answered as Spark does"
-    assert said in failed.stderr
+    said = failed_at_a_mute_port(
+        tmp_path, scheme, "SparkRunner", python, "mlforge.runners.spark_greeting.SPEAKS_S"
+    )
+    assert "no Spark at AT: whoever listens there has not answered as Spark does" in said
 
 
 def test_a_cluster_that_is_lost_midway_is_named_and_the_build_goes_on_alone_where_it_may(
