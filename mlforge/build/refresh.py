@@ -276,10 +276,17 @@ class _Refresh:
     ) -> Table:
         """The rows of a change, written to a transaction."""
         options, diff, gathered = self.options, change.diff, None
-        if options.gathered and latest and diff and change.mode == "incremental":
+        if options.on_gathered and latest and diff and change.mode == "incremental":
             gathered = gathered_once(self.store, latest, change.candidate, diff)
-        beside = options.sharing, gathered, options.gathered
-        writer = TableWriter(self.engine, events, tx, options.layout, *beside)
+        writer = TableWriter(
+            self.engine,
+            events,
+            tx,
+            options.layout,
+            distribution=options.sharing,
+            gathered=gathered,
+            on_gathered=options.on_gathered,
+        )
         return writer.write(change.mode, latest.parts if latest else (), diff)
 
     def _with_evidence(

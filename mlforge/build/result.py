@@ -37,7 +37,7 @@ class Options:
     so that not even one that ends its reader does harm. apart: the command of a process that runs the feature's
     function within bounds; empty where there is none. publish: False stops before publishing, and
     writes nothing to the store. distribution: who takes part in a full build; None for this process alone. keeper: the
-    definitions that the feature is of. others: the features of the same definitions. gathered: where a push follows, called with the
+    definitions that the feature is of. others: the features of the same definitions. on_gathered: where a push follows, called with the
     events that it needs, and mostly its rows, before the version is written.
     group_bytes: the most bytes of new files that a task of an intake reads. run: the id of a run that is full: its tasks take up no
     result of another run's. companions: called where many files are new, gives the features of the same source whose turn comes later. paths: the files of the
@@ -58,7 +58,7 @@ class Options:
     distribution: Distribution | None = None
     keeper: Keeper = ALONE
     others: tuple[FeatureSpec, ...] = ()
-    gathered: Callable[[Gathered], object] | None = None
+    on_gathered: Callable[[Gathered], object] | None = None
     group_bytes: int = GROUP_BYTES
     run: str = ""
     companions: Callable[[], Sequence[Companion]] = tuple

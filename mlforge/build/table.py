@@ -45,8 +45,8 @@ class Table:
 class TableWriter:
     """Writes one version's table through its transaction.
 
-    distribution: who takes part in a full build; None where this process does it alone. gathered: events that are in memory. taker: called
-    with these once they are all that the push needs, before the table is written.
+    distribution: who takes part in a full build; None where this process does it alone. gathered: events that are in memory. on_gathered:
+    called with these once they are all that the push needs, before the table is written.
     """
 
     engine: Engine
@@ -55,7 +55,7 @@ class TableWriter:
     layout: Layout
     distribution: Distribution | None = None
     gathered: Gathered | None = None
-    taker: Callable[[Gathered], object] | None = None
+    on_gathered: Callable[[Gathered], object] | None = None
 
     def write(self, mode: str, before: Sequence[Part], diff: EventDiff | None) -> Table:
         """Write the table in a mode of `mode_of`; before: as in `changed`."""
@@ -121,7 +121,7 @@ class TableWriter:
     def _evaluated(self, own: EntityTimes) -> tuple[pl.DataFrame, Gathered | None]:
         """The rows within some entities' own times; and the gathered events, with the rows to put online if both were evaluated.
 
-        The events are given to `taker`, who may be at work on them while rows are evaluated.
+        `on_gathered` is called with the events first, and may have a thread work on them while rows are evaluated.
         """
         gathered = self._seen_by(own)
         together = rows_and_online(self.engine, gathered, own) if gathered else None
@@ -134,8 +134,8 @@ class TableWriter:
         return with_derived(rows, self.events), with_online
 
     def _hand_on(self, gathered: Gathered | None) -> None:
-        if gathered is not None and self.taker is not None:
-            self.taker(gathered)
+        if gathered is not None and self.on_gathered is not None:
+            self.on_gathered(gathered)
 
     def _with_fresh(self, old: pl.DataFrame, fresh: pl.DataFrame, own: EntityTimes) -> pl.DataFrame:
         """Rows of the served version with fresh ones in the place of those of some entities' own times, in order."""

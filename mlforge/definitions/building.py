@@ -79,16 +79,16 @@ def options_of(
     store: Store,
     engine: Engine,
     options: Options,
-    gathered: Callable[[Gathered], object] | None,
+    on_gathered: Callable[[Gathered], object] | None,
 ) -> Options:
-    """The options of a feature's refresh, with all that its definitions give it. gathered: as in `Options`."""
+    """The options of a feature's refresh, with all that its definitions give it. on_gathered: as in `Options`."""
     loaded_from = definitions.loaded_from
     end_forgetting = options.end_forgetting or partial(end_begun, store, name, engine)
     return replace(
         options,
         keeper=definitions.keeper,
         others=tuple(other.spec for other in definitions.features.values()),
-        gathered=gathered,
+        on_gathered=on_gathered,
         apart=command(*loaded_from, name) if loaded_from else options.apart,
         end_forgetting=end_forgetting if options.publish else None,
     )

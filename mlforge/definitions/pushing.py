@@ -14,15 +14,15 @@ from mlforge.online.ahead import DiffAhead, RowsAhead
 
 
 class PushAhead:
-    """The rows of the push behind a refresh, which are made ready meanwhile; online: None where none follows."""
+    """The rows of the push behind a refresh, which are made ready meanwhile. online: None where no push follows."""
 
     def __init__(self, online: OnlineStore | None, engine: Engine) -> None:
         self._online, self._engine = online, engine
         self._rows: RowsAhead | None = None
 
     @property
-    def taker(self) -> Callable[[Gathered], object] | None:
-        """The taker of the events that the push needs; None where none follows."""
+    def on_gathered(self) -> Callable[[Gathered], object] | None:
+        """A function that takes the events that the push needs, and begins with its rows; None where no push follows."""
         return None if self._online is None else partial(self._begin, self._online)
 
     def _begin(self, online: OnlineStore, gathered: Gathered) -> None:

@@ -336,7 +336,7 @@ class Definitions:
         check_place(self, name, source)
         engine_ = engine_of(self, name, engine)
         ahead = PushAhead(self.online_store if is_pushed else None, engine_)
-        options = options_of(self, name, store, engine_, options, ahead.taker)
+        options = options_of(self, name, store, engine_, options, ahead.on_gathered)
         options = shared_options(self, name, options, engine)
         with feature.code.looked_at() if options.attended else nullcontext():
             result = refresh(feature, source, store, engine_, options, reading)

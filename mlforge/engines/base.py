@@ -66,7 +66,7 @@ def rows_at_once(spec: FeatureSpec) -> int:
 class Engine(ABC):
     """Evaluates a feature's metrics. Engines differ in the kernel alone, never in what it returns.
 
-    gathered: about how many events an evaluation holds in memory at a time. Small in tests, so
+    events_at_once: about how many events an evaluation holds in memory at a time. Small in tests, so
         that seams are crossed.
     rows_a_point: from so many rows a point on, kernels look windows up at the points instead of
         rolling over all rows.
@@ -78,7 +78,7 @@ class Engine(ABC):
     name: ClassVar[str]
     libraries: ClassVar[tuple[str, ...]] = ("polars",)
     adds_up_exactly: ClassVar[bool] = False
-    gathered: ClassVar[int] = 2_000_000
+    events_at_once: ClassVar[int] = 2_000_000
     rows_a_point: ClassVar[int] = 4
 
     def __init__(self, memory_limit: int = MEMORY_LIMIT) -> None:
@@ -178,7 +178,7 @@ class Engine(ABC):
         numbered = timeline.with_numbers(points.lazy(), entities).select(ENTITY, TIME, ROW)
         ordered = timeline.by_entity(polars_schema.in_memory(numbered))
         answers = ordered[[ROW]]
-        for step in plan(events, points, entities, self.gathered):
+        for step in plan(events, points, entities, self.events_at_once):
             line, apart = self._line(step, entities, ordered)
             kernel = self._kernel(step, line, apart)
             results = self._aggregated(line, step.metrics, step.dtypes, spec.name, kernel)
@@ -230,7 +230,7 @@ class Engine(ABC):
         return pl.DataFrame([results[ROW], *named])
 
     def _by_time(self, events: Events, points: pl.DataFrame) -> Iterator[pl.DataFrame]:
-        """The points in ranges of time, so that no more events than `gathered` are needed at once.
+        """The points in ranges of time, so that no more events than `events_at_once` are needed at once.
 
         Points that totals serve are apart from earlier ones.
         """
@@ -245,8 +245,8 @@ class Engine(ABC):
         if totals is not None and totals.since <= times.start:
             seen = seen.union(TimeRange(min(totals.until, times.end), times.end))
         # A tile stands for several events.
-        gathered = self.gathered * (DENSE if events.are_tiled(seen) else 1)
-        ranges = events.within(seen).ranges(gathered, windows)
+        most = self.events_at_once * (DENSE if events.are_tiled(seen) else 1)
+        ranges = events.within(seen).ranges(most, windows)
         if len(ranges) == 1:
             yield points
             return

@@ -46,10 +46,10 @@ class Step:
     merged: bool = False
 
 
-def plan(events: Events, points: pl.DataFrame, among: pl.DataFrame, gathered: int) -> list[Step]:
+def plan(events: Events, points: pl.DataFrame, among: pl.DataFrame, at_once: int) -> list[Step]:
     """The steps that compute every metric at points, which have keys, and TIME as the instant of evaluation.
 
-    among: the points' entities. gathered: the most events to hold in memory while deciding whether tiles pay.
+    among: the points' entities. at_once: the most events to hold in memory while deciding whether tiles pay.
     """
     times = times_of(points)
     steps: list[Step] = []
@@ -60,7 +60,7 @@ def plan(events: Events, points: pl.DataFrame, among: pl.DataFrame, gathered: in
         last = time_model.events_seen(times, totals.spec.windows).end
         steps, served = _over_totals(events, totals, endless, last, among)
         metrics = tuple(metric for metric in metrics if metric not in served)
-    return steps + (_over_intervals(events, metrics, times, among, gathered) if metrics else [])
+    return steps + (_over_intervals(events, metrics, times, among, at_once) if metrics else [])
 
 
 def _served(
@@ -137,13 +137,13 @@ def _over_intervals(
     metrics: Sequence[MetricColumn],
     times: TimeRange,
     among: pl.DataFrame,
-    gathered: int,
+    at_once: int,
 ) -> list[Step]:
     """The steps over events, or over tiles and sets of intervals where those are stored or pay."""
     event_times = time_model.events_seen(times, dict.fromkeys(m.window for m in metrics))
     steps, served = _over_sets(events, metrics, event_times, among)
     others = [metric for metric in metrics if metric not in served]
-    return steps + (_over_others(events, others, event_times, among, gathered) if others else [])
+    return steps + (_over_others(events, others, event_times, among, at_once) if others else [])
 
 
 def _over_others(
@@ -151,7 +151,7 @@ def _over_others(
     metrics: Sequence[MetricColumn],
     event_times: TimeRange,
     among: pl.DataFrame,
-    gathered: int,
+    at_once: int,
 ) -> list[Step]:
     """The steps for metrics of which no sets are stored."""
     spec, column_dtypes = events.spec, events.tiled.value_dtypes(events.schema)
@@ -166,7 +166,7 @@ def _over_others(
         return [step_over_events(metrics)]
     rows, tiles = None, _stored_tiles(events, event_times, among)
     if tiles is None:
-        rows = _held(gather(events, event_times, among), most, gathered)
+        rows = _held(gather(events, event_times, among), most, at_once)
         if events.filed or most < build.FEWEST or not build.dense(rows, spec):
             return [step_over_events(metrics, rows)]
         tiles = build_tiles(rows, spec, column_dtypes)
@@ -225,10 +225,10 @@ def times_of(points: pl.DataFrame) -> TimeRange:
     return TimeRange(*timeline.extremes(points))
 
 
-def _held(rows: pl.LazyFrame, most: int, gathered: int) -> pl.LazyFrame:
-    """Events in memory; more than `gathered` stay where they are, for tiles may replace them."""
+def _held(rows: pl.LazyFrame, most: int, at_once: int) -> pl.LazyFrame:
+    """Events in memory; more than `at_once` stay where they are, for tiles may replace them."""
     engine = polars_schema.engine_for(most)
-    if most <= gathered:
+    if most <= at_once:
         return rows.collect(engine=engine).lazy()
-    head = rows.head(gathered + 1).collect(engine=engine)
-    return head.lazy() if head.height <= gathered else rows
+    head = rows.head(at_once + 1).collect(engine=engine)
+    return head.lazy() if head.height <= at_once else rows

@@ -73,7 +73,7 @@ def test_points_of_all_history_are_answered_a_few_events_at_a_time(
         )
     points = [(draw.randrange(4), NOW + draw.randrange(-4, 60) * HOUR // 2) for _ in range(100)]
     assert len(history.events.ranges(8)) == 4
-    with kernels.forced(gathered=8):
+    with kernels.forced(events_at_once=8):
         history.check(engine, *points)
 
 

@@ -149,7 +149,9 @@ def test_a_push_writes_from_gathered_events_what_it_would_write_from_its_own(
     ahead, plain = sides
     ahead.of_files = seams == "of files"
     ahead.reads_ahead = not ahead.of_files
-    small = kernels.forced(lasting=True, general=True, points=True, gathered=3, small_pushes=True)
+    small = kernels.forced(
+        lasting=True, general=True, points=True, events_at_once=3, small_pushes=True
+    )
     with small if seams == "few at once" else nullcontext(), clock.fixed(_us(DAYS + 60)):
         for side in sides:
             side.begin()
@@ -227,7 +229,10 @@ def test_any_history_has_the_same_parts_and_rows_online_with_gathered_events_as_
         name: chance.random() < 0.5 for name in ("general", "points", "lasting", "small_pushes")
     }
     gathered = 0
-    with kernels.forced(**seams, gathered=chance.choice([None, 3])), clock.fixed(_us(DAYS + 60)):
+    with (
+        kernels.forced(**seams, events_at_once=chance.choice([None, 3])),
+        clock.fixed(_us(DAYS + 60)),
+    ):
         for side in sides:
             side.begin(metrics=metrics, engine=engine)
         for step in range(8):

@@ -104,13 +104,13 @@ def spine() -> pl.DataFrame:
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("gathered", [None, 7])
+@pytest.mark.parametrize("events_at_once", [None, 7])
 def test_features_have_the_values_of_each_alone(
-    built: Project, engine: str, way: str, gathered: int | None
+    built: Project, engine: str, way: str, events_at_once: int | None
 ) -> None:
     names = [feature.name for feature in (*together(built), *apart(built))]
     asked = spine()
-    with forced(**WAYS[way], gathered=gathered):
+    with forced(**WAYS[way], events_at_once=events_at_once):
         answers = get_training_data(asked, names, built.store, engine=engine)
         alone = [get_training_data(asked, [name], built.store, engine=engine) for name in names]
     expected = pl.concat([asked, *(each.drop(asked.columns) for each in alone)], how="horizontal")

@@ -167,6 +167,6 @@ def test_ranges_of_time_whose_values_are_all_zero_are_trained_with_others(projec
     project.drop("a.parquet", (1, NOON - timedelta(days=1), 0.0, 1), (1, NOON, 0.0, 1))
     project.drop("b.parquet", (1, later, 1.5, 1), (2, later, 2.5, 1))
     project.define(metrics=[Rolling("1h", {"x": "sum"})]).build()
-    with kernels.forced(gathered=2):
+    with kernels.forced(events_at_once=2):
         found = project.train((1, NOON), (1, later), (2, later))
     assert found["f__x__sum__1h"].to_list() == [0.0, 1.5, 2.5]

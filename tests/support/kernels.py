@@ -33,7 +33,7 @@ def forced(
     tiled: bool = False,
     indexed: bool = False,
     points: bool = False,
-    gathered: int | None = None,
+    events_at_once: int | None = None,
     small_pushes: bool = False,
     lasting: bool = False,
     small_files: bool = False,
@@ -43,7 +43,7 @@ def forced(
     general: no fixed point, no lists, ranks over the whole line, as with data too wide or too long for the others. tiled: tiles for all that
     is aligned, however few and thin the events. indexed: beside these no values are held, and what few entities have is looked up in the index
     of entities, over its seams. points: windows looked up at the points, however many those
-    are, and gathered over seams. gathered: events at a time.
+    are, and gathered over seams. events_at_once: as of an engine.
     small_pushes: a push of a handful of rows goes through every seam. lasting: events that are resident stay so, however
     many have come and gone since, and entities are looked up among them, however few there are. small_files: files are
     read ahead two at a time, and made events of three at a time, however few there are; where a refresh is told which changed, it
@@ -79,8 +79,8 @@ def forced(
             patch.setattr(Engine, "rows_a_point", 0)
             patch.setattr(point_windows, "SLICED_ROWS", 3)
             patch.setattr(point_windows, "GATHERED_ROWS", 4)
-        if gathered is not None:
-            patch.setattr(Engine, "gathered", gathered)
+        if events_at_once is not None:
+            patch.setattr(Engine, "events_at_once", events_at_once)
         if small_pushes:
             patch.setattr(batches, "EVENTS_HELD", 5)
             patch.setattr(chunks, "ENCODED_AT_ONCE", 3)

@@ -273,7 +273,7 @@ class Machine(Registry):
                 points=data.draw(st.booleans(), label="windows point by point"),
                 tiled=data.draw(st.booleans(), label="tiles"),
                 indexed=data.draw(st.booleans(), label="an index of entities beside tiles"),
-                gathered=data.draw(st.sampled_from([None, 3]), label="events gathered at once"),
+                events_at_once=data.draw(st.sampled_from([None, 3]), label="events at once"),
                 small_pushes=True,
                 small_files=True,
                 lasting=data.draw(st.booleans(), label="what is resident lasts"),

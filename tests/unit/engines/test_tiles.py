@@ -149,12 +149,12 @@ def tiled() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("tiled")
-@pytest.mark.parametrize("gathered", [None, 7])
+@pytest.mark.parametrize("events_at_once", [None, 7])
 def test_medians_are_made_of_the_events_themselves(
-    gathered: int | None, engine: Engine, tmp_path: Path, merged: list[Merge]
+    events_at_once: int | None, engine: Engine, tmp_path: Path, merged: list[Merge]
 ) -> None:
     history = filled(History(tmp_path, every("2h"), every("6h", "max"), interval="1h"), 60, 8)
-    with kernels.forced(gathered=gathered):
+    with kernels.forced(events_at_once=events_at_once):
         history.check(engine, *moments(8))
     assert {tuple(over_events(merge)) for merge in merged} == {
         tuple(name for name in AGGREGATIONS if name not in NUMBERS)
@@ -218,7 +218,7 @@ def test_columns_of_every_kind_share_the_tiles_of_a_feature(engine: Engine, tmp_
         ]
         history.add(*rows, **types)
     history.check(engine, *moments(4))
-    with kernels.forced(gathered=9):
+    with kernels.forced(events_at_once=9):
         history.check(engine, *moments(4))
 
 
