@@ -166,16 +166,15 @@ def events_of(
 ) -> Events:
     """The events of a version, or of some of its partials."""
     chosen = manifest.partials if partials is None else partials
-    where = partial(store.plan_files, manifest.name)
-    fetches, resident = store.fetches_files, store.resident(manifest)
-    of_version = manifest.spec, manifest.events, tuple(chosen), where
-    by_entity = EntityIndexes(store, manifest.spec, manifest.events)
     return Events(
-        *of_version,
+        manifest.spec,
+        manifest.events,
+        tuple(chosen),
+        partial(store.plan_files, manifest.name),
         store,
-        fetches=fetches,
-        resident=resident,
-        by_entity=by_entity,
+        fetches=store.fetches_files,
+        resident=store.resident(manifest),
+        by_entity=EntityIndexes(store, manifest.spec, manifest.events),
         version=manifest,
     )
 

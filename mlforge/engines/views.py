@@ -144,7 +144,7 @@ class Gathered:
         """The events that the first view sees."""
         of, frame = self.views[0].events, self.frames.seen
         held = HeldEvents(
-            of.spec, of.schema, (), of.where, known_totals=(self.totals,), frame=frame
+            of.spec, of.schema, (), of.plan_files, known_totals=(self.totals,), frame=frame
         )
         if self.totals is None or self.times is None:
             return held

@@ -78,7 +78,7 @@ def _seen(events: Events, keys: pl.DataFrame, at: int | None) -> list[TimeRange]
 def _scan(events: Events, columns: Schema) -> pl.LazyFrame:
     """The events, each stored partial once, with the mark of its place."""
     distinct = {partial.hash: partial for partial in events.partials}
-    return file_tasks.scan(events.where(tuple(distinct.values())), columns, mark=MARK)
+    return file_tasks.scan(events.plan_files(tuple(distinct.values())), columns, mark=MARK)
 
 
 def files_of(store: Store, manifest: Manifest) -> pl.DataFrame:

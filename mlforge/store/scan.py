@@ -30,7 +30,7 @@ from mlforge.store.resident import Resident
 class EventScan:
     """A scan of a version's events: its partials, their common schema, and the feature's spec.
 
-    `where` plans scan tasks for partials; it is called at the first read, for all of them: or, where it `fetches` their files,
+    `plan_files` plans scan tasks for partials; it is called at the first read, for all of them: or, where it `fetches` their files,
     at each, for those alone that hold an event in the range. `resident`: events that are in memory, of these partials or
     of others, so that no files need be planned and read for them. `version`: the one whose events these are, or some of them.
     """
@@ -38,7 +38,7 @@ class EventScan:
     spec: FeatureSpec
     schema: Schema
     partials: tuple[Partial, ...]
-    where: Callable[[Sequence[Partial]], Sequence[FileScanTask]]
+    plan_files: Callable[[Sequence[Partial]], Sequence[FileScanTask]]
     fetches: bool = field(default=False, kw_only=True)
     resident: Resident | None = field(default=None, kw_only=True)
     by_entity: EntityIndexes | None = field(default=None, kw_only=True)
@@ -65,7 +65,7 @@ class EventScan:
     @cached_property
     def tasks(self) -> Sequence[FileScanTask]:
         """Scan tasks for all partials."""
-        return self.where(self.partials) if self.partials else ()
+        return self.plan_files(self.partials) if self.partials else ()
 
     def tasks_within(self, times: TimeRange | None) -> Sequence[FileScanTask]:
         """Scan tasks for a range of time."""
@@ -203,7 +203,7 @@ class EventScan:
         return self.spec.keys, self.spec.timestamp, self.schema, digest
 
     def _planned(self, partials: Sequence[Partial]) -> Sequence[FileScanTask]:
-        return self.where(partials) if partials else ()
+        return self.plan_files(partials) if partials else ()
 
     @cached_property
     def _beside_resident(self) -> tuple[Sequence[Partial], Sequence[Partial]]:
@@ -216,12 +216,11 @@ def event_scan(
 ) -> EventScan:
     """The scan of a version's events, or of some of its partials."""
     chosen = manifest.partials if partials is None else partials
-    where = partial(store.plan_files, manifest.name)
     return EventScan(
         manifest.spec,
         manifest.events,
         tuple(chosen),
-        where,
+        partial(store.plan_files, manifest.name),
         fetches=store.fetches_files,
         resident=store.resident(manifest),
         by_entity=EntityIndexes(store, manifest.spec, manifest.events),

@@ -203,7 +203,7 @@ class _Making:
         """The rows of partials, numbered from a number on."""
         if not partials:
             return []
-        tasks = self.events.where(partials)
+        tasks = self.events.plan_files(partials)
         places = self.store.locate(self.events.spec.name, [partial.hash for partial in partials])
         return numbered_scans(tasks, dict(enumerate(places, first)), self.columns)
 
@@ -257,7 +257,7 @@ def _beside(events: EventScan, known: Collection[str], partials: Sequence[Partia
     if known:
         return min(known)
     largest = max(partials, key=lambda partial: partial.rows)
-    return events.where([largest])[0].file  # one is fetched, not all
+    return events.plan_files([largest])[0].file  # one is fetched, not all
 
 
 def _rows(partials: Sequence[Partial]) -> int:
