@@ -58,8 +58,10 @@ class BuildRange:
         """The range's rows, and the figures of their evaluation."""
         events = replace(self.events, dealt=self.buckets)
         rows = evaluate(engine, events, self.entities or self.times)
-        size, place = int(rows.estimated_size()), (self.bucket, self.buckets)
-        return rows, TaskFigures(self.times, self.events_read, rows.height, size, *place)
+        size = int(rows.estimated_size())
+        return rows, TaskFigures(
+            self.times, self.events_read, rows.height, size, self.bucket, self.buckets
+        )
 
     @property
     def _seen(self) -> TimeRange:

@@ -95,8 +95,16 @@ def loss_of(
     lost = min(lost, before if diff is None else diff.went)
     if lost <= 0:
         return None
-    files = len(latest.sources), len(candidate.sources)
-    return Loss(before, after, *files, lost, gone, aside, outvoted)
+    return Loss(
+        before=before,
+        after=after,
+        files_before=len(latest.sources),
+        files=len(candidate.sources),
+        lost=lost,
+        gone=gone,
+        set_aside=aside,
+        outvoted=outvoted,
+    )
 
 
 def _without_successor(

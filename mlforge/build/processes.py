@@ -32,8 +32,10 @@ log = get_logger("mlforge.build")
 
 def command(origin: Origin, memory_limit: int) -> tuple[str, ...]:
     """The command of a process for these definitions, whose kernels keep so many bytes in memory where they can spill."""
-    about = (origin.target or "", origin.here, origin.profile or "", str(memory_limit))
-    return child.command("mlforge.definitions.task_child", *about)
+    target, profile = origin.target or "", origin.profile or ""
+    return child.command(
+        "mlforge.definitions.task_child", target, origin.here, profile, str(memory_limit)
+    )
 
 
 class ProcessRunner(Runner):

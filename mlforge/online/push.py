@@ -264,8 +264,10 @@ class _Push:
     def _all(self, evidence: Evidence | None) -> PushResult:
         name, target, begun = self.manifest.name, self.target, clock.now()
         unwritten = self.online.list_digests(name)
-        every = self.online, self.store, self.engine, self.manifest, target, self.now
-        written = FullPush(*every, self.sharing).put(unwritten)
+        push = FullPush(
+            self.online, self.store, self.engine, self.manifest, target, self.now, self.sharing
+        )
+        written = push.put(unwritten)
         reach("push.put")
         deleted = self.online.remove_rows(name, target, unwritten) if unwritten else 0
         self._finish(written, begun, evidence, evidence)

@@ -104,8 +104,8 @@ def training_set(
                 if sharing is None or rows.height <= max(part_rows, sharing.above):
                     outcome = written(rows, joining, files, part_rows)
                 else:
-                    about = joining, draft, place.name, files, part_rows, sharing
-                    outcome = SharedWriting(*about).written(rows)
+                    writing = SharedWriting(joining, draft, place.name, files, part_rows, sharing)
+                    outcome = writing.written(rows)
                 document = _with_rows(draft, outcome, joining, files.prefix)
             document = replace(
                 document,

@@ -125,5 +125,5 @@ class Slices:
         """Read what `to_json` wrote."""
         starts, numbers = document["table"]
         table = pl.DataFrame({_BUCKET: starts, _SLICE: numbers}, schema={_BUCKET: pl.Int64, _SLICE: pl.Int64})  # fmt: skip
-        of = document["width"], document["rows"], document["count"]
-        return cls(*of, table, frozenset(document["crowded"]))
+        width, rows, count = document["width"], document["rows"], document["count"]
+        return cls(width, rows, count, table, frozenset(document["crowded"]))

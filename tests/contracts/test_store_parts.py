@@ -229,7 +229,7 @@ def drop_by_drop(
         partial = Partial("p", frame.height, span, EVENTS, {}, digest(frame))
         into = folder / str(i)
         into.mkdir()
-        tx = LocalTransaction(NOTHING, into, lies, _no_publish, _no_books)
+        tx = LocalTransaction(NOTHING, into, lies, _no_publish, _no_books, lambda _: None)
         writer = TableWriter(
             engine,
             Events(

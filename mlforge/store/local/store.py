@@ -236,8 +236,9 @@ class LocalStore(LocalPartials, LocalErasure, LocalPromises, Store):
         try:
             with io.storage_errors(staged):
                 reach("stage.made")
-                write = self._publish, self.write_books, feature.begin_lists
-                yield LocalTransaction(snapshot, staged, served, *write)
+                yield LocalTransaction(
+                    snapshot, staged, served, self._publish, self.write_books, feature.begin_lists
+                )
         finally:
             shutil.rmtree(staged, ignore_errors=True)
 

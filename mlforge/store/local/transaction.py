@@ -43,7 +43,7 @@ class LocalTransaction(Transaction):
     served: Path | None
     publish: Callable[[Path, Manifest, Snapshot], Pointer]
     write_books: Callable[[str, Books], None]
-    begin_lists: Callable[[Manifest], None] = lambda _: None
+    begin_lists: Callable[[Manifest], None]
     _parts: tuple[Part, ...] = field(default=(), init=False)
 
     def write_table(
