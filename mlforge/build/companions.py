@@ -63,10 +63,9 @@ def _tasks_of(
             listing,
             plan.store,
             latest,
-            plan.max_bytes,
+            SourceReading(plan.max_bytes, keep_bytes=0),
             afresh=bool(plan.sharing.run),
             careful=False,
-            reading=SourceReading(keep_bytes=0),
         )
         if session.unread(listing.files) != tuple(files):
             return ()

@@ -50,7 +50,7 @@ def run_intake_task(
     known = known_result(files, task)
     if known is not None:
         return known
-    reading = SourceReading(KEPT_BYTES if task.beside else 0)
+    reading = SourceReading(task.max_bytes, KEPT_BYTES if task.beside else 0)
     own = _Work(task, hands_of(task.feature), store, reading)
     if not task.beside or _ended_a_process(task, files):
         own.read(own.files)
@@ -139,7 +139,7 @@ class _Work:
         def write(partials: Sequence[PartialWrite]) -> None:
             self._written += self._shared.write_partials(partials, feature.spec.timestamp)
 
-        self._guest = Guest(feature, around, store, write, reading, task.max_bytes, apart)
+        self._guest = Guest(feature, around, store, write, reading, apart)
 
     def read(self, files: Sequence[SourceFile]) -> None:
         """Ingest some of the files."""

@@ -205,10 +205,9 @@ class _Refresh:
                 listing,
                 self.store,
                 snapshot.latest,
-                options.max_file_memory,
+                self.reading or SourceReading(options.max_file_memory, keep_bytes=0),
                 afresh=options.full,
                 careful=options.careful,
-                reading=self.reading,
                 apart=apart,
                 elsewhere=shared.outcomes if shared else nowhere,
             )

@@ -41,7 +41,7 @@ def build_each(
     changed is kept last, also where features failed. Raises BuildError with all failures, once all features were tried.
     """
     ordered = in_order(definitions.features, names)
-    readings = Readings(definitions.features, ordered)
+    readings = Readings(definitions.features, ordered, options.max_file_memory)
 
     options = options.in_a_run  # of all features
 

@@ -277,7 +277,7 @@ class Definitions:
         check_optional("plan", version=version, engine=engine, progress=progress)
         options = replace(self.settings.options, publish=False, version=version, full=full)
         names = in_order(self.features, self.selected(features, tags))
-        readings = Readings(self.features, names)
+        readings = Readings(self.features, names, options.max_file_memory)
 
         def plan_one(name: str) -> BuildResult:
             draft = drafts.of(name)

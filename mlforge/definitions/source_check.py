@@ -11,6 +11,7 @@ from mlforge.ingest.function_process import command
 from mlforge.ingest.intake import Intake
 from mlforge.ingest.pipeline import ingest
 from mlforge.ingest.transform import Apart
+from mlforge.sources.source_reading import SourceReading
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,8 @@ def check_source(definitions: Definitions, name: str) -> Check:
             draft.lock(name),
             Apart.opened(command(*origin, name) if origin else (), at_once=True) as apart,
         ):
-            intake = ingest(feature, listing, draft, draft.latest(name), most, apart=apart)
+            reading = SourceReading(most, keep_bytes=0)
+            intake = ingest(feature, listing, draft, draft.latest(name), reading, apart=apart)
         if intake.schema is not None:
             feature.spec.output(intake.schema)
     except MlforgeError as error:

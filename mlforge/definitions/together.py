@@ -27,10 +27,14 @@ class Readings:
     """The readings of a run over several features: one for each source that more than one of them reads.
 
     A source's reading ends with the last of its features. All together they keep no more in memory than one would alone.
+    max_bytes: the memory that one file may take.
     """
 
-    def __init__(self, features: Mapping[str, Feature], names: Iterable[str]) -> None:
+    def __init__(
+        self, features: Mapping[str, Feature], names: Iterable[str], max_bytes: int | None
+    ) -> None:
         names = tuple(names)
+        self._max_bytes = max_bytes
         self._features, self._names = features, names
         self._waiting = Counter(features[name].sources for name in names)
         shared = sum(count > 1 for count in self._waiting.values())
@@ -48,7 +52,8 @@ class Readings:
         sources = self._features[name].sources
         self._waiting[sources] -= 1
         if self._waiting[sources] > 0:
-            return self._open.setdefault(sources, SourceReading(self._keep_bytes))
+            reading = SourceReading(self._max_bytes, self._keep_bytes)
+            return self._open.setdefault(sources, reading)
         return self._open.pop(sources, None)
 
 

@@ -178,11 +178,10 @@ class Guest:
         store: Store,
         write: Callable[[Sequence[PartialWrite]], None],
         reading: SourceReading,
-        max_bytes: int | None = None,
-        apart: Apart | None = None,
+        apart: Apart | None,
     ) -> None:
-        tables = SideTables.of(feature, around.tables, max_bytes, reading)
-        forgotten, latest = store.forgotten(), around.latest
+        tables = SideTables.of(feature, around.tables, reading)
+        forgotten, latest, max_bytes = store.forgotten(), around.latest, reading.max_bytes
         self._is_alike = (tables.hashes, forgotten.digest) == (around.hashes, around.forgotten)
         self._waits = around.adopted is None
         self._unproven: str | None = None
@@ -192,7 +191,7 @@ class Guest:
             feature=feature,
             listing=Listing(Path(), exists=True, hive=around.hive),
             latest=latest,
-            states=FileStates(FileStateMap(), (), max_bytes, careful=False, reading=reading),
+            states=FileStates(FileStateMap(), (), careful=False, reading=reading),
             cache=PartialCache(feature, store, latest, tables.hashes, afresh=True, write=write),
             transform=Transform(feature, around.hive, tables, max_bytes, apart, forgotten),
             quarantine=Quarantine({}),

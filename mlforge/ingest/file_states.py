@@ -25,14 +25,13 @@ def is_ample(max_bytes: int | None) -> bool:
 class FileStates:
     """The states of a source's files before this ingestion and in it; files are read through it.
 
-    max_bytes: a file that would take more memory is refused. careful: decode in processes of their own.
+    careful: decode in processes of their own. reading: what the files are read through.
     """
 
     def __init__(
         self,
         before: FileStateMap,
         sources: Iterable[SourceRecord],
-        max_bytes: int | None,
         *,
         careful: bool,
         reading: SourceReading,
@@ -40,8 +39,7 @@ class FileStates:
         self.before, self.now = before, FileStateMap()
         self.files_read = 0
         self._shapes = Shapes()
-        self._sources, self._max_bytes, self._careful = sources, max_bytes, careful
-        self._reading = reading
+        self._sources, self._careful, self._reading = sources, careful, reading
 
     def start_without(self, paths: Iterable[str]) -> None:
         """Begin with the known states but for those of these files, which are looked at again."""
@@ -66,7 +64,7 @@ class FileStates:
     def read(self, file: SourceFile) -> Content:
         """The file's rows; its content is noted with its stat. Raises UnreadableFile or NotReadNow."""
         try:
-            read = self._reading.read(file, self._max_bytes, in_own_process=self._careful)
+            read = self._reading.read(file, in_own_process=self._careful)
         except UnreadableFile:
             if file.path in self.now:
                 self.now[file.path] = self.now[file.path]._replace(shape=UNREADABLE)
@@ -103,13 +101,13 @@ class FileStates:
 
         if self._careful or not self.is_ample:
             return nullcontext(files)
-        wishes = Wishes(reads, decodes, self._max_bytes, are_first=are_first)
+        wishes = Wishes(reads, decodes, are_first=are_first)
         return self._reading.ahead(files, wishes)
 
     @property
     def is_ample(self) -> bool:
         """As `is_ample` of what a file may take."""
-        return is_ample(self._max_bytes)
+        return is_ample(self._reading.max_bytes)
 
     def note(self, file: SourceFile, state: FileState) -> None:
         """Know the state of a file that another process has read."""

@@ -32,23 +32,20 @@ def ingest(
     listing: Listing,
     store: Store,
     latest: Manifest | None,
-    max_bytes: int | None = None,
+    reading: SourceReading,
     *,
     afresh: bool = False,
     careful: bool = False,
-    reading: SourceReading | None = None,
     apart: Apart | None = None,
     elsewhere: Elsewhere = nowhere,
 ) -> Intake:
     """Bring the partials of the files that exist now up to date.
 
-    max_bytes: a file that would take more memory is set aside unread. afresh: trust no stored partial.
-    careful: decode each file in a process of its own. reading: through which other features of the source
-    have read its files; by default one that keeps nothing. apart: where a function that is not proven row-wise is
+    reading: through which other features of the source have read its files; one that would take more memory than it allows is set aside
+    unread. afresh: trust no stored partial. careful: decode each file in a process of its own. apart: where a function that is not proven row-wise is
     bounded in the memory that it takes; by default its result alone is judged. elsewhere: processes that read some of the
     files of a function that treats each row alone.
     """
-    through = reading or SourceReading(keep_bytes=0)
     with ExitStack() as stack:
 
         def session() -> Session:
@@ -57,10 +54,9 @@ def ingest(
                 listing,
                 store,
                 latest,
-                max_bytes,
+                reading,
                 afresh=afresh,
                 careful=careful,
-                reading=through,
                 apart=apart,
             )
             stack.callback(opened.cache.settle)

@@ -46,7 +46,7 @@ class Session:
     transform: Transform
     quarantine: Quarantine
     amended: AmendedFiles
-    max_bytes: int | None = None
+    max_bytes: int | None
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -66,18 +66,17 @@ class Session:
         listing: Listing,
         store: Store,
         latest: Manifest | None,
-        max_bytes: int | None,
+        reading: SourceReading,
         *,
         afresh: bool,
         careful: bool,
-        reading: SourceReading,
         apart: Apart | None = None,
     ) -> Session:
         """Begin a pass from a snapshot of the feature. Raises MlforgeError for a missing side table."""
-        sources = latest.sources if latest else ()
-        tables = SideTables.of(feature, listing.tables, max_bytes, reading)
+        sources, max_bytes = latest.sources if latest else (), reading.max_bytes
+        tables = SideTables.of(feature, listing.tables, reading)
         before = store.file_states(feature.name)
-        states = FileStates(before, sources, max_bytes, careful=careful, reading=reading)
+        states = FileStates(before, sources, careful=careful, reading=reading)
         return cls(
             feature=feature,
             listing=listing,

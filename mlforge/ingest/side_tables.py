@@ -27,8 +27,7 @@ class SideTables:
     owner: str
     files: Mapping[str, tuple[SourceFile, ...]]
     hashes: Mapping[str, str]
-    max_bytes: int | None = None
-    reading: SourceReading = field(default_factory=SourceReading)
+    reading: SourceReading
     records: Mapping[str, tuple[TableRecord, ...]] = field(default_factory=dict)
 
     @classmethod
@@ -36,11 +35,9 @@ class SideTables:
         cls,
         feature: Feature,
         listings: Mapping[str, Listing],
-        max_bytes: int | None,
-        reading: SourceReading | None = None,
+        reading: SourceReading,
     ) -> SideTables:
         """The tables of these listings, by their names. Raises MlforgeError for a table without a file, or with an unreadable one."""
-        reading = reading or SourceReading()
         files, hashes, records = {}, {}, {}
         for name, table in listings.items():
             files[name] = table.files
@@ -53,7 +50,7 @@ class SideTables:
                 contents = [reading.hashed(file).hash for file in files[name]]
             hashes[name] = partials.whole_content(contents)
             records[name] = tuple(map(_record, files[name], contents))
-        return cls(feature.name, files, hashes, max_bytes, reading, records)
+        return cls(feature.name, files, hashes, reading, records)
 
     @cached_property
     def frames(self) -> dict[str, pl.DataFrame]:
@@ -62,9 +59,7 @@ class SideTables:
 
     def _read(self, name: str) -> pl.DataFrame:
         with _blaming(self.owner, name):
-            contents = [
-                self.reading.read(file, self.max_bytes).content for file in self.files[name]
-            ]
+            contents = [self.reading.read(file).content for file in self.files[name]]
         if partials.whole_content(content.hash for content in contents) != self.hashes[name]:
             raise MlforgeError(
                 f"{self.owner}: its table {name!r} changed while it was read; try again"

@@ -101,11 +101,11 @@ class Transform:
         feature: Feature,
         hive: Collection[str],
         tables: SideTables,
-        max_bytes: int | None = None,
-        apart: Apart | None = None,
-        forgotten: Forgotten | None = None,
+        max_bytes: int | None,
+        apart: Apart | None,
+        forgotten: Forgotten,
     ) -> None:
-        self.forgotten = forgotten or Forgotten()
+        self.forgotten = forgotten
         self.feature, self._max_bytes, self._apart = feature, max_bytes, apart
         self._hive, self._tables = ", ".join(sorted(hive)), tables
         self._alone: set[tuple[tuple[str, pl.DataType], ...]] = set()

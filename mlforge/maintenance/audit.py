@@ -37,6 +37,7 @@ from mlforge.maintenance.sampling import (
 from mlforge.online import OnlineStore
 from mlforge.sources.damage import DAMAGE
 from mlforge.sources.row_source import RowSource
+from mlforge.sources.source_reading import SourceReading
 from mlforge.store import Store
 from mlforge.store.records import Audit
 
@@ -70,7 +71,7 @@ def audit(
     manifest = store.resolve(feature.name)
     _check_same(feature, manifest)
     listings = {name: table.scan() for name, table in source.tables}
-    tables = SideTables.of(feature, listings, max_bytes)
+    tables = SideTables.of(feature, listings, SourceReading(max_bytes))
     if not tables.gave(feature, manifest, store):
         raise MlforgeError(
             f"{feature.name}: its tables changed since {manifest.version} was made; "

@@ -33,14 +33,13 @@ class Early:
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """The files that will be read, the hashes of contents that will be decoded, and the memory that a file may take.
+    """The files that will be read, and the hashes of contents that will be decoded.
 
     Both are asked by threads. are_first: whether nothing is known of any file, so that each that is read is decoded, too.
     """
 
     reads: Callable[[SourceFile], bool]
     decodes: Callable[[str], bool]
-    max_bytes: int | None = None
     are_first: bool = False
 
 
@@ -57,11 +56,13 @@ class ReadAhead:
     """An iterator over files in their order, for each of which `take` tells what was read of it meanwhile.
 
     Very many tiny ones are read by processes, which takes half the time where nothing is known of them. While a large file is worked on none is
-    read ahead.
+    read ahead. max_bytes: the memory that a file may take.
     """
 
-    def __init__(self, files: Sequence[SourceFile], wishes: Wishes) -> None:
-        self._files, self._wishes = files, wishes
+    def __init__(
+        self, files: Sequence[SourceFile], wishes: Wishes, max_bytes: int | None = None
+    ) -> None:
+        self._files, self._wishes, self._max_bytes = files, wishes, max_bytes
         self._early: dict[str, Early] = {}
 
     def __iter__(self) -> Generator[SourceFile]:
@@ -111,9 +112,9 @@ class ReadAhead:
         if running and all(map(_is_tiny, files)):
             process = min(running, key=lambda each: each.waiting)
             wished = [file for file in files if self._wishes.reads(file)]
-            if process.ask(wished, self._wishes.max_bytes):
+            if process.ask(wished, self._max_bytes):
                 return _Run(files, lambda: _told(process.answer()))
-        reading = begin(_read, files, self._wishes)
+        reading = begin(_read, files, self._wishes, self._max_bytes)
         return _Run(files, reading.result, reading.cancel)
 
 
@@ -149,12 +150,12 @@ def _told(read: Iterable[DecodedFiles]) -> dict[str, Early]:
     return early
 
 
-def _read(files: Sequence[SourceFile], wishes: Wishes) -> dict[str, Early]:
+def _read(files: Sequence[SourceFile], wishes: Wishes, max_bytes: int | None) -> dict[str, Early]:
     """The files of a run that can be read, by path."""
-    raws = bytes_of_each(filter(wishes.reads, files), wishes.max_bytes)
+    raws = bytes_of_each(filter(wishes.reads, files), max_bytes)
     by_hash = {raw.hash: raw for raw in reversed(raws)}  # of files alike the first
     new = [raw for raw in by_hash.values() if wishes.decodes(raw.hash)]
     contents: dict[str, Content] = {}
-    for each in decoded(new[::-1], wishes.max_bytes):
+    for each in decoded(new[::-1], max_bytes):
         contents |= each.contents()
     return {raw.path: Early(raw, contents.get(raw.path)) for raw in raws}

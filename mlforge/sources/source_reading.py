@@ -55,11 +55,12 @@ class SourceReading:
     """A reading of files on behalf of one feature after another, by which each content is decoded once.
 
     A file that has the stat under which it was read is not opened again once that stat has settled; until then
-    its bytes are, and bytes of a known hash are not decoded. All features allow a file the same memory. At most `keep_bytes` of rows stay in memory: what does
-    not fit is read again by the next feature.
+    its bytes are, and bytes of a known hash are not decoded. max_bytes: the memory that a file may take; one that would take more is refused. At most `keep_bytes` of rows stay in
+    memory: what does not fit is read again by the next feature.
     """
 
-    def __init__(self, keep_bytes: int = KEPT_BYTES) -> None:
+    def __init__(self, max_bytes: int | None = None, keep_bytes: int = KEPT_BYTES) -> None:
+        self.max_bytes = max_bytes
         self._room = self._keep_bytes = keep_bytes
         self._files: dict[Path, HashedFile] = {}
         self._contents: dict[str, Content] = {}
@@ -78,7 +79,7 @@ class SourceReading:
             known = self._known(file)
             return (known is None or known.hash not in self._contents) and wishes.reads(file)
 
-        self._ahead = ReadAhead(files, replace(wishes, reads=reads))
+        self._ahead = ReadAhead(files, replace(wishes, reads=reads), self.max_bytes)
         try:
             with closing(iter(self._ahead)) as in_turn:
                 yield in_turn
@@ -100,19 +101,17 @@ class SourceReading:
         hash_, opened = parquet_reader.hash_and_stat(file.absolute)
         return self._note(file, HashedFile(hash_, file.stat, begun, opened))
 
-    def read(
-        self, file: SourceFile, max_bytes: int | None = None, *, in_own_process: bool = False
-    ) -> ReadFile:
+    def read(self, file: SourceFile, *, in_own_process: bool = False) -> ReadFile:
         """The file's content, as `parquet_reader.read` gives it, with the same errors."""
         known = self._known(file)
         if known is not None and known.hash in self._contents:
             return ReadFile(self._again(known.hash, known.stat), known)
-        early = self._undecoded(file, max_bytes)
+        early = self._undecoded(file)
         raw = early.raw
         if raw.hash in self._contents:
             content = self._again(raw.hash, raw.stat)
         else:
-            content = self._decoded(early, max_bytes, in_own_process=in_own_process)
+            content = self._decoded(early, in_own_process=in_own_process)
         return ReadFile(content, self._note_read(file, raw))
 
     def forget(self) -> None:
@@ -128,22 +127,22 @@ class SourceReading:
         """Whether the rows of a content are in memory."""
         return hash_ in self._contents
 
-    def _undecoded(self, file: SourceFile, max_bytes: int | None) -> Early:
+    def _undecoded(self, file: SourceFile) -> Early:
         """The file's bytes: those that were read ahead or hashed a moment ago, if it is small and was the last."""
         hashed, self._hashed = self._hashed, None
         early = self._ahead.take(file) if self._ahead else None
         if hashed is not None and hashed[0] == file.absolute:
             early = hashed[1]
         if early is not None:
-            stat = early.raw.stat
-            if stat == file.stat and (max_bytes is None or stat.size <= max_bytes):
+            stat, most = early.raw.stat, self.max_bytes
+            if stat == file.stat and (most is None or stat.size <= most):
                 return early
-        return Early(parquet_reader.file_bytes(file, max_bytes), None)
+        return Early(parquet_reader.file_bytes(file, self.max_bytes), None)
 
-    def _decoded(self, early: Early, max_bytes: int | None, *, in_own_process: bool) -> Content:
+    def _decoded(self, early: Early, *, in_own_process: bool) -> Content:
         raw, content = early.raw, early.content
         if content is None:
-            content = parquet_reader.decode(raw, max_bytes, in_own_process=in_own_process)
+            content = parquet_reader.decode(raw, self.max_bytes, in_own_process=in_own_process)
         self.decoded += 1
         size = int(content.frame.estimated_size())
         if size <= self._room:

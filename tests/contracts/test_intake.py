@@ -413,7 +413,7 @@ def test_files_that_go_while_they_are_read_are_no_files(project: Project) -> Non
     for incremental in (None, False):
         feature = project.define(incremental=incremental)
         with project.store.lock("spend"):
-            intake = ingest(feature, listing, project.store, None)
+            intake = ingest(feature, listing, project.store, None, SourceReading())
         assert [record.path for record in intake.records] == ["a.parquet", "c.parquet"]
         assert (intake.quarantine, intake.errors) == ({}, ())
 
@@ -1039,7 +1039,7 @@ def test_a_definition_that_fits_no_file_is_one_error_about_the_definition(
     assert says in str(caught.value.failures["spend"])
     assert quarantined(project) == {}
     source = project.definitions(feature).source("spend")
-    assert len(ingest(feature, source.scan(), project.store, None).errors) == 1
+    assert len(ingest(feature, source.scan(), project.store, None, SourceReading()).errors) == 1
 
 
 @pytest.mark.parametrize("incremental", [None, True, False])
@@ -1055,7 +1055,7 @@ def test_a_rule_that_does_not_go_with_its_column_in_any_file_is_one_error(
         project.build(feature)
     assert quarantined(project) == {}
     source = project.definitions(feature).source("spend")
-    assert len(ingest(feature, source.scan(), project.store, None).errors) == 1
+    assert len(ingest(feature, source.scan(), project.store, None, SourceReading()).errors) == 1
 
 
 def test_a_rule_that_goes_with_its_column_in_some_file_sets_the_others_aside(
@@ -1107,7 +1107,7 @@ def test_what_a_function_makes_of_a_file_is_bounded_too(
     project.drop("a", rows((1, 0, 1.0)))
     feature = project.define(function, incremental=incremental)
     source = project.definitions(feature).source("spend")
-    intake = ingest(feature, source.scan(), project.store, None, 1_000_000)
+    intake = ingest(feature, source.scan(), project.store, None, SourceReading(1_000_000))
     assert "max_file_memory" in str(intake.errors[0])
     assert intake.partials == ()
     project.build(feature)  # four gigabytes will do
@@ -1132,7 +1132,7 @@ def test_a_long_constant_counts_once_for_each_row_that_has_it(
         lambda df: df.with_columns(LONG[kind].alias("long")), incremental=incremental, metrics=[]
     )
     source = project.definitions(feature).source("spend")
-    refused = ingest(feature, source.scan(), project.store, None, 1_000_000).errors
+    refused = ingest(feature, source.scan(), project.store, None, SourceReading(1_000_000)).errors
     assert "makes 5,000,0" in str(refused[0])
     assert "max_file_memory" in str(refused[0])
 
@@ -1163,7 +1163,7 @@ def test_a_function_that_is_not_proven_row_wise_sees_the_whole_source(
     latest = project.store.read_metadata("spend")
     assert (latest.rowwise, len(latest.partials)) == (False, 1)
     source = project.definitions(feature).source("spend")
-    assert why in ingest(feature, source.scan(), project.store, None).why
+    assert why in ingest(feature, source.scan(), project.store, None, SourceReading()).why
     assert "row-wise" in result.mode_reason
     assert project.build(feature).files_read == 0
 

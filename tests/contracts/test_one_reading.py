@@ -114,7 +114,7 @@ def test_a_reading_ends_with_the_last_feature_of_its_source_and_all_share_one_ro
     other = [project.define(name=name, source="other") for name in ("x", "y")]
     single = project.define(name="single", source="single")
     definitions = project.definitions(*features(project), *other, single)
-    readings = Readings(definitions.features, definitions.features)
+    readings = Readings(definitions.features, definitions.features, None)
     shared = [readings.of(name) for name in NAMES]
     assert shared[0] is shared[1] is shared[2] is not None
     assert readings.of("x") is not shared[0]

@@ -76,7 +76,7 @@ def refresh(feature: str, definitions: str, definitions_hash: str) -> str:
 
 def _served_together(at_work: Project, feature: str, job: str) -> str:
     """Serve the feature of the job, then others of its source, from one reading of the files."""
-    reading = SourceReading()
+    reading = SourceReading(at_work.definitions.settings.max_file_memory)
     with structlog.contextvars.bound_contextvars(feature=feature, job=job):
         outcome = serve(at_work, feature, job, reading)
     if outcome in ENDING:

@@ -26,7 +26,7 @@ def states_of(
     before: FileStateMap | None = None, most: int | None = LARGE, *, careful: bool = False
 ) -> FileStates:
     known = FileStateMap() if before is None else before
-    return FileStates(known, (), most, careful=careful, reading=SourceReading(keep_bytes=0))
+    return FileStates(known, (), careful=careful, reading=SourceReading(most, keep_bytes=0))
 
 
 def read_ahead(states: FileStates, files: list[SourceFile], *but: str, new: bool = True) -> set[str]:  # fmt: skip
