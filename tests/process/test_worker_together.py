@@ -240,7 +240,7 @@ def test_a_feature_at_rest_is_only_pushed_also_where_the_host_s_clock_is_behind(
     rest = {"rests_until": now + 60 * SECOND_US, "served_at": now}
     project.redis.hset(f"mlforge-work:{project.scope}:ticket:f1", mapping=rest)
     with clock.fixed(now - 10 * SECOND_US):
-        refresh_job._served_together(project, "f0", idle.ticket("f0").queued)
+        refresh_job._serve_together(project, "f0", idle.ticket("f0").queued)
     assert [t.feature for t in project.work_queue.read(NAMES) if t.behind] == ["f1"]
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 from redis.exceptions import RedisError
@@ -17,7 +16,6 @@ from mlforge.core import clock
 from mlforge.core.failpoints import reach
 from mlforge.core.logs import get_logger
 from mlforge.core.steps import Steps
-from mlforge.core.values import to_iso
 from mlforge.definitions.together import of_one_source
 from mlforge.engines.asked_together import asked_together
 from mlforge.engines.versions_diff import VersionsDiff
@@ -30,9 +28,8 @@ from worker.project import Project
 from worker.queue import current_job_id, enqueue, give_back
 from worker.queue.cascade import request_readers
 from worker.queue.renewal import renewing
+from worker.queue.report import Delivery, in_words, report, report_failure
 from worker.queue.together import waiting_beside, waiting_together
-from worker.state.drop_steps import drop_steps, trigger_of
-from worker.state.figures import add_each
 from worker.state.ticket import Ticket
 from worker.state.work_queue import Lease, Looked
 from worker.supervision import FAULTS, TimeIsUpError, survived
@@ -47,8 +44,6 @@ TRANSIENT = (Unavailable, OnlineError, StoreBusy, VersionConflict, RedisError, O
 _PAUSE_S = 1.0
 ENDING = ("failed", "parked", "gone")
 """Outcomes after which a job serves no further feature: its process may have been left in disorder."""
-WAITING = ("waiting", "source_missing")
-"""Reasons of a refresh that found nothing to do yet, which is nobody's mistake."""
 
 log = get_logger(__name__)
 
@@ -71,10 +66,10 @@ def refresh(feature: str, definitions: str, definitions_hash: str) -> str:
             return "given back"
     others = of_one_source(at_work.definitions.features, feature)
     with shared_results() if others else nullcontext():
-        return _served_together(at_work, feature, job)
+        return _serve_together(at_work, feature, job)
 
 
-def _served_together(at_work: Project, feature: str, job: str) -> str:
+def _serve_together(at_work: Project, feature: str, job: str) -> str:
     """Serve the feature of the job, then others of its source, from one reading of the files."""
     reading = SourceReading(at_work.definitions.settings.max_file_memory)
     with structlog.contextvars.bound_contextvars(feature=feature, job=job):
@@ -89,7 +84,7 @@ def _served_together(at_work: Project, feature: str, job: str) -> str:
         for lease, before in waiting_together(at_work, feature, job):
             with structlog.contextvars.bound_contextvars(feature=lease.feature, job=job):
                 reach("job.begun")
-                ending = _served(at_work, lease, before, reading)
+                ending = _serve_leased(at_work, lease, before, reading)
             if ending in ENDING:
                 return ending
             served[lease.feature] = ending
@@ -112,10 +107,10 @@ def serve(at_work: Project, feature: str, job: str, reading: SourceReading) -> s
     if feature not in at_work.definitions.features:
         work_queue.done(lease)
         return "gone"
-    return _served(at_work, lease, before, reading)
+    return _serve_leased(at_work, lease, before, reading)
 
 
-def _served(at_work: Project, lease: Lease, before: Ticket, reading: SourceReading) -> str:
+def _serve_leased(at_work: Project, lease: Lease, before: Ticket, reading: SourceReading) -> str:
     """Bring a leased feature up to date, give the lease back; as `serve`. before: its ticket before the lease."""
     work_queue, feature = at_work.work_queue, lease.feature
     if before.troubled:
@@ -127,11 +122,11 @@ def _served(at_work: Project, lease: Lease, before: Ticket, reading: SourceReadi
                 if off:
                     log.warning("this host's clock is off: the server's is used", by_s=off / 1e6)
                 if before.parked:
-                    _serve_on(at_work, feature)
+                    _keep_online(at_work, feature)
                     enqueue(at_work, feature, work_queue.rested(lease, before))
                     return "parked"
                 if before.rests_until and before.rests(now := work_queue.now()):
-                    _serve_on(at_work, feature)
+                    _keep_online(at_work, feature)
                     work_queue.rested_on(lease, before, now)
                     return "resting"
                 began = clock.now()
@@ -140,7 +135,7 @@ def _served(at_work: Project, lease: Lease, before: Ticket, reading: SourceReadi
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # noqa: BLE001 - polars' PanicException is no Exception
-            _note_failure(at_work, lease, before, error)
+            _give_back_failed(at_work, lease, before, error)
             return "failed"
     reach("job.done")
     every = at_work.definitions.settings.publish_every
@@ -172,7 +167,7 @@ def _refreshed(
     try:
         built = definitions.refresh(feature, options=options, reading=reading)
     except FAULTS:
-        _serve_on(at_work, feature)
+        _keep_online(at_work, feature)
         raise
     reach("refresh.done")
     return built
@@ -181,55 +176,17 @@ def _refreshed(
 def _brought_online(
     at_work: Project, lease: Lease, before: Ticket, built: BuildResult, began: int
 ) -> str:
-    """Push the feature, then log the outcome. began: when its refresh did, in UTC microseconds."""
+    """Push the feature, report both, and return the outcome in a word. began: when the refresh did, in UTC microseconds."""
     feature = lease.feature
     if built.changed:
         lease = _with_first_file(at_work, lease, before)
         request_readers(at_work, feature, built.version, lease.closed_at)
-    push = Steps()
+    steps = Steps()
     pushed = _push(at_work, feature, built.diff)
-    push.end("push")
-    # Rows are readable from here on: what tidying takes is no part of their freshness.
-    fresh_ms = None if lease.closed_at is None else max(0.0, (clock.now() - lease.closed_at) / 1000)
-    if built.held is not None:
-        _tell_hold(at_work, lease, before, built.held)
-        return "held"
-    if before.told_hold:
-        add_each(at_work.redis, at_work.work_queue.hold_told(feature, ""))
-    moved = built.changed or pushed.written or pushed.deleted
-    set_aside = {bad.path: bad.reason for bad in built.quarantined if bad.since >= began}
-    if set_aside and not moved:
-        fresh_ms = None  # nothing became readable
-    # What changed nothing made nothing readable either: its time is told, and is no freshness.
-    served_ms = fresh_ms if moved else None
-    told, steps = [], {}
-    if served_ms is not None:
-        steps = drop_steps(lease, {**built.steps, **push.seconds}, served_ms)
-        told.append(at_work.event_log.drop_time(feature, served_ms))
-    details = _details(built, pushed, lease, fresh_ms)
-    details |= {"steps": steps or None, "quarantined": set_aside}
-    if moved or fresh_ms is not None or set_aside:
-        told.append(at_work.event_log.entry("refreshed", feature, **details))
-    outcome = "refreshed" if moved else "unchanged"
-    amounts = _amounts(outcome, built, pushed)
-    served_s = None if served_ms is None else served_ms / 1000
-    add_each(at_work.redis, *told, at_work.counts.rise(feature, amounts, served_s, steps))
-    for warning in built.warnings:
-        (log.info if built.reason in WAITING else log.warning)(warning)
-    log.info("refreshed", **_as_logged(details))
-    return outcome
-
-
-def _tell_hold(at_work: Project, lease: Lease, before: Ticket, reason: str) -> None:
-    """Tell a hold once, however often it is found, and again for each drop that it keeps back."""
-    feature, (closed_at, _, known) = lease.feature, before.told_hold.partition(" ")
-    told = [at_work.counts.rise(feature, {"held": 1})]
-    if reason != known or (lease.closed_at is not None and str(lease.closed_at) != closed_at):
-        told.append(at_work.event_log.entry("held", feature, reason=reason))
-        note = f"{lease.closed_at or ''} {reason}"
-        told.append(at_work.work_queue.hold_told(feature, note))
-        log.warning("held", reason=reason)
-    add_each(at_work.redis, *told)
+    steps.end("push")
+    # Rows are readable from here on: what reporting and tidying take is no part of their freshness.
+    done = Delivery(lease, before, built, pushed, steps.seconds, began, readable_at=clock.now())
+    return report(at_work, done)
 
 
 def _with_first_file(at_work: Project, lease: Lease, before: Ticket) -> Lease:
@@ -251,14 +208,13 @@ def _with_first_file(at_work: Project, lease: Lease, before: Ticket) -> Lease:
 
 def _push(at_work: Project, feature: str, diff: VersionsDiff | None = None) -> PushResult:
     at_work.claim(feature)
-    push = at_work.definitions.push
-    pushed = push(feature) if diff is None else push(feature, diff=diff)
+    pushed = at_work.definitions.push(feature, diff=diff)
     # Again: a process that was stopped meanwhile may have pushed what was dropped and disowned.
     at_work.claim(feature)
     return pushed
 
 
-def _serve_on(at_work: Project, feature: str) -> None:
+def _keep_online(at_work: Project, feature: str) -> None:
     """Keep the served version pushed and alive although its refresh failed; a fault here does not replace the refresh's."""
     try:
         _push(at_work, feature)
@@ -292,66 +248,12 @@ def _tidy(store: Store, feature: str) -> None:
         log.warning("versions that cannot be read are kept", versions=pruned.unreadable)
 
 
-def _amounts(outcome: str, built: BuildResult, pushed: PushResult) -> dict[str, int]:
-    """Amounts that the counters rise by."""
-    return {
-        outcome: 1,
-        "rows_changed": built.rows_changed if built.changed else 0,
-        "rows_recomputed": built.rows_recomputed,
-        "pushes": int(pushed.written + pushed.deleted > 0),
-        "entities_pushed": pushed.written,
-        "entities_deleted": pushed.deleted,
-    }
-
-
-def _as_logged(details: Mapping[str, Any]) -> dict[str, Any]:
-    """The details for people: without what is empty, and with the instant of the rows as ISO 8601."""
-    told = {name: value for name, value in details.items() if value not in (None, {})}
-    return told if "as_of" not in told else told | {"as_of": to_iso(told["as_of"])}
-
-
-def _details(
-    built: BuildResult, pushed: PushResult, lease: Lease, fresh_ms: float | None
-) -> dict[str, Any]:
-    change = built.manifest.change if built.changed and built.manifest is not None else None
-    evidence = {} if change is None else change.evidence
-    return {
-        "version": built.version,
-        "bump": built.bump if built.changed else None,
-        "reason": built.reason,
-        "trigger": trigger_of(lease.reason, evidence),
-        "changed": built.changed,
-        "mode": built.mode,
-        "mode_reason": built.mode_reason,
-        "rows": built.rows,
-        "rows_recomputed": built.rows_recomputed,
-        "rows_changed": built.rows_changed,
-        "rows_dropped": dict(built.rows_dropped),
-        "entities_pushed": pushed.written,
-        "entities_deleted": pushed.deleted,
-        "as_of": pushed.as_of,
-        "freshness_ms": None if fresh_ms is None else round(fresh_ms, 1),
-        "refresh_ms": round(built.seconds * 1000, 1),
-        "push_ms": round(pushed.seconds * 1000, 1),
-    }
-
-
-def _note_failure(at_work: Project, lease: Lease, before: Ticket, error: BaseException) -> None:
-    """Count a failure, put it into the event log if it is news, and give the lease back.
-
-    An outage is news once for each class of its errors until a refresh goes well, whatever is dropped meanwhile: it lasts as
-    long as it takes, and the log holds so many entries. A fault of the feature is news where the attempt before had another.
-    """
-    feature, kind, transient = lease.feature, type(error).__name__, isinstance(error, TRANSIENT)
-    text = f"{kind}: {' '.join(str(error).split())}"[:2_000]
-    log.error("refresh failed", error=text, transient=transient, exc_info=error)
-    told = [at_work.counts.rise(feature, {"failed": 1})]
-    known = before.told_outages.split()
-    if kind not in known if transient else text != before.error:
-        told.append(at_work.event_log.entry("failed", feature, error=text, trigger=lease.reason))
-        if transient:
-            told.append(at_work.work_queue.outages_told(feature, [*known, kind]))
-    add_each(at_work.redis, *told)
-    exhausted = isinstance(error, (MemoryError, TimeIsUpError))
-    another = at_work.work_queue.failed(lease, text, transient, exhausted)
-    enqueue(at_work, feature, another)
+def _give_back_failed(at_work: Project, lease: Lease, before: Ticket, error: BaseException) -> None:
+    """Report a failure, and give the lease back."""
+    is_outage, exhausted = (
+        isinstance(error, TRANSIENT),
+        isinstance(error, (MemoryError, TimeIsUpError)),
+    )
+    report_failure(at_work, lease, before, error, is_outage=is_outage)
+    another = at_work.work_queue.failed(lease, in_words(error), is_outage, exhausted)
+    enqueue(at_work, lease.feature, another)
