@@ -132,7 +132,7 @@ def end_lock(store: Store, model: str) -> bool:
             with store.lock(name):
                 books = store.books(name)
                 if _protects_a_lock(books):
-                    store.write_books(name, books.held(None))
+                    store.write_books(name, books.freed())
     return True
 
 

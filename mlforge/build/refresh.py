@@ -7,7 +7,7 @@ repeats work, never loses it.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -78,7 +78,7 @@ def refresh(
         Version.parse(options.version)
     with nullcontext(store) if options.publish else store.draft() as chosen:
         ahead = TilesAhead(feature.spec)
-        work = _Refresh(feature, source, chosen, engine, options.in_a_run, ahead, reading, steps)
+        work = _Refresh(feature, source, chosen, engine, options.with_run_id, ahead, reading, steps)
         result = _tried(work, bound)
     steps.end("publish" if result.changed else "build")
     result = replace(result, steps=steps.seconds, engine=engine.name)
@@ -122,7 +122,7 @@ def _tried(work: _Refresh, bound: structlog.typing.FilteringBoundLogger) -> Buil
                 "stored events cannot be read: building from the sources", error=str(error)
             )
             alone = replace(work.options, full=True, companions=tuple)  # a run of this feature
-            work = replace(work, options=alone.in_a_run)
+            work = replace(work, options=alone.with_run_id)
     raise AssertionError("the last attempt returns or raises")
 
 
@@ -134,8 +134,8 @@ class _Refresh:
     engine: Engine
     options: Options
     ahead: TilesAhead
-    reading: SourceReading | None = None
-    steps: Steps = field(default_factory=Steps)
+    reading: SourceReading | None
+    steps: Steps
 
     @property
     def outcomes(self) -> Outcomes:
@@ -184,13 +184,13 @@ class _Refresh:
         fate = fate_of(self.store, snapshot, candidate, intake, defaults, self.options)
         if fate.decision is None:
             return self._held(snapshot, fate.hold, intake)
-        freed = replace(snapshot.books.held(None), defaults=defaults)
+        freed = replace(snapshot.books.freed(), defaults=defaults)
         if freed.drift:
             unjudged = Judgement(self.feature.table_rules)
             freed = replace(freed, drift=unjudged.noted(freed.drift, None))
         if fate.decision.version is not None:
-            mode = mode_of(snapshot.latest, candidate, fate.diff, self.options)
-            change = Change(candidate, fate.decision, fate.diff, intake, *mode)
+            mode, why = mode_of(snapshot.latest, candidate, fate.diff, self.options)
+            change = Change(candidate, fate.decision, fate.diff, intake, mode, why)
             return self._publish(snapshot, change, freed)
         self._write_books(snapshot, freed)
         return self.outcomes.unchanged(snapshot, fate.decision.reason, intake)

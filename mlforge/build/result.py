@@ -66,7 +66,7 @@ class Options:
     end_forgetting: Callable[[], object] | None = None
 
     @property
-    def in_a_run(self) -> Options:
+    def with_run_id(self) -> Options:
         """The same options, with an id of a run where they ask for everything anew and have none."""
         return replace(self, run=self.run or uuid.uuid4().hex) if self.full else self
 

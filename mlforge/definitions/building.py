@@ -43,7 +43,7 @@ def build_each(
     ordered = in_order(definitions.features, names)
     readings = Readings(definitions.features, ordered, options.max_file_memory)
 
-    options = options.in_a_run  # of all features
+    options = options.with_run_id  # of all features
 
     def built(name: str) -> BuildResult:
         others = readings.others(name)
@@ -77,15 +77,22 @@ def options_of(
     definitions: Definitions,
     name: str,
     store: Store,
-    engine: Engine,
     options: Options,
+    override: str | None,
     on_gathered: Callable[[Gathered], object] | None,
 ) -> Options:
-    """The options of a feature's refresh, with all that its definitions give it. on_gathered: as in `Options`."""
-    loaded_from = definitions.loaded_from
+    """The options of a feature's refresh, with all that its definitions give it.
+
+    override: as in `engine_of`. on_gathered: as in `Options`.
+    """
+    loaded_from, distribution = definitions.loaded_from, options.distribution
+    if distribution is None and options.publish:
+        distribution = distribution_of(definitions, engine_name_of(definitions, name, override))
+    engine = engine_of(definitions, name, override)
     end_forgetting = options.end_forgetting or partial(end_begun, store, name, engine)
     return replace(
         options,
+        distribution=distribution,
         keeper=definitions.keeper,
         others=tuple(other.spec for other in definitions.features.values()),
         on_gathered=on_gathered,
@@ -104,13 +111,3 @@ def engine_name_of(definitions: Definitions, name: str, override: str | None) ->
     """The engine of a feature by name, which may be "spark"; as `engine_of`."""
     feature = definitions.features.get(name)
     return override or (feature and feature.engine) or definitions.settings.engine
-
-
-def shared_options(
-    definitions: Definitions, name: str, options: Options, override: str | None
-) -> Options:
-    """The options of a refresh that publishes, with who takes part in its big work. override: as in `engine_of`."""
-    if options.distribution or not options.publish:
-        return options
-    engine = engine_name_of(definitions, name, override)
-    return replace(options, distribution=distribution_of(definitions, engine))

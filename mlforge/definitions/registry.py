@@ -23,7 +23,6 @@ from mlforge.definitions.building import (
     engine_name_of,
     engine_of,
     options_of,
-    shared_options,
 )
 from mlforge.definitions.calls import check_arguments, check_optional
 from mlforge.definitions.chains import check_chains, in_order
@@ -336,8 +335,7 @@ class Definitions:
         check_place(self, name, source)
         engine_ = engine_of(self, name, engine)
         ahead = PushAhead(self.online_store if is_pushed else None, engine_)
-        options = options_of(self, name, store, engine_, options, ahead.on_gathered)
-        options = shared_options(self, name, options, engine)
+        options = options_of(self, name, store, options, engine, ahead.on_gathered)
         with feature.code.looked_at() if options.attended else nullcontext():
             result = refresh(feature, source, store, engine_, options, reading)
         warnings = feature.code.warnings() if options.attended else ()

@@ -108,7 +108,7 @@ class Transform:
         self.forgotten = forgotten
         self.feature, self._max_bytes, self._apart = feature, max_bytes, apart
         self._hive, self._tables = ", ".join(sorted(hive)), tables
-        self._alone: set[tuple[tuple[str, pl.DataType], ...]] = set()
+        self._checked: set[tuple[tuple[str, pl.DataType], ...]] = set()  # schemas
 
     def run(self, rows: FileRows, *, alone: bool) -> Transformed:
         """The events of a file's rows. alone: refuse a function that must see the whole source.
@@ -290,15 +290,15 @@ class Transform:
 
     def _check_reads(self, frame: pl.DataFrame) -> None:
         """Refuse a function that reads files by itself: changes of those files would go unnoticed."""
-        shape = tuple(frame.schema.items())
-        if shape in self._alone:
+        schema = tuple(frame.schema.items())
+        if schema in self._checked:
             return
         reads = files_read(
             self.feature.function, frame.schema, self._tables.schemas, self.feature.code_hash
         )
         if reads:
             self._refuse(reads)
-        self._alone.add(shape)
+        self._checked.add(schema)
 
     def _refuse(self, reads: str) -> NoReturn:
         name = self.feature.name

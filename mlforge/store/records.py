@@ -237,9 +237,13 @@ class Books:
             for set_id, held in self.sets.items()
         }
 
-    def held(self, reason: str | None, *, by_person: bool = False) -> Self:
-        """The same books with another reason for a hold, or with none."""
+    def held(self, reason: str, *, by_person: bool = False) -> Self:
+        """The same books with another reason for a hold."""
         return replace(self, hold=reason, by_person=by_person)
+
+    def freed(self) -> Self:
+        """The same books without a hold."""
+        return replace(self, hold=None, by_person=False)
 
     def kept_by(self, keeper: FeatureKeeper) -> Self:
         """The same books with other definitions as the feature's keeper."""
