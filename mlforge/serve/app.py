@@ -13,24 +13,24 @@ from mlforge.core.logs import get_logger
 from mlforge.definitions.registry import Definitions
 from mlforge.errors import DefinitionError, MlforgeError
 from mlforge.registry.live import Live
+from mlforge.serve.access.keys import AT_LOOPBACK, Admission
+from mlforge.serve.access.keys_file import keys_in
+from mlforge.serve.access.origins import check_named_here
 from mlforge.serve.catalogue import Catalogue
 from mlforge.serve.counters import Counters
 from mlforge.serve.events import Events
 from mlforge.serve.http import Disconnected, Message, Receive, Reply, Scope, Send, header, respond
 from mlforge.serve.incoming.routes import Incoming
-from mlforge.serve.kept_services import KeptServices
-from mlforge.serve.keys import AT_LOOPBACK, Admission
-from mlforge.serve.keys_file import keys_in
 from mlforge.serve.limits import Limits
 from mlforge.serve.notices import Notices
 from mlforge.serve.operations import Operations
-from mlforge.serve.origins import check_named_here
 from mlforge.serve.page.routes import Page
-from mlforge.serve.pass_through import PassThrough
 from mlforge.serve.problems import UNEXPECTED, Problem, problem_of
-from mlforge.serve.reads import Reads
-from mlforge.serve.served_log import ServedLog
 from mlforge.serve.tracing import Tracing
+from mlforge.serve.values.kept_services import KeptServices
+from mlforge.serve.values.pass_through import PassThrough
+from mlforge.serve.values.reads import Reads
+from mlforge.serve.values.served_log import ServedLog
 
 _GONE = 499
 """The status that stands in figures for a request without an answer: its caller has gone."""

@@ -17,8 +17,8 @@ from starlette.routing import Route
 
 from mlforge.core.logs import get_logger
 from mlforge.registry.live import Happening, Live
+from mlforge.serve.access.keys import holder_of
 from mlforge.serve.http import Receive, Scope, Send
-from mlforge.serve.keys import holder_of
 from mlforge.serve.operations import NO_WORKERS
 from mlforge.serve.problems import Refused
 from mlforge.serve.queries import query_of

@@ -9,8 +9,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from mlforge.registry.live import Live
+from mlforge.serve.access.keys import check_sends, may_send_of
 from mlforge.serve.http import body_of
-from mlforge.serve.keys import check_sends, may_send_of
 from mlforge.serve.limits import Limits
 from mlforge.serve.operations import NO_WORKERS
 from mlforge.serve.problems import Refused

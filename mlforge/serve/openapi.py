@@ -26,8 +26,8 @@ from mlforge.serve.openapi_paths import (
     parameter,
 )
 from mlforge.serve.queries import column_in_query
-from mlforge.serve.read_request import IN_QUERY
-from mlforge.serve.reads import SERVICES
+from mlforge.serve.values.read_request import IN_QUERY
+from mlforge.serve.values.reads import SERVICES
 
 # Without a format, clients in Java, Go or C# take 32 bits for enough.
 _FORMATS = {

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from mlforge.serve.limits import Limits
 from mlforge.serve.problems import CONTENT_TYPE
-from mlforge.serve.read_request import ARROW, LAYOUTS
+from mlforge.serve.values.read_request import ARROW, LAYOUTS
 
 Document: TypeAlias = dict[str, Any]
 

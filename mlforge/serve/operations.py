@@ -16,11 +16,11 @@ from mlforge.definitions.registry import Definitions
 from mlforge.errors import OnlineError, StoreError
 from mlforge.registry.deeds import APPROVED, ROLLED_BACK
 from mlforge.registry.live import Live, note_deeds
-from mlforge.serve.keys import check_operates
+from mlforge.serve.access.keys import check_operates
 from mlforge.serve.problems import Refused
 from mlforge.serve.queries import query_of
-from mlforge.serve.read_request import unknown_feature
 from mlforge.serve.threads import DEEDS, LOOKS, in_thread
+from mlforge.serve.values.read_request import unknown_feature
 
 APPROVE, ROLLBACK, RETRY = "approve", "rollback", "retry"
 _TAKES: Mapping[str, tuple[str, ...]] = {

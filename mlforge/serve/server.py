@@ -97,9 +97,9 @@ def serve(
     import uvicorn
 
     from mlforge.registry.live import live_of
+    from mlforge.serve.access.origins import at_loopback
     from mlforge.serve.app import App
     from mlforge.serve.draining import DrainingServer
-    from mlforge.serve.origins import at_loopback
     from mlforge.serve.tracing import tracing_of_environment
 
     live, tracing = live_of(definitions, url), tracing_of_environment()

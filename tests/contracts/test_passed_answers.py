@@ -28,9 +28,9 @@ from mlforge.frames.encoding import key_hash
 from mlforge.frames.polars_schema import dtype_text
 from mlforge.online import OnlineBooks, RedisStore, Target
 from mlforge.online.books import INCOMPLETE
-from mlforge.serve import reads
 from mlforge.serve.app import App
-from mlforge.serve.pass_through import Plan
+from mlforge.serve.values import reads
+from mlforge.serve.values.pass_through import Plan
 from mlforge.store import LocalStore
 
 NOON = 1_704_110_400_000_000

@@ -36,7 +36,7 @@ from mlforge.registry.catalogue import Registry
 from mlforge.registry.forgetting import entities_of, forget
 from mlforge.registry.locks import lock_changes
 from mlforge.registry.renaming import rename
-from mlforge.serve.kept_services import AGAIN_S, KeptServices
+from mlforge.serve.values.kept_services import AGAIN_S, KeptServices
 from mlforge.store import LocalStore, ObjectStore, Store
 from mlforge.store.local import lock
 from mlforge.training_sets.training_set import TrainingSet

@@ -24,13 +24,13 @@ from mlforge.core.values import to_us
 from mlforge.errors import DefinitionError
 from mlforge.metrics import Rolling
 from mlforge.online import RedisStore
+from mlforge.serve.access.keys import Admission, ApiKey
+from mlforge.serve.access.keys_file import keys_in
 from mlforge.serve.app import App
-from mlforge.serve.keys import Admission, ApiKey
-from mlforge.serve.keys_file import keys_in
 from mlforge.serve.limits import Limits
 from mlforge.serve.problems import Refused
-from mlforge.serve.read_request import ARROW
 from mlforge.serve.server import keys_file
+from mlforge.serve.values.read_request import ARROW
 from tests.support.projects import Project, at, rows
 from tests.support.servers import free_port
 
@@ -478,7 +478,7 @@ def test_what_the_online_store_cannot_say_is_a_503_and_never_a_zero(
 def test_an_error_that_nobody_foresaw_is_told_without_its_traceback(
     ask: Caller, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("mlforge.serve.reads.json_body", lambda *_: 1 / 0)
+    monkeypatch.setattr("mlforge.serve.values.reads.json_body", lambda *_: 1 / 0)
     answer = ask("POST", PLAIN, json={"entities": [{"user_id": 1}]})
     assert (answer.status_code, answer.json()["reason"]) == (500, "internal")
     assert "division" not in answer.text

@@ -17,9 +17,10 @@ import redis
 from mlforge import Definitions
 from mlforge.online import RedisStore
 from mlforge.registry.live import Happening
-from mlforge.serve import events, keys
+from mlforge.serve import events
+from mlforge.serve.access import keys
+from mlforge.serve.access.keys import ApiKey
 from mlforge.serve.app import App
-from mlforge.serve.keys import ApiKey
 from tests.support.projects import Project
 from worker.connection import connect
 from worker.project import scope_of

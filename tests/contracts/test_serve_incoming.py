@@ -21,14 +21,14 @@ from mlforge.core import clock, failpoints
 from mlforge.core.values import to_us
 from mlforge.errors import DefinitionError
 from mlforge.online import RedisStore
+from mlforge.serve.access.keys_file import keys_in
 from mlforge.serve.app import App
 from mlforge.serve.incoming import gather
 from mlforge.serve.incoming.rows import frame_of
 from mlforge.serve.incoming.writing import clear, write_frame
-from mlforge.serve.keys_file import keys_in
 from mlforge.serve.limits import Limits
 from mlforge.serve.problems import Refused
-from mlforge.serve.read_request import ARROW
+from mlforge.serve.values.read_request import ARROW
 from tests.support.contents import as_parquet
 from tests.support.projects import Project, at, rows
 

@@ -20,9 +20,9 @@ from joserfc import jwt
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
 from mlforge.errors import DefinitionError
-from mlforge.serve import keys, oidc
-from mlforge.serve.keys import Admission, ApiKey
-from mlforge.serve.keys_file import keys_in
+from mlforge.serve.access import keys, oidc
+from mlforge.serve.access.keys import Admission, ApiKey
+from mlforge.serve.access.keys_file import keys_in
 from mlforge.serve.problems import Refused
 
 PATH = "/v1/services/checkout"

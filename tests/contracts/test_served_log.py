@@ -18,9 +18,9 @@ from mlforge.core.values import to_us
 from mlforge.errors import DefinitionError
 from mlforge.metrics import Rolling
 from mlforge.online import RedisStore
-from mlforge.serve import served_log
 from mlforge.serve.app import App
-from mlforge.serve.served_log import is_logged
+from mlforge.serve.values import served_log
+from mlforge.serve.values.served_log import is_logged
 from tests.support.projects import Project, at, rows
 
 USERS = list(range(1, 41))

@@ -24,6 +24,7 @@ from starlette.routing import Route
 
 from mlforge.definitions.registry import Definitions
 from mlforge.online import OnlineStore
+from mlforge.serve.access.keys import check_writes, holder_of
 from mlforge.serve.http import body_of, root_of
 from mlforge.serve.incoming import rows
 from mlforge.serve.incoming.arrival import arrival
@@ -31,12 +32,11 @@ from mlforge.serve.incoming.gather import Gatherer, new_name
 from mlforge.serve.incoming.places import NAME, Folder, Schemas, folders
 from mlforge.serve.incoming.room import Room
 from mlforge.serve.incoming.writing import holds, parquet_of, write_bytes
-from mlforge.serve.keys import check_writes, holder_of
 from mlforge.serve.limits import Limits
 from mlforge.serve.problems import Refused
 from mlforge.serve.queries import query_of
-from mlforge.serve.read_request import ARROW, unknown
 from mlforge.serve.threads import LOOKS, in_thread
+from mlforge.serve.values.read_request import ARROW, unknown
 from mlforge.sources.damage import UNDECODABLE
 from mlforge.sources.parquet_reader import fault_of
 

@@ -18,11 +18,18 @@ from mlforge.registry.entries import FeatureEntry, ServiceEntry
 from mlforge.registry.graph import FEATURE, SERVICE, Node
 from mlforge.registry.live import Live
 from mlforge.registry.project import known_features
+from mlforge.serve.access.keys import (
+    ASSETS,
+    COOKIE,
+    Admission,
+    check_operates,
+    cookie_of,
+    holder_of,
+)
+from mlforge.serve.access.origins import own_page
 from mlforge.serve.http import Reply, Scope, body_of, header, root_of
-from mlforge.serve.keys import ASSETS, COOKIE, Admission, check_operates, cookie_of, holder_of
 from mlforge.serve.limits import Limits
 from mlforge.serve.operations import Operations
-from mlforge.serve.origins import own_page
 from mlforge.serve.page import feature as features
 from mlforge.serve.page import home
 from mlforge.serve.page.project import ProjectView
@@ -30,8 +37,8 @@ from mlforge.serve.page.rendering import HEADERS, HERE, render
 from mlforge.serve.page.service import service_page
 from mlforge.serve.problems import Problem, Refused, problem_of
 from mlforge.serve.queries import each_once
-from mlforge.serve.read_request import unknown, unknown_feature
 from mlforge.serve.threads import DEEDS, LOOKS, in_thread
+from mlforge.serve.values.read_request import unknown, unknown_feature
 
 _HTML = "text/html; charset=utf-8"
 _KINDS = {

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mlforge.serve.origins import at_loopback, own_page, this_machine
+from mlforge.serve.access.origins import at_loopback, own_page, this_machine
 
 
 def scope(**headers: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 from mlforge import Service
 from mlforge.serve.problems import Refused
 from mlforge.serve.queries import parted
-from mlforge.serve.read_request import entity_request
+from mlforge.serve.values.read_request import entity_request
 
 OPTIONS = ("at", "version")
 

@@ -9,7 +9,7 @@ import pytest
 
 from mlforge.core.schema import Column
 from mlforge.online.row_pattern import RowPattern, row_pattern
-from mlforge.serve.seen_rows import SeenRows
+from mlforge.serve.values.seen_rows import SeenRows
 
 ROWS = [b'{"n":%d}' % number for number in range(1, 101)]
 

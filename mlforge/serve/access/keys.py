@@ -11,11 +11,11 @@ from hashlib import sha256
 from itertools import groupby
 from typing import Any
 
+from mlforge.serve.access.oidc import Claims, Issuer, Tokens, issuer_of
+from mlforge.serve.access.origins import this_machine
 from mlforge.serve.http import Scope, header
-from mlforge.serve.oidc import Claims, Issuer, Tokens, issuer_of
-from mlforge.serve.origins import this_machine
 from mlforge.serve.problems import Refused
-from mlforge.serve.reads import SERVICES
+from mlforge.serve.values.reads import SERVICES
 
 OPEN = ("/healthz", "/readyz", "/key")
 """The paths that need no key: who asks whether a process lives has none, and a page takes one at `/key`."""

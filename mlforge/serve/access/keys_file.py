@@ -28,8 +28,8 @@ from typing import Any
 
 from mlforge.core.arguments import shown
 from mlforge.errors import DefinitionError, did_you_mean
-from mlforge.serve.keys import ApiKey
-from mlforge.serve.oidc import Issuer, check_extra, check_url
+from mlforge.serve.access.keys import ApiKey
+from mlforge.serve.access.oidc import Issuer, check_extra, check_url
 
 _FIELDS = ("sha256", "services", "per_second", "operates", "sources")
 _OF_TOKENS = ("issuer", "audience", "claims", "jwks", "ca")

@@ -11,13 +11,14 @@ from mlforge.definitions.registry import Definitions
 from mlforge.online import OnlineStore
 from mlforge.online.steps import answered_async
 from mlforge.retrieval.serving import OnlineAnswer, online_answer
-from mlforge.serve.answers import arrow_body, json_body, served, targets_of
 from mlforge.serve.http import Receive, Reply, Scope, body_of, header
-from mlforge.serve.kept_services import KeptServices
 from mlforge.serve.limits import Limits
-from mlforge.serve.pass_through import PassThrough
 from mlforge.serve.problems import Refused
-from mlforge.serve.read_request import (
+from mlforge.serve.threads import LOOKS, in_thread
+from mlforge.serve.values.answers import arrow_body, json_body, served, targets_of
+from mlforge.serve.values.kept_services import KeptServices
+from mlforge.serve.values.pass_through import PassThrough
+from mlforge.serve.values.read_request import (
     ARROW,
     ReadRequest,
     entity_request,
@@ -25,8 +26,7 @@ from mlforge.serve.read_request import (
     service_request,
     unknown,
 )
-from mlforge.serve.served_log import ServedLog
-from mlforge.serve.threads import LOOKS, in_thread
+from mlforge.serve.values.served_log import ServedLog
 from mlforge.services.keeping import AT
 from mlforge.services.service import Service
 

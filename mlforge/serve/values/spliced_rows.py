@@ -11,8 +11,8 @@ from typing import Any, Self
 from mlforge.online.decoding import Decode, decoder
 from mlforge.online.row_pattern import RowPattern, row_pattern
 from mlforge.retrieval.feature_part import FeaturePart
-from mlforge.serve.answers import encoded
-from mlforge.serve.seen_rows import SeenRows
+from mlforge.serve.values.answers import encoded
+from mlforge.serve.values.seen_rows import SeenRows
 
 _NULL = b"null"
 Pieces = tuple[bytes, ...]

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from mlforge.core.certificates import trust
 from mlforge.core.logs import get_logger
 from mlforge.errors import DefinitionError, MissingExtra
-from mlforge.serve.origins import is_loopback
+from mlforge.serve.access.origins import is_loopback
 from mlforge.serve.problems import Refused
 from mlforge.serve.threads import LOOKS, in_thread
 

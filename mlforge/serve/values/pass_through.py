@@ -24,11 +24,11 @@ from mlforge.retrieval.online_rows import check_missing
 from mlforge.retrieval.references import Reference, parse_references
 from mlforge.retrieval.serving import OnlineAnswer
 from mlforge.retrieval.spine import EntityKeys
-from mlforge.serve.answers import encoded, served
-from mlforge.serve.read_request import ReadRequest
-from mlforge.serve.seen_rows import SeenRows
-from mlforge.serve.served_log import ServedLog
-from mlforge.serve.spliced_rows import SplicedRows, Unfit
+from mlforge.serve.values.answers import encoded, served
+from mlforge.serve.values.read_request import ReadRequest
+from mlforge.serve.values.seen_rows import SeenRows
+from mlforge.serve.values.served_log import ServedLog
+from mlforge.serve.values.spliced_rows import SplicedRows, Unfit
 from mlforge.services.brought import request_rows
 from mlforge.services.completion import Completion
 from mlforge.services.service import Service

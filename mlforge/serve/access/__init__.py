@@ -1,0 +1,1 @@
+"""Who may ask: API keys, tokens of issuers, and where a request comes from."""

@@ -1,0 +1,1 @@
+"""Values asked for over HTTP: from the request to the bytes of its answer."""
