@@ -6,6 +6,7 @@ from mlforge.build.categorizer import DataChange
 from mlforge.build.result import Options
 from mlforge.core.list_diff import differing
 from mlforge.core.manifest import Manifest
+from mlforge.ingest.intake import AS_DECLARED
 from mlforge.store.changes import EventDiff
 
 
@@ -15,7 +16,30 @@ def mode_of(
     changes: EventDiff | None,
     options: Options,
 ) -> tuple[str, str]:
-    """The mode, full or incremental, and the reason for it; both give the same rows."""
+    """The mode, full or incremental, and the reason for it; both give the same rows.
+
+    The reason says, too, once a function is found not to treat each row alone, as each drop costs a full build from then on.
+    """
+    mode, reason = _mode_of(latest, candidate, changes, options)
+    is_told = latest is not None and not latest.rowwise
+    if candidate.rowwise or candidate.why == AS_DECLARED or is_told:
+        return mode, reason
+    told = _not_row_wise(candidate)
+    if told in reason:
+        return mode, reason
+    return mode, f"{reason}; each drop will go through the whole source: {told}"
+
+
+def _not_row_wise(candidate: Manifest) -> str:
+    return f"the function is not taken for row-wise: {candidate.why}"
+
+
+def _mode_of(
+    latest: Manifest | None,
+    candidate: Manifest,
+    changes: EventDiff | None,
+    options: Options,
+) -> tuple[str, str]:
     if options.full:
         return "full", "asked for"
     if latest is None:
@@ -31,7 +55,7 @@ def mode_of(
     if changes.rows == 0:
         return "incremental", "no event changed"
     if not candidate.rowwise:
-        return "full", f"the function is not taken for row-wise: {candidate.why}"
+        return "full", _not_row_wise(candidate)
     total = candidate.sums.rows
     if changes.rows > options.cost_share * total:
         return "full", f"{changes.rows:,} of {total:,} events changed"

@@ -25,7 +25,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """The outcome of one feature: what its source would give a build."""
+    """The outcome of one feature: what its source would give a build. unproven: why its function is not taken for row-wise."""
 
     feature: str
     exists: bool
@@ -35,6 +35,7 @@ class Check:
     problems: tuple[Problem, ...] = ()
     warnings: tuple[str, ...] = ()
     ignored: tuple[tuple[str, str], ...] = ()
+    unproven: str | None = None
 
     @property
     def state(self) -> str:
@@ -83,6 +84,7 @@ def check_source(definitions: Definitions, name: str) -> Check:
         problems=(*lacking, *_problems(intake)),
         warnings=warnings,
         ignored=tuple((entry.path, entry.reason) for entry in listing.ignored),
+        unproven=None if intake.rowwise or feature.incremental is not None else intake.why,
     )
 
 
@@ -115,4 +117,5 @@ def as_json(check: Check) -> dict[str, Any]:
         ],
         "warnings": list(check.warnings),
         "ignored": [{"path": path, "reason": reason} for path, reason in check.ignored],
+        "unproven": check.unproven,
     }

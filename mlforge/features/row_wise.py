@@ -65,6 +65,7 @@ ROW_WISE = frozenset(
 # How polars' names for what is refused are known to those who write features.
 _KNOWN_AS = {
     "AnonymousFunction": "a Python function",
+    "binary expr": "a function of .bin",  # polars does not say which
     "anonymousfunction": "a Python function (map_elements or map_batches)",
     "opaque python mapfunction": "a Python function (map_batches or inspect)",
     "list.eval": "an expression evaluated on lists",

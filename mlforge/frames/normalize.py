@@ -41,13 +41,15 @@ _MEND_KEY: dict[type[pl.DataType], str] = {
         "pl.col({!r}).cast(pl.Int64) (pandas turns integers with missing values into floats)",
     ),
     pl.Datetime: "pl.col({!r}).dt.date()",
-    pl.Binary: 'pl.col({!r}).cast(pl.String) if it holds text, else .bin.encode("hex")',
+    pl.Binary: 'pl.col({!r}).cast(pl.String) if it holds text, else .bin.encode("hex"), under '
+    "@feature(incremental=True), as nothing proves functions of .bin row-wise",
     pl.Int128: "pl.col({!r}).cast(pl.Int64)",
     pl.UInt128: "pl.col({!r}).cast(pl.UInt64)",
 }
 _MEND_TIME: dict[type[pl.DataType], str] = {
-    pl.String: "pl.col({!r}).str.to_datetime()",
-    pl.Categorical: "pl.col({!r}).cast(pl.String).str.to_datetime()",
+    # With a format: where polars guesses one from the data, the function is not row-wise.
+    pl.String: "pl.col({!r}).str.to_datetime('%Y-%m-%d %H:%M:%S'), or the format that it has",
+    pl.Categorical: "pl.col({!r}).cast(pl.String).str.to_datetime('%Y-%m-%d %H:%M:%S'), or the format that it has",
     **dict.fromkeys(
         _INTEGERS, 'pl.from_epoch({!r}, time_unit="s"), or "ms" or "us" as the column counts'
     ),

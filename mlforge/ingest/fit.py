@@ -21,6 +21,26 @@ from mlforge.features.feature import Feature
 _NULL = "Null"
 
 
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """A column of a file in a dtype whose values the column's dtype in the other files, `target`, does not hold."""
+
+    column: str
+    dtype: str
+    target: str
+
+    def __str__(self) -> str:
+        return (
+            f"column {self.column!r} is {self.dtype}, in the other files it is {self.target}; "
+            "write it as they do"
+        )
+
+    @property
+    def of_function(self) -> str:
+        """The reason in words, where the column is one that the feature's function returns of each file."""
+        return f"{self}, or have the function return {_cast(self.column, self.target)}"
+
+
 @dataclass(frozen=True)
 class Fit:
     """The common schema, and by the identity of a partial's schema why it does not fit, if so.
@@ -30,7 +50,7 @@ class Fit:
     """
 
     schema: Schema
-    misfits: Mapping[int, str] = field(default_factory=dict)
+    misfits: Mapping[int, Misfit] = field(default_factory=dict)
     lacking: Mapping[str, int] = field(default_factory=dict)
     widened: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
@@ -99,7 +119,7 @@ def schemas_of(partials: Iterable[Partial]) -> dict[int, Schema]:
     return dict(zip(map(id, schemas), schemas, strict=True))
 
 
-def misfit(schema: Schema, common: Schema, strict: Collection[str] | None) -> str | None:
+def misfit(schema: Schema, common: Schema, strict: Collection[str] | None) -> Misfit | None:
     """Why a partial's schema does not fit the common one, None if it does; more columns do no harm."""
     settled = {column.name: column.dtype for column in common}
     return _misfit(schema, settled, strict)
@@ -107,7 +127,7 @@ def misfit(schema: Schema, common: Schema, strict: Collection[str] | None) -> st
 
 def _misfits(
     groups: Sequence[_Group], names: Sequence[str], strict: Collection[str] | None
-) -> dict[int, str]:
+) -> dict[int, Misfit]:
     """Why files do not fit, by the identity of their schema. At least one file with a row does.
 
     Each file has a say in each column; but where that leaves none, as where two files differ in two columns and each has its way in one,
@@ -117,7 +137,7 @@ def _misfits(
     found = _unlike(having_rows, {name: _settled(groups, name) for name in names}, strict)
     if len(found) < len(having_rows) or not found:
         return found
-    misfits, left = dict[int, str](), having_rows
+    misfits, left = dict[int, Misfit](), having_rows
     for name in names:
         misfits |= _unlike(left, {name: _settled(left, name)}, strict)
         left = [group for group in left if id(group.schema) not in misfits]
@@ -126,7 +146,7 @@ def _misfits(
 
 def _unlike(
     groups: Iterable[_Group], settled: Mapping[str, str], strict: Collection[str] | None
-) -> dict[int, str]:
+) -> dict[int, Misfit]:
     """Why files do not have the settled dtypes, by the identity of their schema; without those that do."""
     reasons = ((id(g.schema), _misfit(g.schema, settled, strict)) for g in groups)
     return {schema: reason for schema, reason in reasons if reason}
@@ -169,16 +189,13 @@ def _settled(groups: Iterable[_Group], name: str) -> str:
 
 def _misfit(
     schema: Schema, settled: Mapping[str, str], strict: Collection[str] | None
-) -> str | None:
+) -> Misfit | None:
     for column in schema:
         target = settled.get(column.name, column.dtype)
         if column.dtype == _NULL or (strict is not None and column.name not in strict):
             continue
         if not holds(target, narrowed(column.dtype, narrow=column.narrow)):
-            return (
-                f"column {column.name!r} is {column.dtype}, in the other files it is {target}; "
-                f"write it as they do, or have the function return {_cast(column.name, target)}"
-            )
+            return Misfit(column.name, column.dtype, target)
     return None
 
 

@@ -18,6 +18,8 @@ FAULTS = (SourceError, FunctionError, DataError, ValidationError)
 """Errors for which a file is set aside; a full disk or a wrong definition is no file's fault."""
 FUNCTION_FAULTS = (Exception, SystemExit, PanicException)
 """All that a user's function may raise, or end in; an order to stop is none of these."""
+AS_DECLARED = "incremental=False"
+"""Why a function sees the whole source, where its author has said so."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from mlforge.errors import SourceError
 from mlforge.features.feature import Feature
 from mlforge.ingest import unchanged
 from mlforge.ingest.elsewhere import Elsewhere, nowhere
-from mlforge.ingest.fit import Fit, fit, misfit, schemas_of, strict_columns
-from mlforge.ingest.intake import Intake, NotProvenError, Outvoted
+from mlforge.ingest.fit import Fit, Misfit, fit, misfit, schemas_of, strict_columns
+from mlforge.ingest.intake import AS_DECLARED, Intake, NotProvenError, Outvoted
 from mlforge.ingest.new_files import read_new, read_waiting, told_of
 from mlforge.ingest.null_columns import has_null_columns
 from mlforge.ingest.session import Session
@@ -73,7 +73,7 @@ def _ingested(
 ) -> Intake:
     """The intake of a pass, by file where that is right; `session` opens one."""
     if feature.incremental is False:
-        return ingest_whole_source(session(), "incremental=False")
+        return ingest_whole_source(session(), AS_DECLARED)
     if feature.incremental:
         return _by_file(session(), "incremental=True", elsewhere)
     if latest is not None and not latest.rowwise and was_unproven(session(), latest):
@@ -162,7 +162,7 @@ def _fitting(
     session: Session,
     unchanged_files: UnchangedFiles,
     pairs: Mapping[str, FilePartial],
-    misfits: Mapping[int, str],
+    misfits: Mapping[int, Misfit],
 ) -> tuple[UnchangedFiles, dict[str, FilePartial], Outvoted | None]:
     """Quarantine the files whose schemas do not fit; returns the fitting files, and those outvoted that counted until now."""
     fitting = unchanged_files.whose(lambda partial: id(partial.schema) not in misfits)
@@ -173,14 +173,14 @@ def _fitting(
         if id(partial.schema) in misfits
     }
     for file in session.listing.among(unfit):
-        reason = misfits[id(unfit[file.path].schema)]
+        reason = misfits[id(unfit[file.path].schema)].of_function
         session.reject(file, SourceError(f"{file.path}: {reason}"))
     counting = {partial.hash for partial in session.latest.partials} if session.latest else set()
     outvoted = [partial for partial in unfit.values() if partial.hash in counting]
     if not outvoted:
         return fitting, kept, None
     rows = sum(partial.rows for partial in outvoted)
-    return fitting, kept, Outvoted(len(outvoted), rows, misfits[id(outvoted[0].schema)])
+    return fitting, kept, Outvoted(len(outvoted), rows, misfits[id(outvoted[0].schema)].of_function)
 
 
 def _is_of_this_function(session: Session, latest: Manifest) -> bool:

@@ -10,9 +10,11 @@ from functools import cached_property
 import polars as pl
 
 from mlforge.core.manifest import Manifest, TableRecord
-from mlforge.errors import MlforgeError, SourceError, Unavailable
+from mlforge.errors import DataError, MlforgeError, SourceError, Unavailable
 from mlforge.features.feature import Feature
-from mlforge.ingest import partials
+from mlforge.frames.common_form import in_common_form
+from mlforge.ingest import partials, union
+from mlforge.ingest.fit import fit
 from mlforge.ingest.partial_cache import PartialCache
 from mlforge.sources.listing import Listing
 from mlforge.sources.source_file import SourceFile
@@ -64,8 +66,12 @@ class SideTables:
             raise MlforgeError(
                 f"{self.owner}: its table {name!r} changed while it was read; try again"
             )
-        frames = [content.frame for content in contents]
-        return frames[0] if len(frames) == 1 else pl.concat(frames, how="diagonal_relaxed")
+        paths = [file.path for file in self.files[name]]
+        frames = {path: content.frame for path, content in zip(paths, contents, strict=True)}
+        if len(frames) == 1:
+            return contents[0].frame
+        with _blaming(self.owner, name):
+            return _as_one(frames)
 
     @cached_property
     def schemas(self) -> dict[str, pl.Schema]:
@@ -83,6 +89,18 @@ class SideTables:
         return first.partial in (key, cache.key_in_use(key))
 
 
+def _as_one(frames: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """The rows of a table's files. Raises SourceError for a file whose dtypes go with no other's without loss."""
+    frames = in_common_form(frames)
+    shapes = {path: union.shape(path, frame) for path, frame in frames.items()}
+    fitted = fit(shapes.values(), strict=None)
+    assert fitted is not None
+    for path, shape in shapes.items():
+        if misfit := fitted.misfits.get(id(shape.schema)):
+            raise SourceError(f"{path}: {misfit}")
+    return pl.concat(union.alike(frames, shapes, fitted).values())
+
+
 def _record(file: SourceFile, content: str) -> TableRecord:
     return TableRecord(file.path, file.stat.size, file.stat.mtime_ns // 1000, content)
 
@@ -92,6 +110,6 @@ def _blaming(owner: str, table: str) -> Iterator[None]:
     """Turn what is wrong with a table's file into an error about the table: no file of the source is at fault."""
     try:
         yield
-    except SourceError as error:
+    except (SourceError, DataError) as error:
         kind = Unavailable if isinstance(error, Unavailable) else MlforgeError
         raise kind(f"{owner}: its table {table!r}: {error}") from error

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import polars as pl
 from polars.io.plugins import register_io_source
 
 from mlforge.core.manifest import Manifest, Partial, SourceRecord
-from mlforge.core.schema import Schema, dtypes, shared
 from mlforge.errors import MlforgeError, SourceError
 from mlforge.features.feature import Function
 from mlforge.frames import polars_schema
+from mlforge.frames.common_form import in_common_form
 from mlforge.frames.milliseconds import in_microseconds
+from mlforge.ingest import union
 from mlforge.ingest.fit import Fit, fit
 from mlforge.ingest.intake import FAULTS, FUNCTION_FAULTS, Intake
 from mlforge.ingest.null_columns import UNREADABLE
@@ -149,15 +150,16 @@ def _read_all(
             left_out.update(content.left_out)
         except FAULTS as error:
             session.reject(file, error)
-    shapes = {path: _shape(path, frame) for path, frame in frames.items()}
-    union = pl.Schema(
+    frames = in_common_form(frames, session.feature.spec.timestamp)
+    shapes = {path: union.shape(path, frame) for path, frame in frames.items()}
+    columns_of_all = pl.Schema(
         {name: dtype for frame in frames.values() for name, dtype in frame.schema.items()}
     )
-    used = _columns_read(session.transform.call, union)
+    used = _columns_read(session.transform.call, columns_of_all)
     fitted = fit(shapes.values(), used)
     if fitted is None:
         return {}
-    columns = _Columns(session, union, used)
+    columns = _Columns(session, columns_of_all, used)
     for path, shape in shapes.items():
         reason = fitted.misfits.get(id(shape.schema))
         fault: MlforgeError | None = SourceError(f"{path}: {reason}") if reason else None
@@ -169,44 +171,7 @@ def _read_all(
     fitting = fit([shape for path, shape in shapes.items() if path in frames], used)
     if fitting is None:
         return {}
-    known = {
-        polars_schema.dtype_text(dtype): dtype
-        for frame in frames.values()
-        for dtype in frame.dtypes
-    }
-    # A column that is null throughout all files has the dtype that they give it.
-    declared = {column.name: column for frame in frames.values() for column in _declared(frame)}
-    schema = [
-        declared.get(column.name, column) if column.dtype == "Null" else column
-        for column in fitting.schema
-    ]
-    return {
-        path: polars_schema.select_typed(
-            frame.lazy(), dtypes(shapes[path].schema), tuple(schema), known
-        ).collect()
-        for path, frame in frames.items()
-    }
-
-
-def _declared(frame: pl.DataFrame) -> Schema:
-    """The frame's columns of a dtype, whether they hold a value or not."""
-    return tuple(
-        column for column in polars_schema.schema_of_values(frame) if column.dtype != "Null"
-    )
-
-
-def _shape(path: str, frame: pl.DataFrame) -> Partial:
-    """A file's columns in the form in which partials are fit together; null throughout is no dtype."""
-    columns = polars_schema.schema_of_values(frame)
-    schema = shared(
-        tuple(
-            replace(column, dtype="Null")
-            if frame.height and frame[column.name].null_count() == frame.height
-            else column
-            for column in columns
-        )
-    )
-    return Partial(path, frame.height, None, schema, {}, 0)
+    return union.alike(frames, shapes, fitting)
 
 
 @dataclass(frozen=True)

@@ -367,6 +367,7 @@ def test_validate_checks_rows_without_making_a_version(capsys: pytest.CaptureFix
         "problems": [],
         "warnings": [],
         "ignored": [],
+        "unproven": None,
     }
     drop("two", 2, amount=-2.0)
     found = as_json(capsys, "validate", "--features", "user_spend", code=1)["features"][0]

@@ -867,6 +867,26 @@ def test_validate_says_that_windows_count_the_present_event(
     assert 'closed="left"' in printed(capsys, "validate")
 
 
+def test_a_function_that_is_not_row_wise_is_named_with_its_reason_before_and_after_the_first_build(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    told = "each drop will go through the whole source: the function is not taken for row-wise: it uses unique"
+    define(DEFINITIONS.replace("return df", "return df.unique()"))
+    assert as_json(capsys, "validate")["features"][0]["unproven"].startswith("it uses unique")
+    for command in ("validate", "plan", "build"):
+        assert told in " ".join(printed(capsys, command).split())
+    assert "row-wise no: it uses unique" in " ".join(printed(capsys, "inspect", "spend").split())
+    assert told not in printed(capsys, "build")
+
+
+def test_an_author_who_says_that_a_function_is_not_row_wise_is_not_told_so(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    define(DEFINITIONS.replace('timestamp="at",', 'timestamp="at", incremental=False,'))
+    for command in ("validate", "plan", "build"):
+        assert "whole source" not in printed(capsys, command)
+
+
 def test_validate_says_which_windows_are_always_empty_and_which_source_has_no_file_yet(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -207,7 +207,7 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
         "column 'user_id' is String, in the other files it is Int64",
     ),
     "a float key": (retyped("user_id", pl.Float64), "cast(pl.Int64)"),
-    "a text for a time": (retyped("at", pl.String), "str.to_datetime()"),
+    "a text for a time": (retyped("at", pl.String), "str.to_datetime('%Y-"),
     "a failing function": (worded, "its function failed on m.parquet"),
     "a time out of range": (
         lambda path: (
@@ -1166,6 +1166,61 @@ def test_a_function_that_is_not_proven_row_wise_sees_the_whole_source(
     assert why in ingest(feature, source.scan(), project.store, None, SourceReading()).why
     assert "row-wise" in result.mode_reason
     assert project.build(feature).files_read == 0
+
+
+@pytest.mark.parametrize("incremental", [True, False], ids=["by file", "as one"])
+def test_files_that_differ_in_zones_units_and_categories_go_together_however_they_are_read(
+    incremental: bool, project: Project
+) -> None:
+    frame = rows((1, 0, 1.0)).with_columns(
+        text=pl.lit("x"), on=pl.col("at"), all=pl.concat_list("at")
+    )
+    times = pl.col("at", "on")
+    naive = times.dt.replace_time_zone(None)
+    forms = {
+        "a": [],
+        "b": [times.dt.convert_time_zone("Asia/Kolkata"), pl.col("text").cast(pl.Categorical)],
+        "c": [naive.dt.cast_time_unit("ns"), pl.col("all").list.eval(pl.element().dt.cast_time_unit("ms"))],
+        "d": [pl.col("at").dt.date(), pl.col("text").cast(pl.Enum(["x", "y"]))],
+    }  # fmt: skip
+    for name, form in forms.items():
+        project.drop(name, frame.with_columns(form))
+    feature = project.define(lambda df: df, incremental=incremental, metrics=[])
+    assert project.build(feature).quarantined == ()
+    assert project.store.read("spend").equals(pl.concat([frame] * 4))
+
+
+def test_a_zone_that_all_files_have_is_what_a_function_sees_of_the_whole_source(
+    project: Project,
+) -> None:
+    there = pl.col("at").dt.convert_time_zone("Asia/Kolkata")
+    for name, frame in {"a": rows((1, 0, 1.0)), "b": rows((2, 0, None))}.items():
+        project.drop(name, frame.with_columns(there))
+    project.drop("c", rows((3, None, 1.0)).with_columns(pl.col("at").dt.replace_time_zone(None)))
+
+    def by_hour(df: pl.DataFrame) -> pl.DataFrame:
+        return df.with_columns(amount=pl.col("at").dt.hour().cast(pl.Float64))
+
+    project.build(project.define(by_hour, incremental=False, metrics=[]))
+    assert project.store.read("spend")["amount"].to_list() == [5.0, 5.0]
+
+
+def test_the_reason_of_a_file_that_goes_with_no_other_says_what_helps_where_it_is_read(
+    project: Project,
+) -> None:
+    for name in "abc":
+        project.drop(name, rows((1, 0, 1.0)).with_columns(flag=pl.lit(name == "a")))
+    project.drop("d", rows((1, 0, 1.0)).with_columns(flag=pl.Series([7])))
+    reasons = {}
+    for incremental in (True, False):
+        feature = project.define(lambda df: df, incremental=incremental, metrics=[])
+        (bad,) = project.build(feature, full=True).quarantined
+        reasons[incremental] = bad.reason
+    told = (
+        "d.parquet: column 'flag' is Int64, in the other files it is Boolean; write it as they do"
+    )
+    assert reasons[False] == told
+    assert reasons[True] == f"{told}, or have the function return pl.col('flag').cast(pl.Boolean)"
 
 
 def test_a_source_read_as_one_sets_bad_files_aside_too(project: Project) -> None:

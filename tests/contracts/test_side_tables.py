@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from mlforge.core.manifest import Manifest
 from mlforge.errors import BuildError, DefinitionError, MlforgeError, UnsupportedStore
 from mlforge.sources.parquet_reader import content_hash
 from mlforge.store import LocalStore
-from tests.support.projects import Project, column, rows
+from tests.support.projects import Project, at, column, rows
 
 TABLES = {"users": "dim/users.parquet"}
 Frame = Any
@@ -70,6 +71,47 @@ def test_a_function_is_given_its_tables_and_a_change_of_one_is_a_drop(project, f
     users(project, {1: 1.0, 2: 10.0})
     assert project.build(feature).files_read == 0
     assert sums(project, 2) == [50.0]
+
+
+def test_files_of_a_table_go_together_without_loss(project: Project) -> None:
+    """Instants keep their microseconds, long ids their digits, whatever the other files have."""
+    exact = 2**53 + 1
+    since = pl.Series([at(0) + timedelta(microseconds=1)])
+    tables = {
+        "a": pl.DataFrame({"user_id": [exact], "since": since}),
+        "b": pl.DataFrame({"user_id": [1], "since": since.dt.convert_time_zone("Asia/Kolkata")}),
+        "c": pl.DataFrame({"user_id": [2], "since": since.dt.replace_time_zone(None).dt.cast_time_unit("ms")}),
+        "d": pl.DataFrame({"user_id": pl.Series([9], dtype=pl.Int32), "weight": [2.0]}),
+    }  # fmt: skip
+    for name, frame in tables.items():
+        frame.write_parquet(project.root / f"dim/of_{name}.parquet")
+    project.drop("c", rows((exact, 1, 1.0)))
+
+    def joined(df: Frame, users: Frame) -> Frame:
+        return df.join(users, on="user_id", how="inner")
+
+    feature = project.define(joined, tables={"users": "dim/of_*.parquet"}, metrics=[])
+    project.build(feature)
+    read = project.store.read("spend")
+    assert sorted(read["user_id"].unique()) == [1, 2, 9, exact]
+    assert column(read, "since", user_id=exact) == [at(0) + timedelta(microseconds=1)]
+    assert set(column(read, "since", user_id=1)) == {at(0) + timedelta(microseconds=1)}
+    assert set(column(read, "since", user_id=2)) == {at(0)}
+
+
+@pytest.mark.parametrize("other", [["7"], [7.5]], ids=["text", "floats that round the ids"])
+def test_a_table_whose_files_hold_a_column_in_dtypes_that_no_dtype_holds_is_refused(
+    other: list[Any], project: Project
+) -> None:
+    users(project, {2**53 + 1: 1.0}, "a")
+    users(project, {2**53 + 3: 1.0}, "b")
+    frame = pl.DataFrame({"user_id": other, "weight": [1.0]})
+    frame.write_parquet(project.root / "dim/c.parquet")
+    feature = project.define(
+        weighted, tables={"users": ["dim/a.parquet", "dim/b.parquet", "dim/c.parquet"]}
+    )
+    with pytest.raises(BuildError, match=r"its table 'users': .*c\.parquet: column 'user_id' is "):
+        project.build(feature)
 
 
 def test_a_drop_beside_a_table_costs_one_file_and_equals_a_rebuild(project: Project) -> None:

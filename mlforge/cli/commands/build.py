@@ -71,6 +71,8 @@ def build(args: argparse.Namespace) -> int:
             rows = rows_in_words(result.rows_dropped) if result.changed else ""
             if rows:
                 note(f"{result.feature} {result.version} leaves out rows: {rows}", "dim")
+            if result.changed and "row-wise" in result.mode_reason:
+                note(f"{result.feature}: {result.mode_reason}", "dim")
     return end(outcome, args.json)
 
 

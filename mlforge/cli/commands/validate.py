@@ -17,6 +17,7 @@ from mlforge.core.dropped import rows_dropped
 
 if TYPE_CHECKING:
     from mlforge.definitions.registry import Definitions
+    from mlforge.definitions.source_check import Check
 
 STATES = {"ok": "green", "failed": "red", "missing": "red"}
 
@@ -32,7 +33,8 @@ def validate(args: argparse.Namespace) -> int:
 
     Exit code 1 if a file or a feature fails. JSON: `{"features": [{"feature", "state", "files",
     "rows", "rows_dropped": {reason: rows}, "problems": [{"path", "error", "message"}],
-    "warnings": [text], "ignored": [{"path", "reason"}]}, ...], "notes": [text]}`; state is ok, failed or missing (there is no such source).
+    "warnings": [text], "ignored": [{"path", "reason"}], "unproven"}, ...], "notes": [text]}`; state is ok, failed or missing (there is no such source);
+    unproven says why the function is not taken for row-wise, null if it is.
     """
     from mlforge.definitions.source_check import as_json, check_source
 
@@ -44,7 +46,7 @@ def validate(args: argparse.Namespace) -> int:
             progress.name(name)
             checks.append(check_source(definitions, name))
             progress.step()
-    notes = list(_notes(definitions, chosen))
+    notes = [*_on_drops(checks), *_notes(definitions, chosen)]
     if args.json:
         print_json({"features": [as_json(check) for check in checks], "notes": notes})
     else:
@@ -69,6 +71,16 @@ def validate(args: argparse.Namespace) -> int:
         warn(*(f"ignored {path}: {reason}" for path, reason in check.ignored), about=check.feature)
         fail(*(problem.message for problem in check.problems), about=check.feature)
     return 1 if any(check.problems for check in checks) else 0
+
+
+def _on_drops(checks: Sequence[Check]) -> Iterator[str]:
+    """Sentences on functions for which a drop will cost what the whole source costs."""
+    for check in checks:
+        if check.unproven is not None:
+            yield (
+                f"{check.feature}: each drop will go through the whole source: the function is not taken for row-wise: "
+                f"{check.unproven}"
+            )
 
 
 def _notes(definitions: Definitions, names: Sequence[str]) -> Iterator[str]:

@@ -134,6 +134,7 @@ def _page(document: dict[str, Any], location: str) -> str:
         ("watermark", instant(document["watermark"])),
         ("source", f"{document['source']} ({plural(len(document['sources']), 'file')})"),
         ("tables", _tables(document.get("tables", {})) or None),
+        ("row-wise", None if document["rowwise"] else f"no: {document['rowwise_reason']}"),
         ("engine", document["engine"]),
         ("data", f"{nearby(location)} ({plural(len(document['parts']), 'part')})"),
         ("content hash", document["content_hash"]),
