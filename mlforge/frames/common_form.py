@@ -1,4 +1,4 @@
-"""One form of columns that files hold in several: frames that are read as one must agree before a function sees them.
+"""A common form of columns that files hold in several forms: frames that are read as one must agree before a function sees them.
 
 Where a function treats each row alone, its results are brought into the form of events file by file, so zones, categories and
 units of time may differ from file to file. Here the same is done to the rows of several files beforehand, column by column, where they do differ.
