@@ -117,6 +117,10 @@ class Forge(BaseWorker):
         self._told_to_end = False
         self._ending: Ending | None = None
         super().__init__(names, name, connection=connection, **options)
+        # rq lengthens the patience of connections to come alone. One that there is may give up at the very time at which the
+        # wait for a job ends, and the client would ask again and again on it, while nothing is heard of this worker.
+        connection.connection_pool.disconnect()
+        connection.connection_pool.reset()
 
     def bootstrap(self, *arguments: Any, **options: Any) -> None:
         """Load what jobs need, then report for work."""

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from worker.queue.rq_worker import Forge
+from worker.connection import connect
+from worker.queue.rq_worker import Forge, ForgeSimpleWorker
 
 
 @pytest.mark.parametrize(
@@ -45,3 +46,14 @@ def test_a_process_that_never_had_the_say_waits_longer_before_it_starts_anew(
     )
     Forge._follow_definitions(worker)
     assert bool(started) is starts_anew
+
+
+def test_a_connection_waits_for_longer_than_a_worker_waits_for_a_job(redis_url: str) -> None:
+    """Also one that was made before the worker was: else both waits end at once, and the worker asks again for half a minute, unheard of."""
+    connection = connect(redis_url)
+    worker = ForgeSimpleWorker(connection=connection)
+    pool = connection.connection_pool
+    made = pool.get_connection()
+    pool.release(made)
+    assert made.socket_timeout > worker.dequeue_timeout
+    connection.close()
