@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from mlforge.errors import BuildError, StoreError
+from mlforge.errors import BuildError, StoreError, StoreUnavailable
 from mlforge.store import ObjectStore
+from mlforge.store.objects.bucket import Bucket
+from mlforge.store.objects.objects import Tag
 from tests.support.gcs_server import GoogleServer, google
 from tests.support.projects import Project, rows
 
@@ -70,7 +72,7 @@ REFUSALS = {
 def test_a_refusal_amid_a_build_is_told_and_the_last_version_goes_on(
     project, server, tmp_path, fault, begins
 ):
-    """Writes are refused from the nth on; as a 404 of a read is what a missing object is, too, reads are left alone."""
+    """Writes are refused from the nth on."""
     status, code, says = REFUSALS[fault]
     writes = 0
 
@@ -92,6 +94,36 @@ def test_a_refusal_amid_a_build_is_told_and_the_last_version_goes_on(
         assert elsewhere.read("spend").height == 2
     server.refuse = lambda method, path: None
     project.build()
+    assert on(server, tmp_path / "other").read("spend").rows() == expected(project, tmp_path)
+
+
+DEEDS: dict[str, Callable[[Bucket, Path], object]] = {
+    "read": lambda bucket, here: bucket.read("a"),
+    "download": lambda bucket, here: bucket.download("a", here / "a"),
+    "look": lambda bucket, here: bucket.look("a"),
+    "put": lambda bucket, here: bucket.put("a", b""),
+    "create": lambda bucket, here: bucket.create("a", b""),
+    "replace": lambda bucket, here: bucket.replace("a", b"", Tag(None, "1000")),
+    "delete": lambda bucket, here: bucket.delete(["a", "b"]),
+    "list": lambda bucket, here: bucket.entries(""),
+    "list a level": lambda bucket, here: bucket.level(""),
+}
+
+
+@pytest.mark.parametrize("deed", DEEDS)
+def test_a_bucket_that_is_gone_is_told_from_an_object_that_is_gone(server, tmp_path, deed):
+    server.refuse = lambda method, path: (404, "NoSuchBucket")
+    with pytest.raises(StoreUnavailable, match="there is no such bucket, or it is gone: make it"):
+        DEEDS[deed](Bucket("gs://bucket/store", server.options), tmp_path)
+
+
+def test_a_build_whose_bucket_is_gone_says_so_and_goes_on_once_it_is_back(project, server, tmp_path):
+    """It was said that other writers change the feature all the time: their document was not there, and could not be made."""
+    server.refuse = lambda method, path: (404, "NoSuchBucket")
+    with pytest.raises(BuildError, match="there is no such bucket, or it is gone"):
+        project.build()
+    server.refuse = lambda method, path: None
+    assert project.build().version == "1.0.1"
     assert on(server, tmp_path / "other").read("spend").rows() == expected(project, tmp_path)
 
 

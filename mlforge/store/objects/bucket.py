@@ -64,7 +64,8 @@ class Bucket(Objects):
             try:
                 result = obstore.get(self._store, key, options=options)
                 data = bytes(result.bytes())
-            except FileNotFoundError:
+            except FileNotFoundError as error:
+                _check_of_object(error)
                 return None
             except obstore.exceptions.NotModifiedError:
                 raise NotChanged from None
@@ -96,7 +97,8 @@ class Bucket(Objects):
         with self._errors(f"read {key}", of_object=True):
             try:
                 result = obstore.get(self._store, key)
-            except FileNotFoundError:
+            except FileNotFoundError as error:
+                _check_of_object(error)
                 return False
             with path.open("wb") as file:
                 for chunk in result.stream(min_chunk_size=_CHUNK):
@@ -104,14 +106,20 @@ class Bucket(Objects):
         return True
 
     def look(self, key: str) -> Entry | None:
-        """A HEAD."""
+        """A HEAD; a GET, too, where nothing is there: the answer to a HEAD does not tell whether it is the bucket that is gone."""
         return self._unanswered.answer(key, lambda: self._look(key))
 
     def _look(self, key: str) -> Entry | None:
+        obstore = _obstore()
         with self._errors(f"look at {key}", of_object=True):
             try:
-                return _entry(_obstore().head(self._store, key))
+                return _entry(obstore.head(self._store, key))
             except FileNotFoundError:
+                pass
+            try:
+                return _entry(obstore.get(self._store, key).meta)
+            except FileNotFoundError as error:
+                _check_of_object(error)
                 return None
 
     def delete(self, keys: Sequence[str]) -> None:
@@ -120,7 +128,8 @@ class Bucket(Objects):
             with self._errors(f"delete {keys[0]}"):
                 try:
                     _obstore().delete(self._store, list(keys))
-                except FileNotFoundError:
+                except FileNotFoundError as error:
+                    _check_of_object(error)
                     for key in keys if len(keys) > 1 else ():
                         self.delete([key])
 
@@ -173,6 +182,7 @@ class Bucket(Objects):
                 obstore.exceptions.PreconditionError,
                 FileNotFoundError,  # what was to be replaced is gone
             ) as error:
+                _check_of_object(error)
                 raise ConditionFailed(
                     f"{self.url}: {key} is not as it was read; try again"
                 ) from error
@@ -205,6 +215,12 @@ class Bucket(Objects):
             is_answer = of_object and isinstance(error, exceptions.BaseError)
             kind = _kind(str(error)) if is_answer else StoreUnavailable
             raise kind(f"{self.url}: cannot {deed}: {advice} ({words})") from error
+
+
+def _check_of_object(error: Exception) -> None:
+    """Raise the error again where it is no missing object that it tells of, but a missing bucket."""
+    if refusals.is_of_bucket(str(error)):
+        raise error
 
 
 def _kind(told: str) -> type[StoreError]:

@@ -13,11 +13,13 @@ _OF_OBJECTS = {"400", "403", "409", "410", "451"}
 """Statuses of what may not be read: denied, in an archive, or encrypted with a key that is not at hand."""
 _WITHOUT_REASON = {"403", "409"}
 """Statuses that say so without a code, as answers to HEAD have none."""
+_NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "BucketNotFound")
 _OF_CALLERS = {
     *("AuthenticationFailed", "AuthorizationHeaderMalformed", "ExpiredToken", "InvalidAccessKeyId"),
     *("InvalidAuthenticationInfo", "InvalidSecurity", "InvalidToken", "NotSignedUp"),
     *("RequestExpired", "RequestTimeTooSkewed", "RequestTimeout", "SignatureDoesNotMatch"),
-    *("TokenRefreshRequired", "AccountProblem", "AllAccessDisabled", "NoSuchBucket"),
+    *("TokenRefreshRequired", "AccountProblem", "AllAccessDisabled"),
+    *_NO_BUCKET,
 }
 """Codes that name the credentials, the clock or the bucket: all objects are refused alike."""
 
@@ -48,6 +50,12 @@ def may_be_of_object(told: str) -> bool:
     return code is None or code[1] not in _OF_CALLERS | _OVERLOADED
 
 
+def is_of_bucket(told: str) -> bool:
+    """Whether the text of an error says that there is no such bucket: clients tell it as they tell that an object is missing."""
+    code = _CODE.search(told)
+    return code is not None and code[1] in _NO_BUCKET
+
+
 def tells_no_state(told: str) -> bool:
     """Whether a server answered a write without the state of what it wrote, on which a condition could be set."""
     return _NO_STATE.search(told) is not None
@@ -71,9 +79,7 @@ _ADVICE = {
         *("InvalidAccessKeyId", "SignatureDoesNotMatch"),
     ),
     "this machine's clock is wrong, or the server's": ("RequestTimeTooSkewed",),
-    "there is no such bucket, or it is gone: make it, or correct the address": (
-        *("NoSuchBucket", "ContainerNotFound", "BucketNotFound"),
-    ),
+    "there is no such bucket, or it is gone: make it, or correct the address": _NO_BUCKET,
     "its server is overloaded, and was so each time that it was asked again: try later, or let fewer machines ask it": (
         *(*sorted(_OVERLOADED), "ServiceUnavailable"),
     ),
