@@ -17,6 +17,7 @@ import pytest
 from redis import Redis
 
 from mlforge import Definitions, Service
+from mlforge.errors import StoreUnavailable
 from mlforge.online import RedisStore
 from mlforge.registry.live import live_of
 from mlforge.serve.app import App
@@ -514,3 +515,30 @@ def test_empty_states_say_what_to_do(tmp_path: Path, online: RedisStore, redis_u
         assert "cannot be read: no Redis answers" in away.text
     finally:
         defs.close()
+
+
+def test_while_the_store_cannot_be_read_the_page_shows_the_rest_and_says_why(
+    definitions: Definitions, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    why = "s3://shop: cannot read it: there is no such bucket, or it is gone: make it"
+
+    def refuse(*arguments: object) -> None:
+        raise StoreUnavailable(why)
+
+    for reading in ("pointer", "books", "manifest", "audit", "renames", "features", "latest"):
+        monkeypatch.setattr(type(definitions.store), reading, refuse)
+    asked = browser(definitions, redis_url)
+    for path in ("/", "/catalogue"):
+        home = asked.page(path).text
+        assert "The store cannot be read" in home
+        assert why in home
+        assert "spend What users spend. unreadable 1.0.0 2" in home
+        assert "checkout A checkout. answers" in home
+    assert why in asked.page("/now").text
+    assert "checkout" not in asked.page("/catalogue?q=what users").text
+    feature, service = asked.page("/features/spend").text, asked.page("/services/checkout").text
+    assert why in feature
+    assert "Online 1.0.0 , 2 entities" in feature
+    assert why in service
+    assert asked.page("/features/none", 503).text.count(why) == 1
+    assert "spend What users spend." in browser(definitions).page("/").text, "without workers, too"

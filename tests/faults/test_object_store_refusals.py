@@ -117,7 +117,9 @@ def test_a_bucket_that_is_gone_is_told_from_an_object_that_is_gone(server, tmp_p
         DEEDS[deed](Bucket("gs://bucket/store", server.options), tmp_path)
 
 
-def test_a_build_whose_bucket_is_gone_says_so_and_goes_on_once_it_is_back(project, server, tmp_path):
+def test_a_build_whose_bucket_is_gone_says_so_and_goes_on_once_it_is_back(
+    project, server, tmp_path
+):
     """It was said that other writers change the feature all the time: their document was not there, and could not be made."""
     server.refuse = lambda method, path: (404, "NoSuchBucket")
     with pytest.raises(BuildError, match="there is no such bucket, or it is gone"):

@@ -125,7 +125,7 @@ def test_a_hold_for_files_that_are_set_aside_does_not_say_that_an_approval_goes_
 def test_status_shows_all_that_an_operator_asks_for(shop: Shop) -> None:
     [spend] = [f for f in gather(shop.project).to_json()["features"] if f["feature"] == "spend"]
     wanted = {"version", "rows", "as_of", "online_version", "lag", "quarantine", "freshness"}
-    assert wanted | {"audit", "held", "error", "retry_at"} <= set(spend)
+    assert wanted | {"audit", "held", "error", "retry_at", "failing_since"} <= set(spend)
     whole = gather(shop.project).to_json()
     assert {"queued", "workers", "warnings", "well"} <= set(whole)
 
@@ -190,5 +190,6 @@ def test_status_goes_on_where_the_store_cannot_be_asked(
     for name in ("pointer", "books", "audit", "renames"):
         monkeypatch.setattr(project.definitions.store, name, refuse)
     told = shown(shop)
-    assert "spend: its pointer cannot be read: the credentials have expired" in told
+    assert "warning: the store cannot be read (the credentials have expired): nothing new" in told
+    assert told.count("the credentials have expired") == 1, "not once for each feature"
     assert "visits is gone from the definitions" in told

@@ -226,6 +226,22 @@ def test_deaths_are_forgotten_once_a_refresh_gets_through(tickets):
     assert not ticket_of(tickets).troubled
 
 
+def test_since_when_no_refresh_goes_well_is_known_whatever_is_dropped_meanwhile(tickets):
+    lease = tickets.start("spend", requested(tickets, "spend", "a came").job)
+    assert ticket_of(tickets).failing_since is None
+    tickets.failed(lease, "no bucket", transient=True)
+    since = ticket_of(tickets).failing_since
+    assert since == ticket_of(tickets).failed_at
+    again = requested(tickets, "spend", "b came").job
+    ticket = ticket_of(tickets)
+    assert (ticket.error, ticket.failing_since) == (None, since)
+    tickets.failed(tickets.start("spend", again), "no bucket", transient=True)
+    ticket = ticket_of(tickets)
+    assert ticket.failing_since == since < ticket.failed_at
+    tickets.done(tickets.start("spend", tickets.requeue(ticket)))
+    assert ticket_of(tickets).failing_since is None
+
+
 def test_that_memory_or_time_ran_out_is_known_until_an_attempt_ends_otherwise(tickets):
     job = requested(tickets, "spend", "a came").job
 

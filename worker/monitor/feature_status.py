@@ -59,6 +59,8 @@ class FeatureStatus:
     held: str | None
     held_now: str | None
     error: str | None
+    failing_since: str | None
+    """When the first refresh failed of those since the last that went well; None where none did."""
     retry_at: str | None
     quarantine: dict[str, str]
     ignored: dict[str, str]

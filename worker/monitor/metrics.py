@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
+from mlforge.core import clock
 from mlforge.core.logs import get_logger
 from mlforge.core.release import RELEASE
 from mlforge.core.values import SECOND_US, from_iso
@@ -205,6 +206,11 @@ def _seconds(iso: str | None) -> float | None:
     return None if us is None else us / SECOND_US
 
 
+def _since(iso: str | None) -> float:
+    us = from_iso(iso)
+    return 0.0 if us is None else max(0.0, (clock.now() - us) / SECOND_US)
+
+
 # Gauges of a feature: name, help and value; None where there is no value.
 _GAUGES: Mapping[str, tuple[str, Callable[[FeatureStatus], float | None]]] = {
     "rows": ("Rows of the served version", lambda f: f.rows),
@@ -213,6 +219,10 @@ _GAUGES: Mapping[str, tuple[str, Callable[[FeatureStatus], float | None]]] = {
     "lag_seconds": (
         "How long the rows online have been behind what they should be",
         lambda f: f.lag_seconds,
+    ),
+    "failing_seconds": (
+        "How long no refresh has gone well, since the first that failed; 0 if the last one did",
+        lambda f: _since(f.failing_since),
     ),
     "quarantined_files": ("Files that are set aside", lambda f: len(f.quarantine)),
     "audit_mismatches": (

@@ -13,6 +13,7 @@ from mlforge.core.text import printable
 from mlforge.core.values import SECOND_US, from_iso
 from mlforge.errors import without_owners
 from worker.monitor.feature_status import FeatureStatus
+from worker.monitor.look import STORE_AWAY
 from worker.monitor.service_status import ServiceStatus
 from worker.monitor.status import Status
 from worker.state.event_log import Distribution
@@ -104,15 +105,19 @@ def _notes(feature: FeatureStatus) -> Iterator[str]:
     if feature.state == "parked":
         yield f"{name}: given up until a file or the code changes, or `mlforge retry {name}`: {feature.error}"
     elif feature.error:
-        again = f"; again at {feature.retry_at}" if feature.retry_at else "; tried again now"
-        yield f"{name}: {feature.error}{again}"
+        since = f"; so since {feature.failing_since}" if feature.failing_since else ""
+        again = f"again at {feature.retry_at}" if feature.retry_at else "tried again now"
+        yield f"{name}: {feature.error}{since}; {again}"
+    elif feature.failing_since:  # a drop has come since the last attempt
+        yield f"{name}: no refresh has gone well since {feature.failing_since}; tried again now"
     if feature.upstream:
         yield f"{name}: {feature.upstream}"
     if feature.source_missing:
         yield f"{name}: its source is not there (yet)"
     if feature.lag and feature.state in ("pushing", "incomplete"):
         yield f"{name}: {feature.lag}"
-    yield from (f"{name}: {problem}" for problem in feature.unreadable)
+    # A store that cannot be read at all is told once, as a warning.
+    yield from (f"{name}: {problem}" for problem in feature.unreadable if problem != STORE_AWAY)
 
 
 def _files(status: Status) -> Iterator[str]:

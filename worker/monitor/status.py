@@ -5,9 +5,9 @@ The contents of Redis and the store are input: unreadable entries are named, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from redis.exceptions import ConnectionError as NoConnection
 from redis.exceptions import NoPermissionError, ReadOnlyError, RedisError
@@ -23,14 +23,13 @@ from mlforge.online.staleness import OnlineView, SeenAtOnce, behind
 from mlforge.store import Books, DriftNote
 from worker.monitor.feature_status import AuditStatus, FeatureStatus
 from worker.monitor.held import held_now
+from worker.monitor.look import Look, StoreLook
 from worker.monitor.service_status import ServiceStatus, service_status
 from worker.project import Gone, Project
 from worker.queue import JobQueue, WorkerState
 from worker.state.presence import WatcherState
 from worker.state.ticket import Ticket
-from worker.supervision import FAULTS
 
-T = TypeVar("T")
 KEPT = ("held", "parked", "failing", "unreadable", "wrong", "waiting")
 """States of a feature in which those that are made from it get nothing new."""
 
@@ -66,7 +65,8 @@ def gather(project: Project) -> Status:
     definitions, queue = project.definitions, JobQueue(project.redis, project.scope)
     names = sorted(definitions.features)
     online = SeenAtOnce(project.online, names)
-    features = dict(_features(project, names, online))
+    store = StoreLook(definitions.store)
+    features = dict(_features(project, names, online, store))
     workers, watcher, gone = tuple(queue.workers()), project.presence.read(), tuple(project.gone())
     return Status(
         project=project.name,
@@ -79,6 +79,7 @@ def gather(project: Project) -> Status:
         gone=gone,
         warnings=(
             *_refusals(project),
+            *_store_problems(store),
             *_worker_problems(workers, queue),
             *_watcher_problems(watcher),
             *_definition_problems(project, gone),
@@ -92,10 +93,10 @@ def gather(project: Project) -> Status:
 
 
 def _features(
-    project: Project, names: list[str], online: SeenAtOnce
+    project: Project, names: list[str], online: SeenAtOnce, store: StoreLook
 ) -> Iterator[tuple[str, FeatureStatus]]:
     for ticket in project.work_queue.read(names):
-        yield ticket.feature, _feature(project, ticket, online)
+        yield ticket.feature, _feature(project, ticket, online, store)
 
 
 def _with_upstream(
@@ -116,42 +117,30 @@ def _with_upstream(
     return replace(status, upstream=f"{state}; {read}")
 
 
-@dataclass
-class _Look:
-    """A reader that notes what cannot be read, and returns a default in its place."""
-
-    problems: list[str] = field(default_factory=list)
-
-    def at(self, what: str, read: Callable[[], T], default: T) -> T:
-        """The result of `read`, or a default if it fails."""
-        try:
-            return read()
-        except NoConnection:
-            raise
-        except FAULTS as error:
-            kind = "" if str(error) else type(error).__name__
-            self.problems.append(
-                f"{what} cannot be read: {kind}{' '.join(str(error).split())[:500]}"
-            )
-            return default
-
-
-def _feature(project: Project, ticket: Ticket, online: OnlineView) -> FeatureStatus:
-    name, store = ticket.feature, project.definitions.store
-    look = _Look([f"its ticket cannot be read: {ticket.unreadable}"] if ticket.unreadable else [])
-    pointer = look.at("its pointer", lambda: store.pointer(name), None)
-    books = look.at("its books in the store", lambda: store.books(name), Books())
+def _feature(
+    project: Project, ticket: Ticket, online: OnlineView, store: StoreLook
+) -> FeatureStatus:
+    name = ticket.feature
+    look = Look([f"its ticket cannot be read: {ticket.unreadable}"] if ticket.unreadable else [])
+    pointer = look.at("its pointer", lambda: store.ask(lambda s: s.pointer(name)), None)
+    books = look.at("its books in the store", lambda: store.ask(lambda s: s.books(name)), Books())
     manifest = look.at(
-        "its version", lambda: store.manifest(name, pointer.version) if pointer else None, None
+        "its version",
+        lambda: store.ask(lambda s: s.manifest(name, pointer.version)) if pointer else None,
+        None,
     )
     online_books = look.at("its books online", lambda: online.books(name), None)
     shown = online_books.target if online_books else None
     lag = (
         None
         if look.problems
-        else look.at("what it lacks online", lambda: behind(store, online, name), None)
+        else look.at(
+            "what it lacks online", lambda: store.ask(lambda s: behind(s, online, name)), None
+        )
     )
-    audit = look.at("its last audit", lambda: AuditStatus.of(store.audit(name)), None)
+    audit = look.at(
+        "its last audit", lambda: store.ask(lambda s: AuditStatus.of(s.audit(name))), None
+    )
     freshness = look.at("its freshness", lambda: project.event_log.freshness(name), None)
     no_drift: dict[str, DriftNote] = {}
     drift = look.at(
@@ -176,6 +165,7 @@ def _feature(project: Project, ticket: Ticket, online: OnlineView) -> FeatureSta
         held=books.hold,
         held_now=held_now(project, name, manifest, books),
         error=ticket.error,
+        failing_since=to_iso(ticket.failing_since),
         retry_at=None if ticket.leased else to_iso(ticket.retry_at),
         quarantine={path: entry.reason for path, entry in books.quarantine.items()},
         ignored=dict(books.ignored),
@@ -237,6 +227,14 @@ def _refusals(project: Project) -> Iterator[str]:
         yield (
             f"Redis answers, but refuses to write ({error}): nothing is queued, pushed or renewed until "
             "its disk, its memory or its replicas are put in order"
+        )
+
+
+def _store_problems(store: StoreLook) -> Iterator[str]:
+    if store.problem is not None:
+        yield (
+            f"the store cannot be read ({store.problem}): nothing new is taken in until it can, which is tried again and again; "
+            "what is online is served on"
         )
 
 

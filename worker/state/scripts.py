@@ -169,6 +169,7 @@ redis.call('DEL', KEYS[2])
 if rest > 0 then redis.call('HSET', KEYS[1], 'rests_until', string.format('%d', now + rest))
 else redis.call('HDEL', KEYS[1], 'rests_until') end
 redis.call('HDEL', KEYS[1], 'working', 'failures', 'interruptions', 'deaths', 'error', 'failed_at', 'exhausted', 'told_outages')
+redis.call('HDEL', KEYS[1], 'failing_since')
 local wanted = tonumber(redis.call('HGET', KEYS[1], 'wanted') or '0')
 if rest > 0 or wanted <= serves or redis.call('HEXISTS', KEYS[1], 'queued') == 1 then return 0 end
 redis.call('HSET', KEYS[1], 'queued', job)
@@ -185,6 +186,7 @@ redis.call('DEL', KEYS[2])
 redis.call('HDEL', KEYS[1], 'working')
 {_NOW}
 redis.call('HSET', KEYS[1], 'error', error, 'failed_at', string.format('%d', now))
+redis.call('HSETNX', KEYS[1], 'failing_since', string.format('%d', now))
 if exhausted == '1' then redis.call('HSET', KEYS[1], 'exhausted', '1') else redis.call('HDEL', KEYS[1], 'exhausted') end
 redis.call('HINCRBY', KEYS[1], counter, 1)
 local wanted = tonumber(redis.call('HGET', KEYS[1], 'wanted') or '0')

@@ -38,6 +38,8 @@ class Ticket:
     exhausted: bool = False
     """Whether memory or time ran out at the last attempt."""
     failed_at: int | None = None
+    failing_since: int | None = None
+    """When the first refresh failed of those since the last that went well: whatever is dropped meanwhile."""
     served_at: int | None = None
     rests_until: int = 0
     """When a feature of which a version was just published is due again at the earliest."""
@@ -161,7 +163,7 @@ _FIELDS: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys(
         (
             *("wanted", "served", "closed_at", "failures", "interruptions", "deaths"),
-            *("failed_at", "served_at", "rests_until"),
+            *("failed_at", "failing_since", "served_at", "rests_until"),
         ),
         _count,
     ),

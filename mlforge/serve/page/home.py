@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlforge.core.text import plural
+from mlforge.errors import StoreError
 from mlforge.registry.entries import FeatureEntry, ServiceEntry
 from mlforge.registry.search import Match, search
 from mlforge.serve.page.happenings import Line, lines
@@ -45,21 +46,34 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A feature or a service of the catalogue. where: the texts in which a search found its words."""
+    """A feature or a service of the catalogue; figures are None where they are not known.
 
-    entry: FeatureEntry | ServiceEntry
+    version: a feature's served one. size: a feature's rows, or a service's columns. features: how many a service takes.
+    where: the texts in which a search found its words.
+    """
+
+    name: str
+    description: str
     mark: Mark | None
+    version: str | None = None
+    size: int | None = None
+    features: int = 0
     where: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Features and services, all or those that a search found. awaited: where the first files are dropped that all of them wait for."""
+    """Features and services, all or those that a search found.
+
+    awaited: where the first files are dropped that all of them wait for. problem: why the store cannot be read, where it cannot:
+    then the definitions tell what there is, and the online store what is served.
+    """
 
     text: str
     features: tuple[Row, ...]
     services: tuple[Row, ...]
     awaited: tuple[str, ...] = ()
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,29 +121,59 @@ def mark(state: Mapping[str, Any] | None) -> Mark | None:
 def catalogue(view: ProjectView, text: str) -> Catalogue:
     """The features and services that hold the words of a text; all for an empty one."""
     state = view.state()
-    hits = search(view.entries().values(), text)
-    rows = [
-        Row(
-            hit.entry,
-            _mark(state, hit.entry),
-            tuple(_where(hit.matches)) if text.strip() else (),
-        )
-        for hit in hits
-    ]
-    return Catalogue(
-        text,
-        tuple(row for row in rows if isinstance(row.entry, FeatureEntry)),
-        tuple(row for row in rows if isinstance(row.entry, ServiceEntry)),
-        () if text.strip() else _awaited(view, rows),
+    try:
+        entries = view.entries()
+    except StoreError as error:
+        return _unread(view, state, text, str(error))
+    features, services = list[Row](), list[Row]()
+    for hit in search(entries.values(), text):
+        where = tuple(_where(hit.matches)) if text.strip() else ()
+        if isinstance(hit.entry, FeatureEntry):
+            features.append(_of_feature(hit.entry, state, where))
+        else:
+            services.append(_of_service(hit.entry, state, where))
+    awaited = () if text.strip() else _awaited(view, features)
+    return Catalogue(text, tuple(features), tuple(services), awaited)
+
+
+def _of_feature(entry: FeatureEntry, state: State, where: tuple[str, ...]) -> Row:
+    rows = entry.cost.table_rows if entry.cost else None
+    shown = mark(state.of(entry.name))
+    return Row(entry.name, entry.description, shown, entry.version, rows, where=where)
+
+
+def _of_service(entry: ServiceEntry, state: State, where: tuple[str, ...]) -> Row:
+    shown, takes = service_mark(state.of_service(entry.name)), len(entry.features)
+    return Row(
+        entry.name, entry.description, shown, size=len(entry.columns), features=takes, where=where
     )
 
 
-def _awaited(view: ProjectView, rows: Iterable[Row]) -> tuple[str, ...]:
+def _unread(view: ProjectView, state: State, text: str, problem: str) -> Catalogue:
+    """The catalogue without the store: names and descriptions of the definitions, versions and rows that are online."""
+    words = text.casefold().split()
+
+    def is_hit(name: str, description: str) -> bool:
+        return all(word in f"{name} {description}".casefold() for word in words)
+
+    features, services = list[Row](), list[Row]()
+    for name, feature in view.definitions.features.items():
+        if is_hit(name, feature.description):
+            known = state.of(name) or {}
+            online = known.get("online_version"), known.get("online_rows")
+            features.append(Row(name, feature.description, mark(state.of(name)), *online))
+    for name, service in view.definitions.services.items():
+        if is_hit(name, service.description):
+            shown, takes = service_mark(state.of_service(name)), len(service.feature_names)
+            services.append(Row(name, service.description, shown, features=takes))
+    return Catalogue(text, tuple(features), tuple(services), problem=problem)
+
+
+def _awaited(view: ProjectView, features: Iterable[Row]) -> tuple[str, ...]:
     """Where the features' files are dropped; none once a feature has a version."""
-    entries = [row.entry for row in rows if isinstance(row.entry, FeatureEntry)]
-    if any(entry.version for entry in entries):
+    if any(row.version for row in features):
         return ()
-    return tuple(dict.fromkeys(place for entry in entries for place in view.places(entry.name)))
+    return tuple(dict.fromkeys(place for row in features for place in view.places(row.name)))
 
 
 def _where(matches: Iterable[Match]) -> Iterator[str]:
@@ -141,12 +185,6 @@ def _where(matches: Iterable[Match]) -> Iterator[str]:
     for field, texts in by_field.items():
         more = f" and {len(texts) - _TOLD:,} more" if len(texts) > _TOLD else ""
         yield f"{field}{'s' * (len(texts) > 1)} {', '.join(texts[:_TOLD])}{more}"
-
-
-def _mark(state: State, entry: FeatureEntry | ServiceEntry) -> Mark | None:
-    if isinstance(entry, FeatureEntry):
-        return mark(state.of(entry.name))
-    return service_mark(state.of_service(entry.name))
 
 
 def now(view: ProjectView, seen: str | None) -> Now:

@@ -11,7 +11,7 @@ from typing import Any
 from mlforge.core.text import plural
 from mlforge.errors import without_owners
 from mlforge.serve.operations import APPROVE, RETRY, ROLLBACK
-from mlforge.serve.page.words import of, sentence
+from mlforge.serve.page.words import of, second, sentence
 
 Document = Mapping[str, Any]
 CALM = ("ready", "waiting", "queued", "working", "pushing")
@@ -99,7 +99,9 @@ def _needs(feature: Document) -> Iterator[Need]:
         )
     if feature["error"]:
         title = "has failed for good" if state == "parked" else "fails"
-        again = "" if state == "parked" else "Workers try it again by themselves."
+        since = feature.get("failing_since")
+        lasts = f" So it is since {second(since)} UTC." if since else ""
+        again = "" if state == "parked" else f"Workers try it again by themselves.{lasts}"
         yield Need(
             name, title, sentence(feature["error"]), again, (retry(name),), state == "parked"
         )

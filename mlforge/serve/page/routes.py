@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from mlforge.definitions.registry import Definitions
-from mlforge.errors import MlforgeError
+from mlforge.errors import MlforgeError, StoreUnavailable
 from mlforge.online import OnlineStore
 from mlforge.registry.catalogue import Registry
 from mlforge.registry.entries import FeatureEntry, ServiceEntry
@@ -35,6 +35,7 @@ from mlforge.serve.page import home
 from mlforge.serve.page.project import ProjectView
 from mlforge.serve.page.rendering import HEADERS, HERE, render
 from mlforge.serve.page.service import service_page
+from mlforge.serve.page.unread import unread_page
 from mlforge.serve.problems import Problem, Refused, problem_of
 from mlforge.serve.queries import each_once
 from mlforge.serve.threads import DEEDS, LOOKS, in_thread
@@ -76,8 +77,8 @@ class Page:
             Route("/features/{feature}/columns", _answering(self._columns)),
             Route("/features/{feature}/why", _answering(self._why)),
             Route("/features/{feature}/{deed}", self._deed, methods=["POST"]),
-            Route("/features/{feature}", _answering(self._feature)),
-            Route("/services/{service}", _answering(self._service)),
+            Route("/features/{feature}", _answering(self._of(FEATURE, self._feature))),
+            Route("/services/{service}", _answering(self._of(SERVICE, self._service))),
             Route("/key", self._key, methods=["GET", "POST"]),
             Route(f"{ASSETS}{{name}}", _asset),
         ]
@@ -125,6 +126,21 @@ class Page:
         return self._render(
             "catalogue.html", request.scope, catalogue=home.catalogue(self._view, text)
         )
+
+    def _of(self, kind: str, look: Look) -> Look:
+        """The look at a feature or a service, with what is known of it all the same where the store cannot be read."""
+
+        def looked(request: Request) -> str | None:
+            try:
+                return look(request)
+            except StoreUnavailable as error:
+                node = Node(kind, request.path_params[kind])
+                page = unread_page(self._view, node, str(error))
+                if page is None:
+                    raise
+                return self._render("unread.html", request.scope, page=page)
+
+        return looked
 
     def _feature(self, request: Request) -> str:
         registry, query = self._view.registry(), request.query_params

@@ -70,6 +70,22 @@ def test_status_prints_no_control_character(name: str) -> None:
     assert len(render(status).split("\n")) == len(render(status).splitlines())
 
 
+@pytest.mark.parametrize(
+    ("error", "retry_at", "told"),
+    [
+        ("no bucket", "16:31", "spend: no bucket; so since 16:30; again at 16:31"),
+        ("no bucket", None, "spend: no bucket; so since 16:30; tried again now"),
+        (None, None, "spend: no refresh has gone well since 16:30; tried again now"),
+    ],
+)
+def test_status_says_since_when_no_refresh_of_a_feature_goes_well(
+    error: str | None, retry_at: str | None, told: str
+) -> None:
+    times = {"failing_since": "16:30", "retry_at": retry_at}
+    spend = replace(feature("spend"), state="failing", error=error, **times)
+    assert told in render(Status("shop", "now", "", (spend,), 0, None, (), (), ())).splitlines()
+
+
 def test_a_file_that_is_set_aside_is_told_once_with_its_name_and_its_features() -> None:
     path, why = "b/2026.parquet", "column 'amount': sum of String is not possible"
     features = []
