@@ -63,17 +63,17 @@ class FeaturePart:
         ]
 
 
-def outputs_of(uses: Sequence[FeaturePart]) -> tuple[Output, ...]:
+def outputs_of(parts: Sequence[FeaturePart]) -> tuple[Output, ...]:
     """The features' columns in the answer, with their dtypes."""
-    return tuple(output for use in uses for output in use.outputs)
+    return tuple(output for part in parts for output in part.outputs)
 
 
-def keys_of(uses: Sequence[FeaturePart]) -> Schema:
+def keys_of(parts: Sequence[FeaturePart]) -> Schema:
     """The keys by their names in entities, each with the dtype that the first feature has for it."""
     keys: dict[str, Column] = {}
-    for use in uses:
-        schema = use.fetched.books.keys
-        names = use.reference.key_names(key.name for key in schema)
+    for part in parts:
+        schema = part.fetched.books.keys
+        names = part.reference.key_names(key.name for key in schema)
         for key in schema:
             keys.setdefault(names[key.name], Column(names[key.name], key.dtype))
     return tuple(keys.values())

@@ -43,7 +43,7 @@ def fetched_rows(
         known = yield from _look(names, store, limit)
     while True:
         try:
-            uses = feature_entities(entities, references, known)
+            asked = feature_entities(entities, references, known)
         except RetrievalError:
             current = yield from _look(names, store, limit)
             if _keys(current) == _keys(known):
@@ -52,23 +52,23 @@ def fetched_rows(
             continue
         requests = [
             RowRequest(reference.name, hashes, own)
-            for reference, (own, hashes) in zip(references, uses, strict=True)
+            for reference, (own, hashes) in zip(references, asked, strict=True)
         ]
         answers = yield from store.reading(requests)
-        asked = [reference.name for reference in references]
-        served = yield from _served(asked, [books for books, _ in answers], store)
+        of_each = [reference.name for reference in references]
+        served = yield from _served(of_each, [books for books, _ in answers], store)
         fetched = [
             FetchedRows(_fresh(reference.name, books, limit), rows, own)
             for reference, (own, _), books, (_, rows) in zip(
-                references, uses, served, answers, strict=True
+                references, asked, served, answers, strict=True
             )
         ]
         if all(
-            use.books.keys == known[reference.name].keys
-            for reference, use in zip(references, fetched, strict=True)
+            rows.books.keys == known[reference.name].keys
+            for reference, rows in zip(references, fetched, strict=True)
         ):
             return fetched
-        known = {r.name: use.books for r, use in zip(references, fetched, strict=True)}
+        known = {r.name: rows.books for r, rows in zip(references, fetched, strict=True)}
 
 
 def check_missing(

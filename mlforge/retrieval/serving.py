@@ -187,58 +187,58 @@ def online_answer(
     locked = None if lock is None else lock_named(lock)
     fetched = yield from fetched_rows(references, entities, store, None if details else limit)
     _check_versions(named, {r.name: f.books for r, f in zip(references, fetched, strict=True)})
-    uses = _locked_uses(references, fetched, service, locked, details)
+    parts = _locked_parts(references, fetched, service, locked, details)
     yield from check_missing(
-        [(use.reference.name, use.fetched.books, use.fetched.rows) for use in uses], store
+        [(part.reference.name, part.fetched.books, part.fetched.rows) for part in parts], store
     )
     answers = keys if service is None else [{} for _ in keys]
-    for use in uses:
-        labels, columns = use.labels, use.columns
-        for answer, row in zip(answers, use.rows(t), strict=True):
+    for part in parts:
+        labels, columns = part.labels, part.columns
+        for answer, row in zip(answers, part.rows(t), strict=True):
             answer.update(zip(labels, map(row.__getitem__, columns), strict=True))
-    of_values = _details(uses, answers, now, limit) if details else []
+    of_values = _details(parts, answers, now, limit) if details else []
     if service is not None:
-        own, of_values = _completed(service, uses, answers, brought, of_values, t)
+        own, of_values = _completed(service, parts, answers, brought, of_values, t)
         answers = [
             {**key, **row, **values} for key, row, values in zip(keys, brought, own, strict=True)
         ]
-    elif any(use.fetched.books.defaults for use in uses):
-        of_values = _with_defaults(uses, answers, of_values)
+    elif any(part.fetched.books.defaults for part in parts):
+        of_values = _with_defaults(parts, answers, of_values)
     for answer, of_answer in zip(answers, of_values, strict=False):
         answer[DETAILS] = of_answer
-    return OnlineAnswer(answers, uses, service, t)
+    return OnlineAnswer(answers, parts, service, t)
 
 
 def _completed(
     service: Service,
-    uses: Sequence[FeaturePart],
+    parts: Sequence[FeaturePart],
     answers: Sequence[dict[str, Any]],
     brought: Sequence[Mapping[str, Any]],
     of_values: Sequence[Details],
     t: int,
 ) -> tuple[list[dict[str, Any]], list[Details]]:
     """A service's columns for each entity, derived ones last, and the details of their values where those of the features' are given."""
-    complete = completion(service, outputs_of(uses), keys_of(uses) if service.derived else ())
+    complete = completion(service, outputs_of(parts), keys_of(parts) if service.derived else ())
     own = [
         complete.row(*row, t)
-        for row in zip(answers, brought, key_rows_of(uses, complete.keys), strict=True)
+        for row in zip(answers, brought, key_rows_of(parts, complete.keys), strict=True)
     ]
     told = zip(of_values, answers, own, strict=False)
     return own, [complete_details(complete, *row) for row in told]
 
 
 def _with_defaults(
-    uses: Sequence[FeaturePart], answers: Sequence[dict[str, Any]], of_values: Sequence[Details]
+    parts: Sequence[FeaturePart], answers: Sequence[dict[str, Any]], of_values: Sequence[Details]
 ) -> list[Details]:
     """The details of values, after the features' defaults have taken the place of nulls in the answers."""
-    defaults = own_defaults(outputs_of(uses))
+    defaults = own_defaults(outputs_of(parts))
     told = [default_details(defaults, *row) for row in zip(of_values, answers, strict=False)]
     for answer in answers:
         answer.update((label, value) for label, value in defaults.items() if answer[label] is None)
     return told
 
 
-def _locked_uses(
+def _locked_parts(
     references: Sequence[Reference],
     fetched: Sequence[FetchedRows],
     service: Service | None,
@@ -249,21 +249,21 @@ def _locked_uses(
     own = [] if service is None else service.own_names
     kept = None if service is None else service.kept
     with nullcontext() if service is None else promised(service):
-        uses = _uses(references, fetched, own, details)
+        parts = _parts(references, fetched, own, details)
         if lock is None and kept is None:
-            return uses
-        for use in uses:
-            check_settled(use.reference.name, use.fetched.books)
-        columns = tuple(column for use in uses for column in use.used)
-        names = {f: use.reference.name for use in uses for f in use.fetched.books.formerly}
+            return parts
+        for part in parts:
+            check_settled(part.reference.name, part.fetched.books)
+        columns = tuple(column for part in parts for column in part.used)
+        names = {f: part.reference.name for part in parts for f in part.fetched.books.formerly}
         if kept is not None:
             check_lock(kept.renamed(names), service, columns)
     if lock is not None:
         check_lock(lock.renamed(names), service, columns)
-    return uses
+    return parts
 
 
-def _uses(
+def _parts(
     references: Sequence[Reference],
     fetched: Sequence[FetchedRows],
     own: Sequence[str],
@@ -274,8 +274,8 @@ def _uses(
     own: the service's own names.
     """
     columns = [
-        reference.chosen(answer_columns(use.books))
-        for reference, use in zip(references, fetched, strict=True)
+        reference.chosen(answer_columns(rows.books))
+        for reference, rows in zip(references, fetched, strict=True)
     ]
     if details and DETAILS in own:
         raise RetrievalError(
@@ -283,18 +283,18 @@ def _uses(
         )
     taken = [*own, DETAILS] if details else own
     labels = _labels(references, fetched, columns, taken)
-    return [FeaturePart(*parts) for parts in zip(references, fetched, columns, labels, strict=True)]
+    return [FeaturePart(*each) for each in zip(references, fetched, columns, labels, strict=True)]
 
 
 def _details(
-    uses: Sequence[FeaturePart], answers: Answers, now: int, limit: MaxAge | None
+    parts: Sequence[FeaturePart], answers: Answers, now: int, limit: MaxAge | None
 ) -> list[Details]:
     """The details of each answer's values, by column."""
     details: list[Details] = [{} for _ in answers]
-    for use in uses:
-        of_feature = FeatureDetails.of(use.fetched.books, now, limit)
-        for answer, row, of_answer in zip(answers, use.fetched.rows, details, strict=True):
-            for label, column in zip(use.labels, use.columns, strict=True):
+    for part in parts:
+        of_feature = FeatureDetails.of(part.fetched.books, now, limit)
+        for answer, row, of_answer in zip(answers, part.fetched.rows, details, strict=True):
+            for label, column in zip(part.labels, part.columns, strict=True):
                 of_answer[label] = of_feature.of_value(row is not None, column, answer[label])
     return details
 
@@ -324,8 +324,8 @@ def _labels(
     own: the service's own names.
     """
     keys: set[str] = set()
-    for reference, use in zip(references, fetched, strict=True):
-        keys.update(reference.key_names(key.name for key in use.books.keys).values())
+    for reference, rows in zip(references, fetched, strict=True):
+        keys.update(reference.key_names(key.name for key in rows.books.keys).values())
     labels = [
         [f"{reference.prefix or reference.name}__{column}" for column in chosen]
         for reference, chosen in zip(references, columns, strict=True)
