@@ -16,7 +16,7 @@ from mlforge.engines.tasks import Result, Task, task_of
 from mlforge.ingest.function_process import command
 from mlforge.ingest.transform import Apart
 from mlforge.online.shared_push import PushTask, run_push_task
-from mlforge.training_sets.set_tasks import JoinTask, PartTask, SetTask, run_set_task
+from mlforge.training_sets.by_tasks.set_tasks import JoinTask, PartTask, SetTask, run_set_task
 
 if TYPE_CHECKING:
     from mlforge.definitions.registry import Definitions

@@ -13,9 +13,9 @@ from mlforge.frames import interop
 from mlforge.retrieval.lineage import FILE
 from mlforge.retrieval.spine import spine_points
 from mlforge.store import Store
-from mlforge.training_sets.changes import ROW, ChangedEvents, changed_events
 from mlforge.training_sets.joining import Joining
-from mlforge.training_sets.moved import Remake, SetFeature, then_and_now
+from mlforge.training_sets.since_made.changes import ROW, ChangedEvents, changed_events
+from mlforge.training_sets.since_made.moved import Remake, SetFeature, then_and_now
 from mlforge.training_sets.stored_set import StoredSet
 
 AT_ONCE = 150_000

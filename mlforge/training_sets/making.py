@@ -28,12 +28,12 @@ from mlforge.services.service import Service
 from mlforge.store import Store
 from mlforge.store.apart import check_beside, check_in_no_store
 from mlforge.training_sets import pins
+from mlforge.training_sets.by_tasks.shared_writing import SharedWriting
 from mlforge.training_sets.document import SetDocument
 from mlforge.training_sets.event_spines import EventRows, EventSpine, UsedSpine
 from mlforge.training_sets.joining import Joining
 from mlforge.training_sets.places import place_at
 from mlforge.training_sets.set_files import SetPlace
-from mlforge.training_sets.shared_writing import SharedWriting
 from mlforge.training_sets.spines import Spine, spine_of
 from mlforge.training_sets.training_set import TrainingSet
 from mlforge.training_sets.used_features import UsedFeature

@@ -32,7 +32,7 @@ from mlforge.errors import (
 from mlforge.runners import executor
 from mlforge.store import LocalStore
 from mlforge.store.objects.objects import NoAnswer
-from mlforge.training_sets.set_tasks import JoinTask
+from mlforge.training_sets.by_tasks.set_tasks import JoinTask
 from tests.support.projects import rows
 from tests.support.threads import Threads
 

@@ -14,7 +14,7 @@ from mlforge import Service, TrainingSet, ahead, events_of, training_set
 from mlforge.build.distribution import Distribution
 from mlforge.errors import IntegrityError, RetrievalError, RunnerUnavailable, TaskRefused
 from mlforge.store import LocalStore
-from mlforge.training_sets import shared_writing
+from mlforge.training_sets.by_tasks import shared_writing
 from tests.support.projects import Project, at
 from tests.support.scattered import SHAPES, SOME_SHAPES, Scattered, TaskKilledError, uneven
 

@@ -20,8 +20,9 @@ from mlforge.core.values import Duration
 from mlforge.errors import IntegrityError, RetrievalError, StoreError, TaskRefused
 from mlforge.metrics import Rolling
 from mlforge.store import LocalStore, ObjectStore
-from mlforge.training_sets import shared_writing, stored_set
+from mlforge.training_sets import stored_set
 from mlforge.training_sets.bucket import BucketFiles
+from mlforge.training_sets.by_tasks import shared_writing
 from mlforge.training_sets.places import place_at
 from tests.support.object_servers import BUCKET, seaweed
 from tests.support.objects import MemoryObjects

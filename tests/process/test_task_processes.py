@@ -19,7 +19,7 @@ from mlforge.build.processes import ProcessRunner, command
 from mlforge.build.runner import Origin
 from mlforge.errors import Unavailable
 from mlforge.store import LocalStore
-from mlforge.training_sets.set_tasks import JoinTask
+from mlforge.training_sets.by_tasks.set_tasks import JoinTask
 from tests.support import executors
 from tests.support.executors import HOME, PROCESSES, TASKS, environment, published, result_files
 from tests.support.projects import rows

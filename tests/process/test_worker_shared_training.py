@@ -19,7 +19,7 @@ import time
 
 from mlforge import Service
 from mlforge.core import failpoints
-from mlforge.training_sets import shared_writing
+from mlforge.training_sets.by_tasks import shared_writing
 from worker.state import shared_build
 
 shared_writing.TASK_BYTES = 0

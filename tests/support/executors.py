@@ -41,7 +41,7 @@ from mlforge.core import failpoints
 from mlforge.metrics import Rolling
 from mlforge.online import batches, shared_push
 from mlforge.store import LocalStore, ObjectStore
-from mlforge.training_sets import shared_writing
+from mlforge.training_sets.by_tasks import shared_writing
 {imports}
 
 HERE = Path(__file__).parent

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from mlforge.errors import IntegrityError
-from mlforge.training_sets.set_plan import SetPlan, _use, hash_of_text, planned_files
+from mlforge.training_sets.by_tasks.set_plan import SetPlan, _use, hash_of_text, planned_files
 from mlforge.training_sets.spines import FileSpine
 
 

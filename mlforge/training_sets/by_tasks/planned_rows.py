@@ -11,8 +11,8 @@ from mlforge.core.values import TimeRange
 from mlforge.frames import polars_schema
 from mlforge.frames.normalize import as_utc
 from mlforge.retrieval.spine import spine_instants
+from mlforge.training_sets.by_tasks.set_plan import SetPlan, SpineFile
 from mlforge.training_sets.joining import HEAP, ROW
-from mlforge.training_sets.set_plan import SetPlan, SpineFile
 from mlforge.training_sets.spines import Readable
 
 

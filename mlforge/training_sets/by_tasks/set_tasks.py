@@ -19,12 +19,12 @@ from mlforge.engines import engine_named
 from mlforge.engines.tasks import Result, Task
 from mlforge.errors import IntegrityError
 from mlforge.store import Store
+from mlforge.training_sets.by_tasks.planned_rows import rows_of, slices_of
+from mlforge.training_sets.by_tasks.set_plan import SetPlan
 from mlforge.training_sets.document import SetPart
 from mlforge.training_sets.joining import HEAP, ROW, Joining
 from mlforge.training_sets.places import files_at
-from mlforge.training_sets.planned_rows import rows_of, slices_of
 from mlforge.training_sets.set_files import SetFiles
-from mlforge.training_sets.set_plan import SetPlan
 from mlforge.training_sets.writing import Parts
 
 _GROUP = 16_384

@@ -18,7 +18,7 @@ from mlforge.retrieval.lineage import FILE, MARK, files_of
 from mlforge.store import Store, file_tasks
 from mlforge.store.integrity import intact
 from mlforge.store.scan import event_scan
-from mlforge.training_sets.changed_files import changed_files, changed_paths
+from mlforge.training_sets.since_made.changed_files import changed_files, changed_paths
 
 TIME, ROW = "__time", "__row"
 _SIGN, _NET, _SEEN = "__sign", "__net", "__seen"

@@ -13,11 +13,17 @@ from mlforge.engines import Engine
 from mlforge.engines.tasks import Sharing, releases
 from mlforge.errors import IntegrityError
 from mlforge.store.bucket_client import each
+from mlforge.training_sets.by_tasks.set_plan import PLAN, SetPlan, hash_of_text, planned_files
+from mlforge.training_sets.by_tasks.set_tasks import (
+    JoinTask,
+    PartTask,
+    SetTask,
+    WrittenParts,
+    run_set_task,
+)
 from mlforge.training_sets.document import SetDocument
 from mlforge.training_sets.joining import Joining
 from mlforge.training_sets.set_files import SetFiles
-from mlforge.training_sets.set_plan import PLAN, SetPlan, hash_of_text, planned_files
-from mlforge.training_sets.set_tasks import JoinTask, PartTask, SetTask, WrittenParts, run_set_task
 from mlforge.training_sets.spines import SPILLED, FileSpine, Spine
 from mlforge.training_sets.writing import Written, hash_text, held_by_parquet
 

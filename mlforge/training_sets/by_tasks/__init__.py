@@ -1,0 +1,1 @@
+"""A training set whose parts several processes make: the plan that they share, and their tasks."""
