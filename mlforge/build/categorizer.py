@@ -42,8 +42,8 @@ _BY_COLUMN = ("metrics", "derive")  # settings that are compared column by colum
 class DataChange:
     """How the events differ from those of the version before."""
 
-    rows: int = 0
-    entities: int | None = 0
+    rows: int
+    entities: int | None
     files_added: tuple[str, ...] = ()
     files_removed: tuple[str, ...] = ()
     files_replaced: tuple[str, ...] = ()

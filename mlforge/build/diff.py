@@ -27,7 +27,7 @@ class RowChanges:
     added: int
     removed: int
     changed: int
-    sample: tuple[dict[str, Any], ...] = ()
+    sample: tuple[dict[str, Any], ...]
 
     @property
     def total(self) -> int:

@@ -39,7 +39,7 @@ class BuildRange:
 
     times: TimeRange
     events: Events
-    entities: EntityTimes | None = None
+    entities: EntityTimes | None
     bucket: int = 1
     buckets: int = 1
 

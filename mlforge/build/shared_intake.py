@@ -38,8 +38,8 @@ class SharedIntake:
 
     plan: IntakePlan
     group_bytes: int
-    apart: Apart | None = None
-    companions: Callable[[], Sequence[Companion]] = tuple
+    apart: Apart | None
+    companions: Callable[[], Sequence[Companion]]
     warnings: list[str] = field(default_factory=list)
     tasks: int = 0
 

@@ -29,7 +29,7 @@ class Slices:
     values: OrderedValues
     segments: Segments
     most: int
-    distinct_weigh: bool = True
+    distinct_weigh: bool
 
     def at(self, places: pl.Series) -> pl.Series:
         """The places of values, null for an empty slice."""

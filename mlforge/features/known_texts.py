@@ -70,7 +70,7 @@ class KnownTexts:
         self._bound = max(self._bound, self._sets)
 
     def in_any_order(
-        self, values: Iterable[Any], describe: Callable[[Any], str], shared: Iterable[Any] = ()
+        self, values: Iterable[Any], describe: Callable[[Any], str], shared: Iterable[Any]
     ) -> list[str] | None:
         """The texts of values that come in another order in each process, sorted.
 

@@ -193,9 +193,7 @@ class _Seen:
 class _Plan:
     """Reads a plan as polars resolved it, not optimised, from its last step to its source."""
 
-    def __init__(
-        self, frame: pl.LazyFrame, source: _Source, tables: Sequence[_Source] = ()
-    ) -> None:
+    def __init__(self, frame: pl.LazyFrame, source: _Source, tables: Sequence[_Source]) -> None:
         self._source, self._tables = source, tables
         flags = pl.QueryOptFlags.none()._pyoptflags
         self._nodes: Any = frame._ldf.with_optimizations(flags).visit()

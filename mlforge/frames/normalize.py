@@ -83,7 +83,7 @@ class EventFrame:
     frame: pl.DataFrame
     dropped: Dropped
     naive: bool
-    listed: frozenset[str] = frozenset()
+    listed: frozenset[str]
 
 
 def normalise(spec: FeatureSpec, frame: pl.DataFrame, where: str) -> EventFrame:

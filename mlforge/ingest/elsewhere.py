@@ -54,8 +54,8 @@ class FileOutcome:
     rows: int
     shape: str
     is_settled: bool
-    partial: Partial | None = None
-    error: MlforgeError | None = None
+    partial: Partial | None
+    error: MlforgeError | None
 
     def state(self, stat: Stat) -> FileState:
         """The state of the file, which was listed under that stat."""

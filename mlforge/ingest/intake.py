@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from polars.exceptions import PanicException
@@ -50,17 +50,17 @@ class Intake:
     schema: Schema | None
     partials: tuple[Partial, ...]
     records: tuple[SourceRecord, ...]
-    quarantine: Mapping[str, Quarantined] = field(default_factory=dict)
-    errors: tuple[MlforgeError, ...] = ()
-    file_states: FileStateMap = field(default_factory=FileStateMap)
-    files_read: int = 0
-    warnings: tuple[str, ...] = ()
-    evidence: Mapping[str, Any] = field(default_factory=dict)
-    outvoted: Outvoted | None = None
-    tables: Mapping[str, tuple[TableRecord, ...]] = field(default_factory=dict)
-    unread: tuple[SourceFile, ...] = ()
+    quarantine: Mapping[str, Quarantined]
+    errors: tuple[MlforgeError, ...]
+    file_states: FileStateMap
+    files_read: int
+    warnings: tuple[str, ...]
+    evidence: Mapping[str, Any]
+    outvoted: Outvoted | None
+    tables: Mapping[str, tuple[TableRecord, ...]]
+    unread: tuple[SourceFile, ...]
+    has_all: bool
     is_shared: bool = False
-    has_all: bool = True
 
 
 class NotProvenError(Exception):

@@ -66,7 +66,7 @@ class Transformed:
     events: pl.DataFrame
     dropped: dict[str, int]
     warnings: tuple[str, ...]
-    listed: frozenset[str] = frozenset()
+    listed: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ class Copied:
     feature: str
     versions: tuple[Version, ...]
     before: int
-    erased: tuple[str, ...] = ()
+    erased: tuple[str, ...]
 
 
 def copy(

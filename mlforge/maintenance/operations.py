@@ -38,8 +38,8 @@ class Pruned:
     feature: str
     versions: tuple[str, ...]
     partials: int
-    unreadable: tuple[str, ...] = ()
-    in_use: tuple[str, ...] = ()
+    unreadable: tuple[str, ...]
+    in_use: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ class Differences:
     manifest: Manifest
     target: Target
     events: Events
-    diff: VersionsDiff | None = None
+    diff: VersionsDiff | None
 
     def since(self, pushed: Sequence[Target]) -> Affected | None:
         """The entities whose rows may differ from those of any of these pushes; None for all entities."""

@@ -42,10 +42,10 @@ class SetEntry:
 class Users:
     """Who uses a feature, directly, by name."""
 
-    features: tuple[str, ...] = ()
-    services: tuple[str, ...] = ()
-    models: tuple[str, ...] = ()
-    training_sets: tuple[SetEntry, ...] = ()
+    features: tuple[str, ...]
+    services: tuple[str, ...]
+    models: tuple[str, ...]
+    training_sets: tuple[SetEntry, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ class Versions:
     """
 
     store: Store
-    known_at: int | None = None
+    known_at: int | None
     _resolved: dict[Reference, Manifest] = field(default_factory=dict)
 
     def of(self, reference: Reference) -> Manifest:

@@ -55,7 +55,7 @@ def kept_versions(store: VersionStore, service: str) -> list[ServiceVersion]:
 def version_due(
     service: ServiceSpec,
     store: VersionStore,
-    keeper: Keeper = ALONE,
+    keeper: Keeper,
     versions: Versions | None = None,
     *,
     adopts: bool = False,

@@ -14,7 +14,7 @@ import signal
 import stat
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
@@ -61,7 +61,7 @@ class Content:
     frame: pl.DataFrame
     hash: str
     stat: FileStat
-    left_out: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)

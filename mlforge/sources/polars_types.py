@@ -23,7 +23,7 @@ _LEFT_OUT = b"mlforge.left_out"
 _SCALE = DIGITS // 2
 
 
-def held_by_polars(table: pa.Table, left_out: Mapping[str, str] | None = None) -> pa.Table:
+def held_by_polars(table: pa.Table, left_out: Mapping[str, str] | None) -> pa.Table:
     """The table in types that polars holds, without the columns that cannot be converted.
 
     left_out: columns left out so far, with reasons; `left_out_of` lists all of them. Raises

@@ -23,7 +23,7 @@ class Holdings:
     """All that may hold something of a feature: the definitions' stores, and the project of workers, None where there never were any."""
 
     definitions: Definitions
-    profile: str | None = None
+    profile: str | None
     project: Project | None = None
 
     @classmethod

@@ -88,7 +88,7 @@ def ask_at_once(project: Project, features: Sequence[str], reason: str) -> None:
     project.work_queue.hurry(ask(project, features, reason))
 
 
-def forgive(project: Project, feature: str, path: Path | None = None) -> None:
+def forgive(project: Project, feature: str, path: Path | None) -> None:
     """Let a quarantined file be tried again although it has not changed; by default all quarantined files."""
     place = project.definitions.source(feature).path_of(path) if path else None
     leave_quarantine(project.definitions.store, feature, place)

@@ -13,7 +13,7 @@ from mlforge.serve.server import HOST, PORT, check_extra, listening
 class Web:
     """port: None takes the usual one, or a free one where another program has that."""
 
-    port: int | None = None
+    port: int | None
 
 
 def web_listener(web: Web) -> socket.socket:

@@ -137,7 +137,7 @@ class TileCache:
         return build.concat_tiles(several, column_dtypes)
 
     def identities(
-        self, scan: EventScan, times: TimeRange | None = None, among: pl.DataFrame | None = None
+        self, scan: EventScan, times: TimeRange | None, among: pl.DataFrame | None
     ) -> pl.LazyFrame:
         """Keys and times of the events, lazily; a cached tile stands for its events by the start of its interval.
 

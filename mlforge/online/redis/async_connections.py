@@ -38,7 +38,7 @@ class AsyncConnections:
         options: Mapping[str, Any],
         backoff: ExponentialBackoff,
         retries: int,
-        whereabouts: Whereabouts | None = None,
+        whereabouts: Whereabouts | None,
     ) -> None:
         self._kind, self._options = getattr(kinds, kind), options
         self._backoff, self._retries, self._whereabouts = backoff, retries, whereabouts

@@ -123,7 +123,7 @@ class Server:
             return None
         return evidence_of([facts_of(replies)])
 
-    def facts(self, mark: bool = False) -> dict[str, str]:
+    def facts(self, mark: bool) -> dict[str, str]:
         """Facts that the server tells of itself; mark: as in `evidence`."""
         facts = facts_of(self.ask(INFO, REPLIES))
         if not mark or not lacks_mark(facts):

@@ -75,8 +75,8 @@ class FeaturePage:
     places: tuple[str, ...]
     code: str | None
     lineage: Picture
-    rows_left_out: str = ""
-    taken_as_null: str = ""
+    rows_left_out: str
+    taken_as_null: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ class Picture:
     height: float
     boxes: tuple[Box, ...]
     curves: tuple[str, ...]
-    left_out: int = 0
+    left_out: int
 
 
 def picture(graph: Graph, here: Node, versions: Mapping[str, str | None]) -> Picture:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from mlforge.store.local.folder_memo import FolderMemo
@@ -19,8 +19,8 @@ SUFFIX = ".parquet"
 class LooseListing:
     """Loose partials by hash, with whether each is a link, and hidden files, which a killed writer left."""
 
-    loose: Mapping[str, bool] = field(default_factory=dict)
-    hidden: tuple[Path, ...] = ()
+    loose: Mapping[str, bool]
+    hidden: tuple[Path, ...]
 
 
 class LooseFiles:

@@ -50,7 +50,7 @@ def read_manifest(path: Path, document: Mapping[str, Any], chunks: ManifestChunk
 
 
 def read_document(
-    path: Path, name: str, version: Version, now: Callable[[str], str] = str
+    path: Path, name: str, version: Version, now: Callable[[str], str]
 ) -> Mapping[str, Any]:
     """The document in a file, which must be that version's, with the present name of the feature.
 

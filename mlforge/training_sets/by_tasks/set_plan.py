@@ -44,9 +44,9 @@ class SpineFile:
     path: str
     first: int
     rows: int
-    times: TimeRange | None = None
-    nulls: bool = False
-    seen: tuple[tuple[int | None, int], ...] = ()
+    times: TimeRange | None
+    nulls: bool
+    seen: tuple[tuple[int | None, int], ...]
 
     def may_have(self, times: TimeRange | None, nulls: bool) -> bool:
         """Whether it may have a row within a range of time, or without a time."""
