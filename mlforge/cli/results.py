@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from mlforge.cli.output import fail, print_json, stdout_is_ours, warn
 from mlforge.cli.progress import Progress
 from mlforge.cli.style import Styled
-from mlforge.core.text import bump_word
+from mlforge.core.text import bump_word, by_reason
 from mlforge.errors import BuildError, MlforgeError, without_owners
 
 if TYPE_CHECKING:
@@ -138,8 +138,8 @@ def complain(results: Iterable[BuildResult], store: Store) -> None:
         name = result.feature
         warn(*result.warnings, about=name)
         ignored = store.books(name).ignored
-        warn(*(f"ignored {path}: {reason}" for path, reason in ignored.items()), about=name)
-        reasons = (
+        warn(*(f"ignored {line}" for line in by_reason(ignored.items())), about=name)
+        reasons = [
             (bad.path, without_owners(bad.reason, name, bad.path)) for bad in result.quarantined
-        )
-        fail(*(f"quarantined {path}: {reason}" for path, reason in reasons), about=name)
+        ]
+        fail(*(f"quarantined {line}" for line in by_reason(reasons)), about=name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,6 +26,14 @@ def write_all(file: BinaryIO, content: bytes | memoryview) -> None:
     """Write bytes to a file, some at a time."""
     whole = memoryview(content)
     file.writelines(whole[start : start + _AT_ONCE] for start in range(0, len(whole), _AT_ONCE))
+
+
+def bytes_of(buffer: BytesIO) -> memoryview:
+    """The bytes of a buffer, without a copy; the buffer can be closed and forgotten.
+
+    Not the view that the buffer itself gives: where both end in one circle of garbage, Python 3.13 complains on stderr that it cannot close the buffer.
+    """
+    return memoryview(buffer.getvalue())
 
 
 def sync(path: Path) -> None:

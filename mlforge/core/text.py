@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 FIRST_BUILD = "first_build"
 """The reason of a feature's first version."""
 _SIZES = ("B", "KB", "MB", "GB", "TB")
@@ -18,6 +20,20 @@ def printable(value: object) -> str:
 def plural(count: int, noun: str, many: str | None = None) -> str:
     """`1 file`, `2,000 files`; many: the plural where it is not the noun with an s."""
     return f"{count:,} {noun if count == 1 else many or f'{noun}s'}"
+
+
+def some_of(names: Sequence[str], most: int = 3) -> str:
+    """`a, b, c and 11 more`."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
+
+
+def by_reason(reasons: Iterable[tuple[str, str]]) -> list[str]:
+    """`a.parquet, b.parquet: is empty`, of pairs of a path and the reason why something is the matter with it: a line for each reason."""
+    paths: dict[str, list[str]] = {}
+    for path, reason in reasons:
+        paths.setdefault(reason, []).append(path)
+    return [f"{some_of(several)}: {reason}" for reason, several in paths.items()]
 
 
 def bump_word(bump: str | None, reason: str | None) -> str | None:

@@ -19,6 +19,7 @@ from typing import IO, Any
 import polars as pl
 
 from mlforge.core import child
+from mlforge.core.disk import bytes_of
 from mlforge.ingest.calling import FunctionFaultError, ReadsFilesError, TooLargeError
 
 NO_SUCH_COLUMN, READS, TOO_LARGE, FAILED = "no such column", "reads files", "too large", "failed"
@@ -115,7 +116,7 @@ def send(to: IO[bytes], header: Mapping[str, Any], frames: Sequence[pl.DataFrame
     for frame in frames:
         buffer = io.BytesIO()
         frame.write_ipc_stream(buffer)
-        parts.append(buffer.getbuffer())
+        parts.append(bytes_of(buffer))
     to.write(json.dumps({**header, "sizes": [len(part) for part in parts]}).encode() + b"\n")
     for part in parts:
         to.write(part)

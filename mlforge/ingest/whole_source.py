@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping
 
 import polars as pl
-from polars.io.plugins import register_io_source
 
 from mlforge.core.manifest import Manifest, Partial, SourceRecord
 from mlforge.errors import MlforgeError, SourceError
-from mlforge.features.feature import Function
-from mlforge.frames import polars_schema
 from mlforge.frames.common_form import in_common_form
 from mlforge.frames.milliseconds import in_microseconds
 from mlforge.ingest import union
 from mlforge.ingest.fit import Fit, fit
-from mlforge.ingest.intake import FAULTS, FUNCTION_FAULTS, Intake
+from mlforge.ingest.intake import FAULTS, Intake
 from mlforge.ingest.null_columns import UNREADABLE
 from mlforge.ingest.session import Session
 from mlforge.ingest.transform import FileRows
 from mlforge.ingest.unchanged import FilePartial, UnchangedFiles
+from mlforge.ingest.whole_columns import WholeColumns, without_stray
 from mlforge.sources.source_file import SourceFile
 
 
@@ -151,15 +147,13 @@ def _read_all(
         except FAULTS as error:
             session.reject(file, error)
     frames = in_common_form(frames, session.feature.spec.timestamp)
+    frames = without_stray(session, frames, left_out)
     shapes = {path: union.shape(path, frame) for path, frame in frames.items()}
-    columns_of_all = pl.Schema(
-        {name: dtype for frame in frames.values() for name, dtype in frame.schema.items()}
-    )
-    used = _columns_read(session.transform.call, columns_of_all)
+    columns = WholeColumns.of(session, frames)
+    used = columns.used
     fitted = fit(shapes.values(), used)
     if fitted is None:
         return {}
-    columns = _Columns(session, columns_of_all, used)
     for path, shape in shapes.items():
         reason = fitted.misfits.get(id(shape.schema))
         fault: MlforgeError | None = SourceError(f"{path}: {reason}") if reason else None
@@ -172,67 +166,3 @@ def _read_all(
     if fitting is None:
         return {}
     return union.alike(frames, shapes, fitting)
-
-
-@dataclass(frozen=True)
-class _Columns:
-    """The columns of all files, and the columns that the function reads; None where those are unknown."""
-
-    session: Session
-    union: pl.Schema
-    used: set[str] | None
-
-    @cached_property
-    def output(self) -> list[str]:
-        """The function's columns, given all of the files'; none if it fails without rows."""
-        try:
-            return self._output(pl.DataFrame(schema=self.union))
-        except FUNCTION_FAULTS:
-            return []
-
-    def lacking(self, path: str, frame: pl.DataFrame) -> MlforgeError | None:
-        """The reason why a file may not lack columns that other files have; None if nulls can stand in for them.
-
-        The function is called with no rows of the file's own columns. What it reads but does not hand on
-        must be there, as nothing tells what it makes of nulls.
-        """
-        absent = [name for name in self.union if name not in frame.columns]
-        read = [name for name in absent if self.used is None or name in self.used]
-        transform, spec = self.session.transform, self.session.feature.spec
-        for name in read:
-            if name not in self.output or name in spec.needed():
-                dtype = polars_schema.dtype_text(self.union[name])
-                return SourceError(
-                    f"{path}: no column {name!r}, which the other files have as {dtype}{transform.hint}"
-                )
-        if not read:
-            return None
-        try:
-            self._output(frame.clear())
-        except pl.exceptions.ColumnNotFoundError as error:
-            return transform.no_column(error, FileRows(frame, path))
-        except FUNCTION_FAULTS:
-            return None  # for want of rows, perhaps
-        return None
-
-    def _output(self, frame: pl.DataFrame) -> list[str]:
-        rows: pl.DataFrame | pl.LazyFrame = self.session.transform.call(frame)
-        return rows.collect_schema().names()
-
-
-def _columns_read(function: Function, schema: pl.Schema) -> set[str] | None:
-    """The columns that the function's plan reads from frames of this schema; None where they are unknown."""
-    requested: list[list[str] | None] = []
-
-    def source(columns: list[str] | None, *_: object) -> Iterator[pl.DataFrame]:
-        requested.append(columns)
-        yield pl.DataFrame(schema=schema).select(columns or pl.all())
-
-    try:
-        plan = function(register_io_source(source, schema=schema))
-        if requested or not isinstance(plan, pl.LazyFrame):
-            return None
-        plan.collect()
-    except FUNCTION_FAULTS:
-        return None
-    return None if None in requested else {name for columns in requested for name in columns or ()}

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import polars as pl
 
+from mlforge.core.disk import bytes_of
+
 _LENGTH = 8  # bytes of a frame's length, before the frame
 
 
@@ -23,7 +25,7 @@ class Spill:
         rows.write_ipc_stream(buffer)
         with self._path(number).open("ab") as file:
             file.write(buffer.tell().to_bytes(_LENGTH, "little"))
-            file.write(buffer.getbuffer())
+            file.write(bytes_of(buffer))
 
     def put_by(self, rows: pl.DataFrame, number: str) -> None:
         """Put each row onto the heap whose number a column tells; the column itself is left out."""

@@ -137,10 +137,16 @@ def test_files_of_another_kind_are_shown_as_ignored_and_fail_nothing(
 def test_of_many_bad_files_the_first_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     for index in range(30):
         Path(f"events/bad_{index:02}.parquet").write_bytes(b"no parquet")
-    assert main(["build"]) == 1
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 11
-    assert lines[-1] == "mlforge: error: user_spend: and 20 more; --json has them all"
+    for index in range(12):
+        drop(f"other_{index:02}", index + 1, amount=-1.0 - index)
+    assert main(["build", "--features", "user_spend"]) == 1
+    same, *others, last = capsys.readouterr().err.splitlines()
+    assert same == (
+        "mlforge: error: user_spend: quarantined bad_00.parquet, bad_01.parquet, bad_02.parquet and 27 more: "
+        "is not parquet: it does not begin with PAR1"
+    )
+    assert len(others) == 9
+    assert last == "mlforge: error: user_spend: and 3 more; --json has them all"
 
 
 def test_warnings_that_no_result_has_are_said_in_the_words_of_commands(

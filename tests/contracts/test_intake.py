@@ -1205,6 +1205,32 @@ def test_a_zone_that_all_files_have_is_what_a_function_sees_of_the_whole_source(
     assert project.store.read("spend")["amount"].to_list() == [5.0, 5.0]
 
 
+def distinct(df: Any) -> Any:
+    return df.unique().select("user_id", "at", "amount")
+
+
+def flagged(df: Any) -> Any:
+    return df.unique().filter(~pl.col("flag")).select("user_id", "at", "amount")
+
+
+@pytest.mark.parametrize(
+    ("function", "having", "counted", "is_told"),
+    [(distinct, "c", [1, 2, 3], True), (distinct, "bc", [2, 3], False), (flagged, "c", [3], False)],
+    ids=["few files have it", "most files have it", "the function needs it"],
+)
+def test_a_column_of_few_files_sets_no_others_aside_unless_the_function_needs_it(
+    function: Callable[[Any], Any], having: str, counted: list[int], is_told: bool, project: Project
+) -> None:
+    for user, name in enumerate("abc", 1):
+        frame = rows((user, 0, 1.0), (user, 0, 1.0))
+        project.drop(name, frame.with_columns(flag=False) if name in having else frame)
+    result = project.build(project.define(function, metrics=[]))
+    assert project.store.read("spend")["user_id"].to_list() == counted
+    assert len(result.quarantined) == 3 - len(counted)
+    told = "c.parquet: column 'flag' is left out, as most files of the source lack it"
+    assert (told in result.warnings) == is_told
+
+
 def test_the_reason_of_a_file_that_goes_with_no_other_says_what_helps_where_it_is_read(
     project: Project,
 ) -> None:

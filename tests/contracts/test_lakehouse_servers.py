@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import polars as pl
 import pytest
 from deltalake import DeltaTable, write_deltalake
-from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.table import StaticTable
 
 from mlforge.maintenance.exporting import export
 from mlforge.store.lakehouse.targets import target_at
+from tests.support.lake_tables import catalog_in
 from tests.support.object_servers import BUCKET, Server, seaweed
 from tests.support.projects import Project, rows
 
@@ -53,7 +53,7 @@ def test_a_delta_table_in_a_bucket_is_a_source(project):
 def test_an_iceberg_table_in_a_bucket_is_a_source(project, tmp_path, server):
     url = f"s3://{BUCKET}/lake/iceberg"
     options = {"s3.endpoint": server.endpoint, "s3.region": "us-east-1", "warehouse": url}
-    catalog = SqlCatalog("test", uri=f"sqlite:///{tmp_path}/catalog.db", **options)
+    catalog = catalog_in(tmp_path, **options)
     catalog.create_namespace("lake")
     first = rows((1, 0.0, 1.0)).to_arrow()
     table = catalog.create_table("lake.spend", first.schema, location=url)

@@ -13,6 +13,7 @@ import polars as pl
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 from pyiceberg.catalog.sql import SqlCatalog
+from sqlalchemy import NullPool, create_engine
 
 _Z85 = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
 _B85 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&()*+-;<=>?@^_`{|}~"
@@ -86,7 +87,7 @@ class IcebergEvents:
     prefix = "iceberg"
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self._catalog = folder, _catalog(folder.parent)
+        self.folder, self._catalog = folder, catalog_in(folder.parent, warehouse=str(folder.parent))
 
     @property
     def table(self) -> Any:
@@ -126,9 +127,14 @@ class IcebergEvents:
         ]
 
 
-def _catalog(folder: Path) -> SqlCatalog:
+def catalog_in(folder: Path, **options: str) -> SqlCatalog:
+    """A catalog of SQLite in a folder, which keeps no connection open: Python 3.13 complains of those that nobody closed."""
     folder.mkdir(parents=True, exist_ok=True)
-    return SqlCatalog("test", uri=f"sqlite:///{folder}/catalog.db", warehouse=str(folder))
+    uri = f"sqlite:///{folder}/catalog.db"
+    catalog = SqlCatalog("test", uri=uri, **options)
+    catalog.engine.dispose()
+    catalog.engine = create_engine(uri, poolclass=NullPool)
+    return catalog
 
 
 def _bitmap(rows: Sequence[int]) -> bytes:

@@ -9,7 +9,7 @@ from mlforge.cli.output import lines_for, minute, number
 from mlforge.cli.style import Styled
 from mlforge.cli.table import table
 from mlforge.core import clock
-from mlforge.core.text import printable
+from mlforge.core.text import printable, some_of
 from mlforge.core.values import SECOND_US, from_iso
 from mlforge.errors import without_owners
 from worker.monitor.feature_status import FeatureStatus
@@ -35,8 +35,6 @@ _STYLES = {
 }
 
 _FRESHNESS = "ms p50/99"
-_TOLD = 3
-"""How many files are named of those that one reason concerns."""
 
 
 def render(status: Status) -> str:
@@ -132,8 +130,7 @@ def _files(status: Status) -> Iterator[str]:
     for (kind, path, reason), names in features.items():
         paths.setdefault((", ".join(names), kind, reason), []).append(path)
     for (concerned, kind, reason), several in paths.items():
-        more = f" and {len(several) - _TOLD:,} more" if len(several) > _TOLD else ""
-        yield f"{concerned}: {kind} {', '.join(several[:_TOLD])}{more}: {reason}"
+        yield f"{concerned}: {kind} {some_of(several)}: {reason}"
 
 
 def _ago(iso: str) -> str:

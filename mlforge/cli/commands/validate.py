@@ -14,6 +14,8 @@ from mlforge.cli.progress import Progress
 from mlforge.cli.style import Styled
 from mlforge.cli.table import table
 from mlforge.core.dropped import rows_dropped
+from mlforge.core.text import by_reason
+from mlforge.errors import without_owners
 
 if TYPE_CHECKING:
     from mlforge.definitions.registry import Definitions
@@ -68,9 +70,20 @@ def validate(args: argparse.Namespace) -> int:
     sys.stdout.flush()
     for check in checks:
         warn(*check.warnings, about=check.feature)
-        warn(*(f"ignored {path}: {reason}" for path, reason in check.ignored), about=check.feature)
-        fail(*(problem.message for problem in check.problems), about=check.feature)
+        warn(*(f"ignored {line}" for line in by_reason(check.ignored)), about=check.feature)
+        fail(*_in_words(check), about=check.feature)
     return 1 if any(check.problems for check in checks) else 0
+
+
+def _in_words(check: Check) -> Iterator[str]:
+    """A line for each thing that is wrong, with the files of which it is true."""
+    of_files = [
+        (problem.path, without_owners(problem.message, check.feature, problem.path))
+        for problem in check.problems
+        if problem.path is not None
+    ]
+    yield from by_reason(of_files)
+    yield from (problem.message for problem in check.problems if problem.path is None)
 
 
 def _on_drops(checks: Sequence[Check]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
-from mlforge.core.disk import write_all
+from mlforge.core.disk import bytes_of, write_all
 from mlforge.core.side_by_side import begin
 from mlforge.store.local.io import begin_sync, replacing
 
@@ -33,10 +33,10 @@ class Sealed:
     def of(cls, frame: pl.DataFrame, row_group: int, metadata: Mapping[str, str]) -> Sealed:
         """The file of a frame, with row groups of so many rows."""
         written = _unsealed(frame, row_group, metadata)
-        place, checksum = _checksum_of(written.getbuffer())
+        place, checksum = _checksum_of(bytes_of(written))
         written.seek(place)
         written.write(checksum)
-        return cls(written.getbuffer(), checksum.decode())
+        return cls(bytes_of(written), checksum.decode())
 
     def write(self, path: Path, *, durable: bool = True) -> None:
         """Write the file at a path, whole or not at all; the caller syncs the folder. durable: as in `write_json`."""
@@ -62,7 +62,7 @@ def write_sealed(
         if frame.estimated_size() >= _LARGE:
             _write_large(temporary, frame, row_group, metadata)
             return
-        content = _unsealed(frame, row_group, metadata).getbuffer()
+        content = bytes_of(_unsealed(frame, row_group, metadata))
         checking = begin(_checksum_of, content)
         with temporary.open("wb") as file:
             write_all(file, content)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import polars as pl
 
-from mlforge.core.disk import hash_file, write_all
+from mlforge.core.disk import bytes_of, hash_file, write_all
 from mlforge.core.failpoints import reach
 from mlforge.core.manifest import Manifest, Part
 from mlforge.core.side_by_side import each_ahead
@@ -155,7 +155,7 @@ class _Encoded:
         """The file of a part with these rows."""
         written = BytesIO()
         _encode(rows, written)
-        content = written.getbuffer()
+        content = bytes_of(written)
         return cls(content, hashlib.sha256(content).hexdigest())
 
     def estimated_size(self) -> int:

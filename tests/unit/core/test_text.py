@@ -6,7 +6,7 @@ import pytest
 
 from mlforge.build.categorizer import DataChange
 from mlforge.build.loss import Files, Loss
-from mlforge.core.text import plural
+from mlforge.core.text import by_reason, plural
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,13 @@ def test_reasons_of_holds_and_versions_group_their_numbers() -> None:
         "'mlforge approve spend' or a build goes on with 1,299,000 events of 1,499 files"
     )
     assert DataChange(rows=1_000, entities=1).text == "1,000 rows of 1 entity"
+
+
+def test_what_is_the_matter_with_many_files_is_told_once_for_each_reason() -> None:
+    reasons = [(f"{name}.parquet", "is empty") for name in "abcde"]
+    told = by_reason([*reasons[:2], ("x.parquet", "is not parquet"), *reasons[2:]])
+    assert told == [
+        "a.parquet, b.parquet, c.parquet and 2 more: is empty",
+        "x.parquet: is not parquet",
+    ]
+    assert by_reason(reasons[:3]) == ["a.parquet, b.parquet, c.parquet: is empty"]

@@ -84,7 +84,7 @@ def test_what_libraries_make_of_an_id_is_still_that_id(same: list[object]) -> No
         math.inf,
         pd.NA,
         pd.NaT,
-        np.datetime64("NaT"),
+        np.datetime64("NaT", "us"),
         b"x",
         [1],
         datetime.fromisoformat("2024-01-02T03:00"),
