@@ -278,6 +278,36 @@ def test_faults_of_the_surroundings_are_never_parked(tickets):
         job = tickets.requeue(failed)
 
 
+def test_a_costly_attempt_is_not_made_again_and_again_while_an_outage_ends_each(
+    tickets, monkeypatch, redis
+):
+    def end(job: str, took_s: int, during: str = "") -> str | None:
+        lease = tickets.start("spend", job)
+        begun = tickets.now() - took_s * SECOND_US
+        redis.hset("mlforge-work:shop:ticket:spend", "taken_at", begun)
+        if during:
+            requested(tickets, "spend", during, closed_at=begun)
+        return tickets.failed(lease, "no room", transient=True)
+
+    job = requested(tickets, "spend", "a came", closed_at=1).job
+    for times, pause in enumerate((0, 100, 200, 300, 400, 500, 600, 600)):
+        again = end(job, 100, during="b came")
+        assert (again is None) == (times > 0), "only the first is made again at once"
+        failed = ticket_of(tickets)
+        assert (failed.retry_at - failed.failed_at) // SECOND_US == pause
+        if times:
+            assert requested(tickets, "spend", "c came", closed_at=2).job is None
+            assert ticket_of(tickets).retry_at == failed.retry_at, "nor for a drop that came then"
+        job = again or tickets.requeue(failed)
+    end(job, 100)
+    again = requested(tickets, "spend", "retry").job
+    assert again is not None, "a person's word counts"
+    for _ in range(4):
+        end(again, 1)
+        again = requested(tickets, "spend", "d came", closed_at=3).job
+        assert again is not None, "a drop of which the refresh costs little is tried at once"
+
+
 def test_a_job_that_was_lost_is_made_again_once(tickets):
     requested(tickets, "spend", "a came")
     seen = ticket_of(tickets)

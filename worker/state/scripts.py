@@ -13,6 +13,9 @@ REST_AT_MOST_US = 3_600 * SECOND_US
 MOST_NAMED_BYTES = 65_536
 """The most that a ticket keeps of paths that its requests name."""
 
+COSTLY_US = 30 * SECOND_US
+"""An attempt that took longer is not made again at once, time after time, while an outage ends each."""
+
 # KEYS: 1 the ticket, 2 its lease. Times come from the server: hosts need not agree on the time.
 # A script whose answer was lost is sent again, with the same job: it must answer as it did.
 _NOW = f"local t = redis.call('TIME'); local now = t[1] * {SECOND_US} + t[2];"
@@ -55,7 +58,11 @@ local function rests(ticket, rests_until)
   local began = tonumber(redis.call('HGET', ticket, 'served_at') or '') or 0
   return began <= time and left > 0 and left <= {REST_AT_MOST_US}
 end
-local faults = {{'failures', 'interruptions', 'deaths', 'error', 'failed_at', 'exhausted'}}
+local faults = {{'failures', 'interruptions', 'deaths', 'error', 'failed_at', 'exhausted', 'took'}}
+-- A dropped file ends no outage: what an attempt costs is not spent again for each.
+local function is_paused(interruptions, took)
+  return (tonumber(interruptions or '') or 0) > 0 and (tonumber(took or '') or 0) > {COSTLY_US}
+end
 local function named(ticket, wanted, paths)
   local before, namer = unpack(redis.call('HMGET', ticket, 'named', 'named_by'))
   if not before or namer ~= by then before = '' end
@@ -79,7 +86,8 @@ local function request(ticket, lease, job, reason, closed_at, afresh, paths)
     set('closed_at', closed_at)
     set('requested_at', now())
   end
-  if afresh == '1' and (failed_at or seen[4] or seen[5] or seen[6] or seen[7]) then
+  if afresh == '1' and (failed_at or seen[4] or seen[5] or seen[6] or seen[7])
+    and not (closed_at ~= '' and is_paused(seen[5], seen[10])) then
     redis.call('HDEL', ticket, unpack(faults))
     failed_at = false
   end
@@ -134,8 +142,8 @@ end
 redis.call('HDEL', KEYS[1], 'closed_at', 'requested_at', 'taken_requested_at')
 if closed_at then redis.call('HSET', KEYS[1], 'taken_closed_at', closed_at) end
 if requested_at then redis.call('HSET', KEYS[1], 'taken_requested_at', requested_at) end
-redis.call('HSET', KEYS[1], 'working', job, 'attempt', attempt)
 {_NOW}
+redis.call('HSET', KEYS[1], 'working', job, 'attempt', attempt, 'taken_at', string.format('%d', now))
 local served, named, namer, whole_at = unpack(redis.call('HMGET', KEYS[1], 'served', 'named', 'named_by', 'whole_at'))
 return {{
   wanted, closed_at or '', redis.call('HGET', KEYS[1], 'reason') or '',
@@ -169,7 +177,7 @@ redis.call('DEL', KEYS[2])
 if rest > 0 then redis.call('HSET', KEYS[1], 'rests_until', string.format('%d', now + rest))
 else redis.call('HDEL', KEYS[1], 'rests_until') end
 redis.call('HDEL', KEYS[1], 'working', 'failures', 'interruptions', 'deaths', 'error', 'failed_at', 'exhausted', 'told_outages')
-redis.call('HDEL', KEYS[1], 'failing_since')
+redis.call('HDEL', KEYS[1], 'failing_since', 'took')
 local wanted = tonumber(redis.call('HGET', KEYS[1], 'wanted') or '0')
 if rest > 0 or wanted <= serves or redis.call('HEXISTS', KEYS[1], 'queued') == 1 then return 0 end
 redis.call('HSET', KEYS[1], 'queued', job)
@@ -188,9 +196,13 @@ redis.call('HDEL', KEYS[1], 'working')
 redis.call('HSET', KEYS[1], 'error', error, 'failed_at', string.format('%d', now))
 redis.call('HSETNX', KEYS[1], 'failing_since', string.format('%d', now))
 if exhausted == '1' then redis.call('HSET', KEYS[1], 'exhausted', '1') else redis.call('HDEL', KEYS[1], 'exhausted') end
-redis.call('HINCRBY', KEYS[1], counter, 1)
+local times = redis.call('HINCRBY', KEYS[1], counter, 1)
+local took = now - (tonumber(redis.call('HGET', KEYS[1], 'taken_at') or '') or now)
+local is_costly = counter == 'interruptions' and took > {COSTLY_US}
+if is_costly then redis.call('HSET', KEYS[1], 'took', string.format('%d', took)) else redis.call('HDEL', KEYS[1], 'took') end
 local wanted = tonumber(redis.call('HGET', KEYS[1], 'wanted') or '0')
 if serves < 0 or wanted <= serves or redis.call('HEXISTS', KEYS[1], 'queued') == 1 then return 0 end
+if is_costly and times > 1 then return 0 end
 redis.call('HSET', KEYS[1], 'queued', job)
 return 1
 """

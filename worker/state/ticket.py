@@ -15,6 +15,8 @@ RETRY_AFTER_S = (1, 5, 25)
 """Pauses before a failed refresh is tried again; after the last one it is parked."""
 RESUME_AFTER_S = (0, 0, 5, 25, 60)
 """Pauses after an interruption (a dead process, no server); the last one repeats."""
+PAUSE_AT_MOST_S = 600
+"""The longest pause after attempts that took long and ended in an outage: each pause is longer by what an attempt takes."""
 DEATHS = 10
 """So many processes in a row may die at a feature, without one that got through, until it is parked."""
 
@@ -40,6 +42,8 @@ class Ticket:
     failed_at: int | None = None
     failing_since: int | None = None
     """When the first refresh failed of those since the last that went well: whatever is dropped meanwhile."""
+    took: int = 0
+    """So many microseconds the last attempt took, where an outage ended it and it was a costly one."""
     served_at: int | None = None
     rests_until: int = 0
     """When a feature of which a version was just published is due again at the earliest."""
@@ -87,7 +91,10 @@ class Ticket:
             pause = RETRY_AFTER_S[min(self.failures, len(RETRY_AFTER_S)) - 1]
         else:
             times = self.interruptions + self.deaths
-            pause = RESUME_AFTER_S[min(times, len(RESUME_AFTER_S)) - 1]
+            again = self.took * (self.interruptions - 1) // SECOND_US
+            pause = max(
+                RESUME_AFTER_S[min(times, len(RESUME_AFTER_S)) - 1], min(again, PAUSE_AT_MOST_S)
+            )
         return self.failed_at + pause * SECOND_US
 
 
@@ -162,7 +169,7 @@ _FIELDS: dict[str, Callable[[str], Any]] = {
     "exhausted": "1".__eq__,
     **dict.fromkeys(
         (
-            *("wanted", "served", "closed_at", "failures", "interruptions", "deaths"),
+            *("wanted", "served", "closed_at", "failures", "interruptions", "deaths", "took"),
             *("failed_at", "failing_since", "served_at", "rests_until"),
         ),
         _count,
