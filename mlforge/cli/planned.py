@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlforge.cli.options import compared_definitions_of
-from mlforge.cli.planned_services import planned_services
+from mlforge.cli.planned_services import planned_services, services_going
 from mlforge.cli.results import Outcome, run
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Planned:
     """A plan: its results, how columns and defaults would differ by feature, stored features that the definitions do not name, and locks.
 
     services: each one's version before, None for none, and the one that would be kept. unkept: those of which none
-    could be, and why.
+    could be, and why. going: services that the definitions do not name, while a model's lock does.
     """
 
     definitions: Definitions
@@ -36,6 +36,7 @@ class Planned:
     services: list[tuple[str, str | None, ServiceVersion]]
     unkept: dict[str, str]
     broken: list[BrokenLock]
+    going: list[dict[str, Any]]
 
     @property
     def other_defaults(self) -> dict[str, dict[str, Any]]:
@@ -47,7 +48,9 @@ class Planned:
 def plan_of(args: argparse.Namespace) -> Planned:
     """The plan of a command line with the options of `configure_options`."""
     definitions = compared_definitions_of(args)
-    vanishing = [] if args.features or args.tags else _vanishing(definitions)
+    is_whole = not (args.features or args.tags)
+    vanishing = _vanishing(definitions) if is_whole else []
+    going = services_going(definitions) if is_whole else []
     outcome = run(definitions, args, lambda options: definitions.plan(**options))
     differences = {
         name: _difference(definitions.store, result) for name, result in outcome.results.items()
@@ -55,7 +58,9 @@ def plan_of(args: argparse.Namespace) -> Planned:
     defaults = dict(_other_defaults(definitions, outcome))
     broken = _broken(definitions.store, outcome, vanishing, defaults)
     services, unkept = planned_services(definitions, outcome, defaults)
-    return Planned(definitions, outcome, differences, vanishing, defaults, services, unkept, broken)
+    return Planned(
+        definitions, outcome, differences, vanishing, defaults, services, unkept, broken, going
+    )
 
 
 def _vanishing(definitions: Definitions) -> list[dict[str, Any]]:

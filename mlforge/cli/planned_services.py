@@ -67,6 +67,25 @@ class _PlannedVersions:
         return self.store.resolve(name, version) if planned is None else planned
 
 
+def services_going(definitions: Definitions) -> list[dict[str, Any]]:
+    """Services of registered locks that neither these definitions name nor others keep that share the store, with the locks' models."""
+    from mlforge.core.keeper import SERVICE, kept_by_others
+
+    store, models = definitions.store, dict[str, list[str]]()
+    for model, lock in store.locks().items():
+        if lock.service and lock.service not in definitions.services:
+            models.setdefault(lock.service, []).append(model)
+    going = []
+    for name, of_it in sorted(models.items()):
+        kept = store.service_versions(name)
+        last = max(kept, default=None)
+        keeper = "" if last is None else str(kept[last].get("keeper", ""))
+        if not kept_by_others(store, keeper, definitions.keeper, SERVICE, name):
+            version = None if last is None else str(last)
+            going.append({"service": name, "version": version, "models": sorted(of_it)})
+    return going
+
+
 def service_json(name: str, before: str | None, version: ServiceVersion) -> dict[str, Any]:
     """The version that a service would have, and the one that it has, as the plan's document names them."""
     return {

@@ -330,6 +330,37 @@ defs = Definitions(store=LocalStore("store"), features=[spend], services=[Servic
     assert as_json(capsys, "plan")["services"] == []
 
 
+def test_a_plan_names_a_service_that_would_go_though_a_lock_is_of_it(
+    project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project.root)
+    file = project.root / "definitions.py"
+    text = """
+from mlforge import Definitions, Service, feature
+from mlforge.store import LocalStore
+
+@feature(keys=["user_id"], source="events/", timestamp="at")
+def spend(df):
+    return df
+
+defs = Definitions(store=LocalStore("store"), features=[spend], services=[SERVICES])
+"""
+    both = 'Service("checkout", [spend]), Service("refunds", [spend])'
+    file.write_text(text.replace("SERVICES", both))
+    printed(capsys, "build")
+    printed(capsys, "lock", "checkout", "--model", "fraud")
+    assert as_json(capsys, "plan")["going"] == []
+    file.write_text(text.replace("SERVICES", ""))
+    [going] = as_json(capsys, "plan")["going"]
+    assert going == {"service": "checkout", "version": "1.0.0", "models": ["fraud"]}
+    told = " ".join(printed(capsys, "plan").split())
+    assert "the service checkout would go: the definitions no longer name it" in told
+    printed(capsys, "plan", "--exit-code", code=12)
+    assert as_json(capsys, "plan", "--features", "spend")["going"] == []
+    printed(capsys, "locks", "--remove", "fraud")
+    assert as_json(capsys, "plan")["going"] == []
+
+
 def test_versions_of_services_are_pruned_by_the_rule_of_features_and_majors_and_locks_keep_theirs(
     project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -54,7 +54,8 @@ def plan(args: argparse.Namespace) -> int:
     JSON: as that of `build`, with `columns` (`{feature: {"added", "removed", "retyped"}}`) and `vanish`
     (`[{"feature", "version", "rows"}]`: stored features that the definitions no longer name, where no features are
     selected); `version` is the one that a build would publish, path that of a version that exists, and
-    `defaults` has the defaults of features that would be others (`{feature: {column: {"from", "to"}}}`), `services` the versions of services that would be kept (`[{"service", "from", "to", "bump", "details"}]`), `unkept` why no version of a service would be (`{service: reason}`), and
+    `defaults` has the defaults of features that would be others (`{feature: {column: {"from", "to"}}}`), `services` the versions of services that would be kept (`[{"service", "from", "to", "bump", "details"}]`), `unkept` why no version of a service would be (`{service: reason}`),
+    `going` services that the definitions no longer name while a registered lock does (`[{"service", "version", "models"}]`), and
     `locks` lists registered locks that would break (`[{"model", "service", "changes": [{"column", "why"}]}]`);
     `tasks` lists the ranges of time of full builds (`{feature: [{"start", "end", "events", "rows", "bytes"}]}`: null for an open end; events
     are read at most, bytes are those of the rows in memory), `intake` the groups of new files (`{feature: [{"first", "last", "files", "bytes"}]}`: the paths of the first and the last); `keys_written` counts the keys that a push would write or delete (null without an online store, or when it
@@ -76,6 +77,7 @@ def plan(args: argparse.Namespace) -> int:
         defaults=planned.other_defaults,
         services=[service_json(*service) for service in planned.services],
         unkept=planned.unkept,
+        going=planned.going,
         locks=locks,
         tasks={name: _tasks_json(result) for name, result in planned.outcome.results.items()},
         intake={
@@ -87,7 +89,9 @@ def plan(args: argparse.Namespace) -> int:
         return code
     bumps = {version.bump for _, _, version in planned.services}
     return max(
-        _class_of(planned.outcome, bool(planned.vanishing)), *(CLASSES[bump] for bump in bumps), 0
+        _class_of(planned.outcome, bool(planned.vanishing or planned.going)),
+        *(CLASSES[bump] for bump in bumps),
+        0,
     )
 
 
@@ -127,6 +131,13 @@ def show_plan(planned: Planned) -> None:
         note(f"the service {service} would be kept as {arrow}{bump}{why}", "yellow")
     for service, why in planned.unkept.items():
         note(f"no version of the service {service} would be kept: {why}", "yellow")
+    for going in planned.going:
+        models = ", ".join(going["models"])
+        note(
+            f"the service {going['service']} would go: the definitions no longer name it, and the lock of {models} is of it; "
+            "requests for it are refused. Put it back, or end the lock: 'mlforge locks --remove MODEL'",
+            "red",
+        )
     for lock in planned.broken:
         note(f"a build would break the lock of {lock}", "red")
 
@@ -224,7 +235,7 @@ def _columns_text(store: Store, result: BuildResult, difference: Difference) -> 
 
 
 def _class_of(outcome: Outcome, vanishes: bool) -> int:
-    """The exit code of the greatest change: a first version counts as MINOR, a feature that vanishes as MAJOR."""
+    """The exit code of the greatest change: a first version counts as MINOR, a feature that vanishes, or a locked service that goes, as MAJOR."""
     bumps = {
         "minor" if result.reason == "first_build" else result.bump
         for result in outcome.results.values()
@@ -266,7 +277,7 @@ COMMANDS = (
         plan,
         "mlforge plan\nmlforge plan --features user_spend --full --json\nmlforge plan --exit-code\nmlforge plan --full --tasks",
         "A build right after it does exactly that. Features of the store that the definitions no longer "
-        "name, columns that go, and models whose locks would break are named. With --exit-code a pull request can be judged: 0 nothing "
+        "name, columns that go, services that go though a lock is of them, and models whose locks would break are named. With --exit-code a pull request can be judged: 0 nothing "
         "changes, 10 rows (PATCH), 11 something is added (MINOR), 12 columns, types or features go (MAJOR).",
     ),
 )
