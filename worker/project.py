@@ -177,6 +177,10 @@ class Project:
         current: Any = _or_nothing(self.redis.get, _current_key(self.scope))
         return current is None or _deciding(current) == self.hash
 
+    def has_say(self) -> bool:
+        """Whether this process may take work: its definitions are the current ones, and their store is still there."""
+        return self.is_current() and self.is_of_its_store()
+
     def make_current(self) -> TakenUp:
         """Make these definitions the current ones."""
         keys, arguments = [_current_key(self.scope)], [self.hash]

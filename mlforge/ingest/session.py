@@ -27,8 +27,9 @@ from mlforge.ingest.quarantine import AMONG, Quarantine
 from mlforge.ingest.side_tables import SideTables
 from mlforge.ingest.transform import Apart, FileRows, Transform, Transformed
 from mlforge.ingest.unchanged import FilePartial, UnchangedFiles
+from mlforge.sources.file_bytes import BeingWritten, NotReadNow
 from mlforge.sources.listing import Listing
-from mlforge.sources.parquet_reader import BeingWritten, Content, NotReadNow
+from mlforge.sources.parquet_reader import Content
 from mlforge.sources.source_file import SourceFile
 from mlforge.sources.source_reading import SourceReading
 from mlforge.store import Store

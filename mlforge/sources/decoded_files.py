@@ -11,7 +11,8 @@ import pyarrow as pa
 from mlforge.errors import UnreadableFile
 from mlforge.sources import parquet_reader
 from mlforge.sources.damage import UNDECODABLE
-from mlforge.sources.parquet_reader import Content, FileBytes
+from mlforge.sources.file_bytes import FileBytes, read_bytes
+from mlforge.sources.parquet_reader import Content
 from mlforge.sources.polars_types import to_frame
 from mlforge.sources.source_file import SourceFile
 
@@ -46,7 +47,7 @@ def bytes_of_each(files: Iterable[SourceFile], max_bytes: int | None) -> list[Fi
     raws = []
     for file in files:
         try:
-            raws.append(parquet_reader.file_bytes(file, max_bytes))
+            raws.append(read_bytes(file, max_bytes))
         except UnreadableFile:
             continue
     return raws

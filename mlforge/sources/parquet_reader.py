@@ -7,12 +7,7 @@ INT96 and misreads some nested files; Arrow refuses what is damaged and verifies
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import os
-import signal
-import stat
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +20,9 @@ from mlforge.core.failpoints import reach
 from mlforge.errors import UnreadableFile
 from mlforge.sources import sandbox, wide_integers
 from mlforge.sources.damage import UNDECODABLE
+from mlforge.sources.file_bytes import FileBytes, read_bytes, too_large, why_not
 from mlforge.sources.polars_types import held_by_polars, to_frame
-from mlforge.sources.source_file import FileStat, Remote, SourceFile
+from mlforge.sources.source_file import FileStat, SourceFile
 
 _MAGIC = b"PAR1"
 _SEAM = _MAGIC + _MAGIC
@@ -35,20 +31,8 @@ _ENCRYPTED = b"PARE"
 _DECRYPT = "decrypt"
 _HEAD, _TAIL = len(_MAGIC), 4 + len(_MAGIC)
 _FEW_ROWS = 100_000  # are decoded sooner than threads are woken
-# Not blocking: a pipe may have taken the file's place.
-_READING = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
-# So long after the last write a file that is still open is taken as it is: its writer forgot to close it.
-_ABANDONED_NS = 30_000_000_000
 # The least that a value takes in a frame: pages can claim far more values than they have bytes.
 _WIDTHS = {"INT32": 4, "INT64": 8, "INT96": 8, "FLOAT": 4, "DOUBLE": 8, "BYTE_ARRAY": 16}
-
-
-class NotReadNow(UnreadableFile):
-    """Its surroundings are at fault, not the file's bytes: the same bytes are worth another try."""
-
-
-class BeingWritten(NotReadNow):
-    """Somebody has it open and writes to it; whoever waits sees it whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +48,6 @@ class Content:
     left_out: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class FileBytes:
-    """A file's bytes with their SHA-256, its stat, and when reading began, in nanoseconds since the epoch."""
-
-    path: str
-    content: bytes
-    hash: str
-    stat: FileStat
-    begun: int
-
-
 def completeness(path: Path) -> str | None:
     """None if the file begins and ends as whole parquet does, else what is amiss; reads 12 bytes."""
     try:
@@ -84,38 +57,7 @@ def completeness(path: Path) -> str | None:
             file.seek(max(0, size - _TAIL))
             return _amiss(head, file.read(_TAIL), size)
     except OSError as error:
-        return _cannot(error)
-
-
-def is_being_written(path: Path) -> bool:
-    """Whether a process has the file open for writing and has written to it lately.
-
-    Known on Linux only, for local files of this user, or for root; elsewhere False.
-    """
-    try:
-        descriptor = os.open(path, _READING)
-    except OSError:
-        return False
-    try:
-        return _has_writer(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def content_hash(path: Path) -> str:
-    """SHA-256 of the file's bytes, in hex. Raises NotReadNow."""
-    return hash_and_stat(path)[0]
-
-
-def hash_and_stat(path: Path) -> tuple[str, FileStat]:
-    """SHA-256 of the file's bytes, in hex, and the stat that the file had when it was opened. Raises NotReadNow."""
-    try:
-        with path.open("rb") as file:
-            _check_writer(file.fileno(), path.name)
-            opened = FileStat.of(os.fstat(file.fileno()))
-            return hashlib.file_digest(file, "sha256").hexdigest(), opened
-    except OSError as error:
-        raise NotReadNow(f"{path}: {_cannot(error)}") from error
+        return why_not(error)
 
 
 def read(
@@ -130,7 +72,7 @@ def read(
     Raises UnreadableFile if it is damaged, unfinished, encrypted or too large, NotReadNow if it cannot be
     opened or changed meanwhile.
     """
-    return decode(file_bytes(file, max_bytes), max_bytes, in_own_process=in_own_process)
+    return decode(read_bytes(file, max_bytes), max_bytes, in_own_process=in_own_process)
 
 
 def decode(
@@ -198,64 +140,6 @@ def _table_within(raw: FileBytes, max_bytes: int) -> pa.Table | None:
 
 def _undecodable(path: str, error: BaseException) -> UnreadableFile:
     return UnreadableFile(f"{path}: cannot be decoded ({_first_line(error)}); write the file again")
-
-
-def file_bytes(file: SourceFile, max_bytes: int | None = None) -> FileBytes:
-    """A file's bytes, undecoded. Raises UnreadableFile if there are more than allowed, else NotReadNow as `read`."""
-    begun = time.time_ns()
-    if file.remote is not None:
-        content = _fetched(file, file.remote, max_bytes)
-        return FileBytes(file.path, content, hashlib.sha256(content).hexdigest(), file.stat, begun)
-    try:
-        descriptor = os.open(file.absolute, _READING)
-        with os.fdopen(descriptor, "rb", buffering=0) as opened:
-            before = os.fstat(descriptor)
-            if not stat.S_ISREG(before.st_mode):
-                raise NotReadNow(f"{file.path}: is not a regular file")
-            _check_writer(descriptor, file.path)
-            if max_bytes is not None and before.st_size > max_bytes:
-                raise _too_large(file.path, "holds", before.st_size, max_bytes)
-            content = opened.readall()
-            file_stat = FileStat.of(before)
-            if FileStat.of(os.fstat(descriptor)) != file_stat or len(content) != file_stat.size:
-                raise NotReadNow(
-                    f"{file.path}: changed while it was read; write under another name, such as "
-                    f"{Path(file.path).name}.tmp, then rename"
-                )
-    except OSError as error:
-        raise NotReadNow(f"{file.path}: {_cannot(error)}") from error
-    return FileBytes(file.path, content, hashlib.sha256(content).hexdigest(), file_stat, begun)
-
-
-def _fetched(file: SourceFile, remote: Remote, max_bytes: int | None) -> bytes:
-    if max_bytes is not None and file.stat.size > max_bytes:
-        raise _too_large(file.path, "holds", file.stat.size, max_bytes)
-    content = remote.fetch(file.path, file.stat)
-    if content is None:
-        raise NotReadNow(f"{file.path}: is gone, or was written anew since it was listed")
-    return content
-
-
-def _check_writer(descriptor: int, path: str) -> None:
-    if _has_writer(descriptor):
-        raise BeingWritten(f"{path}: is being written; it is read once its writer closes it")
-
-
-def _has_writer(descriptor: int) -> bool:
-    """Whether the kernel refuses a lease on the file, as it does while a process may write to it."""
-    if not hasattr(fcntl, "F_SETLEASE"):
-        return False
-    try:
-        # If a writer opens the file meanwhile, the kernel sends a harmless signal, not SIGIO, which kills.
-        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-    except BlockingIOError:
-        file_stat = os.fstat(descriptor)
-        return time.time_ns() - max(file_stat.st_mtime_ns, file_stat.st_ctime_ns) < _ABANDONED_NS
-    except OSError:  # not a file system, or not a file, of which we may know
-        return False
-    fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    return False
 
 
 def _decode(raw: bytes, path: str, max_bytes: int | None) -> pa.Table:
@@ -333,13 +217,7 @@ def _check_claims(parquet: pq.ParquetFile, path: str, max_bytes: int | None) -> 
     width = sum(_WIDTHS.get(schema.column(index).physical_type, 0) for index in range(len(schema)))
     claimed = max(sum(group.total_byte_size for group in groups), rows * width)
     if claimed > max_bytes:
-        raise _too_large(path, "claims", claimed, max_bytes)
-
-
-def _too_large(path: str, verb: str, size: int, most: int) -> UnreadableFile:
-    return UnreadableFile(
-        f"{path}: {verb} {size:,} bytes, more than the {most:,} allowed; split the file, or raise the limit"
-    )
+        raise too_large(path, "claims", claimed, max_bytes)
 
 
 def _takes_too_much(path: str, most: int | None) -> UnreadableFile:
@@ -379,14 +257,6 @@ def _two_in_one(raw: bytes) -> str | None:
     except UNDECODABLE:
         return None  # a value that looks like it
     return f"is several parquet files one behind the other: the second begins at byte {end:,}; split them"
-
-
-def _cannot(error: OSError) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "is gone"
-    if isinstance(error, PermissionError):
-        return "cannot be opened: permission denied; give read access to the user that runs mlforge"
-    return f"cannot be read: {error.strerror or error}"
 
 
 def _first_line(error: BaseException) -> str:

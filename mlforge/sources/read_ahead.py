@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from mlforge.core.side_by_side import CORES, begin
 from mlforge.sources.decoded_files import DecodedFiles, bytes_of_each, decoded
-from mlforge.sources.parquet_reader import Content, FileBytes
+from mlforge.sources.file_bytes import FileBytes
+from mlforge.sources.parquet_reader import Content
 from mlforge.sources.reading_process import ReadingProcess, reading_processes
 from mlforge.sources.source_file import SourceFile
 

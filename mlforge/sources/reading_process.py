@@ -21,7 +21,7 @@ import pyarrow as pa
 from mlforge.core import child
 from mlforge.core.side_by_side import CORES
 from mlforge.sources.decoded_files import DecodedFiles
-from mlforge.sources.parquet_reader import FileBytes
+from mlforge.sources.file_bytes import FileBytes
 from mlforge.sources.source_file import FileStat, SourceFile
 
 _MOST = 2  # read as fast as one process works on what they read

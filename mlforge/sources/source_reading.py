@@ -8,8 +8,9 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mlforge.sources import parquet_reader
-from mlforge.sources.parquet_reader import Content, FileBytes
+from mlforge.sources import file_bytes, parquet_reader
+from mlforge.sources.file_bytes import FileBytes
+from mlforge.sources.parquet_reader import Content
 from mlforge.sources.read_ahead import Early, ReadAhead, Wishes
 from mlforge.sources.source_file import FileStat, SourceFile
 
@@ -93,12 +94,12 @@ class SourceReading:
             return known
         early = self._ahead.take(file) if self._ahead else None
         if early is None and (file.remote is not None or file.stat.size <= SMALL_BYTES):
-            early = Early(parquet_reader.file_bytes(file), None)
+            early = Early(file_bytes.read_bytes(file), None)
         if early is not None:
             self._hashed = file.absolute, early
             return self._note_read(file, early.raw)
         begun = time.time_ns()
-        hash_, opened = parquet_reader.hash_and_stat(file.absolute)
+        hash_, opened = file_bytes.hash_and_stat(file.absolute)
         return self._note(file, HashedFile(hash_, file.stat, begun, opened))
 
     def read(self, file: SourceFile, *, in_own_process: bool = False) -> ReadFile:
@@ -137,7 +138,7 @@ class SourceReading:
             stat, most = early.raw.stat, self.max_bytes
             if stat == file.stat and (most is None or stat.size <= most):
                 return early
-        return Early(parquet_reader.file_bytes(file, self.max_bytes), None)
+        return Early(file_bytes.read_bytes(file, self.max_bytes), None)
 
     def _decoded(self, early: Early, *, in_own_process: bool) -> Content:
         raw, content = early.raw, early.content

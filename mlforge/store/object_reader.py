@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mlforge.sources.parquet_reader import NotReadNow
+from mlforge.sources.file_bytes import NotReadNow
 from mlforge.sources.source_file import FileStat, Remote, Stat
 from mlforge.store.bucket_place import BucketPlace, mark_of
 from mlforge.store.objects.objects import NotReadable, each

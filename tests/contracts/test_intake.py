@@ -32,7 +32,7 @@ from mlforge.errors import (
 )
 from mlforge.ingest.pipeline import ingest
 from mlforge.metrics import Rolling
-from mlforge.sources.parquet_reader import NotReadNow
+from mlforge.sources.file_bytes import NotReadNow
 from mlforge.sources.source_reading import SourceReading
 from mlforge.store import LocalStore
 from mlforge.store.manifest_json import to_json

@@ -11,9 +11,9 @@ import duckdb
 import polars as pl
 import pytest
 
+from mlforge.core.disk import hash_file
 from mlforge.core.manifest import Manifest
 from mlforge.errors import BuildError, DefinitionError, MlforgeError, UnsupportedStore
-from mlforge.sources.parquet_reader import content_hash
 from mlforge.store import LocalStore
 from tests.support.projects import Project, at, column, rows
 
@@ -265,7 +265,7 @@ def test_a_version_names_the_files_of_its_tables(project: Project) -> None:
         assert (file.path, file.size, file.hash) == (
             "users.parquet",
             path.stat().st_size,
-            content_hash(path),
+            hash_file(path),
         )
     meta = json.loads((project.root / "store/spend/1.0.1/.meta.json").read_text())
     assert meta["tables"]["users"][0]["path"] == "users.parquet"

@@ -27,6 +27,7 @@ from mlforge.definitions.together import of_one_source
 from worker import project
 from worker.child_process import GROWTH_BYTES, die_with_parent, resident_bytes
 from worker.project import JOB_TIMEOUT, Project
+from worker.queue.outcomes import SOUND
 from worker.queue.prefork import ForkedProcess, PreforkPool
 from worker.queue.rq_queue import argument
 from worker.queue.rq_worker import SCOPE, Forge, outage_survived
@@ -41,8 +42,6 @@ _LATE = "MLFORGE_LOAD_LATE"
 _PREFORKED = 1
 JOBS_A_PROCESS = 1_000
 """After so many jobs a process is replaced, whatever it may have gathered."""
-_SOUND = ("refreshed", "unchanged", "resting", "held", "nothing to do", "task done")
-"""Outcomes of a job after which its process may serve another."""
 
 log = get_logger(__name__)
 
@@ -220,7 +219,7 @@ def may_serve_on(outcome: str | None, served: int, grown_bytes: int) -> bool:
 
     served: how many jobs it has served. grown_bytes: by how much it is larger than before the first.
     """
-    return outcome in _SOUND and served < JOBS_A_PROCESS and grown_bytes <= GROWTH_BYTES
+    return outcome in SOUND and served < JOBS_A_PROCESS and grown_bytes <= GROWTH_BYTES
 
 
 def _forks_are_safe() -> bool:

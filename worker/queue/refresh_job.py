@@ -27,6 +27,7 @@ from worker import project
 from worker.project import Project
 from worker.queue import current_job_id, enqueue, give_back
 from worker.queue.cascade import request_readers
+from worker.queue.outcomes import ENDING, Outcome
 from worker.queue.renewal import renewing
 from worker.queue.report import Delivery, in_words, report, report_failure
 from worker.queue.together import waiting_beside, waiting_together
@@ -42,14 +43,12 @@ if TYPE_CHECKING:
 TRANSIENT = (Unavailable, OnlineError, StoreBusy, VersionConflict, RedisError, OSError, MemoryError)
 """Faults of the surroundings, not of the feature: tried again for as long as it takes."""
 _PAUSE_S = 1.0
-ENDING = ("failed", "parked", "gone")
-"""Outcomes after which a job serves no further feature: its process may have been left in disorder."""
 
 log = get_logger(__name__)
 
 
-def refresh(feature: str, definitions: str, definitions_hash: str) -> str:
-    """Refresh and push a feature, as rq's job; returns the outcome in a word.
+def refresh(feature: str, definitions: str, definitions_hash: str) -> Outcome:
+    """Refresh and push a feature, as rq's job; returns the outcome.
 
     Other features of its source that wait too are served then, from the same reading of its files. If one of them
     ends the job, the outcome is that one's.
@@ -69,7 +68,7 @@ def refresh(feature: str, definitions: str, definitions_hash: str) -> str:
         return _serve_together(at_work, feature, job)
 
 
-def _serve_together(at_work: Project, feature: str, job: str) -> str:
+def _serve_together(at_work: Project, feature: str, job: str) -> Outcome:
     """Serve the feature of the job, then others of its source, from one reading of the files."""
     reading = SourceReading(at_work.definitions.settings.max_file_memory)
     with structlog.contextvars.bound_contextvars(feature=feature, job=job):
@@ -92,7 +91,7 @@ def _serve_together(at_work: Project, feature: str, job: str) -> str:
     return outcome
 
 
-def serve(at_work: Project, feature: str, job: str, reading: SourceReading) -> str:
+def serve(at_work: Project, feature: str, job: str, reading: SourceReading) -> Outcome:
     """Take the feature's lease, bring everything up to date, give the lease back.
 
     Never raises for a fault of the feature, its files or the server: it is logged, noted in the
@@ -110,7 +109,9 @@ def serve(at_work: Project, feature: str, job: str, reading: SourceReading) -> s
     return _serve_leased(at_work, lease, before, reading)
 
 
-def _serve_leased(at_work: Project, lease: Lease, before: Ticket, reading: SourceReading) -> str:
+def _serve_leased(
+    at_work: Project, lease: Lease, before: Ticket, reading: SourceReading
+) -> Outcome:
     """Bring a leased feature up to date, give the lease back; as `serve`. before: its ticket before the lease."""
     work_queue, feature = at_work.work_queue, lease.feature
     if before.troubled:
@@ -175,8 +176,8 @@ def _refreshed(
 
 def _brought_online(
     at_work: Project, lease: Lease, before: Ticket, built: BuildResult, began: int
-) -> str:
-    """Push the feature, report both, and return the outcome in a word. began: when the refresh did, in UTC microseconds."""
+) -> Outcome:
+    """Push the feature, report both, and return the outcome. began: when the refresh did, in UTC microseconds."""
     feature = lease.feature
     if built.changed:
         lease = _with_first_file(at_work, lease, before)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mlforge.core.logs import get_logger
 from mlforge.core.values import to_iso
 from worker.project import Project
+from worker.queue.outcomes import Outcome
 from worker.state.drop_steps import drop_steps, trigger_of
 from worker.state.figures import add_each
 from worker.state.ticket import Ticket
@@ -59,8 +60,8 @@ class Delivery:
         return max(0.0, (self.readable_at - closed_at) / 1000)
 
 
-def report(at_work: Project, done: Delivery) -> str:
-    """Tell of a delivery; its outcome in a word."""
+def report(at_work: Project, done: Delivery) -> Outcome:
+    """Tell of a delivery; its outcome."""
     feature, built, pushed = done.lease.feature, done.built, done.pushed
     if built.held is not None:
         _report_hold(at_work, done.lease, done.before, built.held)
@@ -75,7 +76,7 @@ def report(at_work: Project, done: Delivery) -> str:
     details = _details(done) | {"steps": steps or None, "quarantined": done.set_aside}
     if done.has_moved or done.fresh_ms is not None or done.set_aside:
         told.append(at_work.event_log.entry("refreshed", feature, **details))
-    outcome = "refreshed" if done.has_moved else "unchanged"
+    outcome: Outcome = "refreshed" if done.has_moved else "unchanged"
     amounts = {
         outcome: 1,
         "rows_changed": built.rows_changed if built.changed else 0,

@@ -287,7 +287,7 @@ class Forge(BaseWorker):
     def _has_say(self) -> bool:
         """Whether the definitions of this process are the current ones; of late forks they are unknown."""
         opened = self._project
-        if opened is not None and not (opened.is_current() and opened.is_of_its_store()):
+        if opened is not None and not opened.has_say():
             return False
         self._had_say = True
         return True

@@ -26,6 +26,7 @@ from mlforge.errors import (
 )
 from worker import project
 from worker.project import Project
+from worker.queue.outcomes import Outcome
 from worker.queue.rq_queue import JobQueue, current_job_id, current_worker, is_worker_ending
 from worker.queue.together import TIME_SHARE
 from worker.state.shared_build import Ended, SharedBuild
@@ -48,8 +49,8 @@ OF_THE_TASK = (
 log = get_logger(__name__)
 
 
-def take_part(build: str, definitions: str, definitions_hash: str) -> str:
-    """Run a task of a build that waits, as rq's job; returns the outcome in a word."""
+def take_part(build: str, definitions: str, definitions_hash: str) -> Outcome:
+    """Run a task of a build that waits, as rq's job; returns the outcome."""
     at_work, job = project.in_use(), current_job_id()
     with structlog.contextvars.bound_contextvars(build=build, job=job):
         if definitions != at_work.scope:
@@ -69,13 +70,13 @@ def take_part(build: str, definitions: str, definitions_hash: str) -> str:
         return _run_waiting(at_work, shared, job)
 
 
-def _run_waiting(at_work: Project, shared: SharedBuild, job: str) -> str:
+def _run_waiting(at_work: Project, shared: SharedBuild, job: str) -> Outcome:
     """Run tasks that wait, until others have their turn; as `take_part`."""
     worker, queue = current_worker(), JobQueue(at_work.redis, at_work.scope)
     if shared.has_refused(worker):
         return _declined(shared)
     end_s = time.monotonic() + TIME_SHARE * at_work.settings.job_timeout_s
-    outcome = "nothing to do"
+    outcome: Outcome = "nothing to do"
     while (claimed := shared.take(job)) is not None:
         if not run_claimed(at_work, shared, claimed, job, worker):
             return _declined(shared)
@@ -91,7 +92,7 @@ def _has_leisure(at_work: Project, queue: JobQueue) -> bool:
     """Whether nothing else is to be done by this process, which serves the definitions in use and was not asked to end."""
     if queue.has_waiting() or is_worker_ending(at_work.redis):
         return False
-    return at_work.is_current() and at_work.is_of_its_store()
+    return at_work.has_say()
 
 
 def run_claimed(
@@ -124,7 +125,7 @@ def run_claimed(
     return True
 
 
-def _declined(shared: SharedBuild) -> str:
+def _declined(shared: SharedBuild) -> Outcome:
     """Take other jobs at once: the process that builds asks another worker, more and more seldom."""
     shared.decline()
     return "refused"

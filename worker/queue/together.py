@@ -98,5 +98,5 @@ class _Limits:
             time.monotonic() >= self._end_s
             or resident_bytes() > self._most_bytes
             or is_worker_ending(self._project.redis)
-            or not (self._project.is_current() and self._project.is_of_its_store())
+            or not self._project.has_say()
         )

@@ -13,7 +13,8 @@ from mlforge.core.paths import path_of
 from mlforge.core.values import to_iso
 from mlforge.definitions.chains import stages, with_readers
 from mlforge.errors import MlforgeError, without_owners
-from mlforge.sources.parquet_reader import completeness, is_being_written
+from mlforge.sources.file_bytes import is_being_written
+from mlforge.sources.parquet_reader import completeness
 from mlforge.sources.row_source import RowSource
 from mlforge.store import Store
 from mlforge.store.addresses import as_path

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from mlforge.core.text import plural
 from mlforge.core.values import SECOND_US
+from mlforge.sources.file_bytes import is_being_written
 from mlforge.sources.listing import Listing
-from mlforge.sources.parquet_reader import completeness, is_being_written
+from mlforge.sources.parquet_reader import completeness
 from mlforge.sources.place import is_skipped
 from mlforge.sources.row_source import RowSource
 from mlforge.sources.source_file import FileStat, Stat

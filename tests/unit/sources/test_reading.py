@@ -20,14 +20,9 @@ import pytest
 from pyarrow.parquet import encryption
 
 from mlforge.errors import UnreadableFile
-from mlforge.sources import parquet_reader, sandbox
-from mlforge.sources.parquet_reader import (
-    BeingWritten,
-    completeness,
-    content_hash,
-    is_being_written,
-    read,
-)
+from mlforge.sources import file_bytes, sandbox
+from mlforge.sources.file_bytes import BeingWritten, hash_and_stat, is_being_written
+from mlforge.sources.parquet_reader import completeness, read
 from mlforge.sources.source_file import SourceFile
 from tests.support.paths import DATA
 
@@ -92,7 +87,7 @@ def test_rows_and_hash_are_of_the_same_bytes(tmp_path):
     content = read(file)
     assert content.frame.equals(frame)
     assert content.frame.schema == frame.schema
-    assert content.hash == hashlib.sha256(data).hexdigest() == content_hash(file.absolute)
+    assert content.hash == hashlib.sha256(data).hexdigest() == hash_and_stat(file.absolute)[0]
     assert content.stat == file.stat
 
 
@@ -178,7 +173,7 @@ def test_a_whole_file_is_complete_and_a_missing_one_is_gone(tmp_path):
     assert completeness(file.absolute) is None
     file.absolute.unlink()
     assert completeness(file.absolute) == "is gone"
-    for reader in (lambda: read(file), lambda: content_hash(file.absolute)):
+    for reader in (lambda: read(file), lambda: hash_and_stat(file.absolute)[0]):
         with pytest.raises(UnreadableFile, match="is gone"):
             reader()
 
@@ -202,13 +197,13 @@ def test_a_pipe_that_took_a_files_place_does_not_block(tmp_path):
 )
 def test_a_file_that_changes_while_it_is_read_is_refused(change, tmp_path, monkeypatch):
     file = written(tmp_path / "a.parquet", parquet(SMALL))
-    check_writer = parquet_reader._check_writer
+    check_writer = file_bytes._check_writer
 
     def change_then(descriptor: int, path: str) -> None:
         check_writer(descriptor, path)
         change(file.absolute)
 
-    monkeypatch.setattr(parquet_reader, "_check_writer", change_then)
+    monkeypatch.setattr(file_bytes, "_check_writer", change_then)
     with pytest.raises(UnreadableFile, match="changed while it was read"):
         read(file)
 
@@ -366,7 +361,7 @@ def test_a_file_that_somebody_writes_to_is_left_alone_until_it_is_closed(tmp_pat
         writing.write(parquet(SMALL))
         writing.flush()
         assert is_being_written(path)
-        for reader in (lambda: read(file_at(path)), lambda: content_hash(path)):
+        for reader in (lambda: read(file_at(path)), lambda: hash_and_stat(path)):
             with pytest.raises(BeingWritten, match="is being written"):
                 reader()
         an_hour_ago = time.time() - 3_600
@@ -384,7 +379,7 @@ def test_a_writer_that_forgot_a_file_does_not_keep_it(tmp_path, monkeypatch):
     with path.open("wb") as forgotten:
         forgotten.write(parquet(SMALL))
         forgotten.flush()
-        monkeypatch.setattr(parquet_reader, "_ABANDONED_NS", 0)
+        monkeypatch.setattr(file_bytes, "_ABANDONED_NS", 0)
         assert not is_being_written(path)
         assert read(file_at(path)).frame.height == SMALL.num_rows
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from mlforge.core.disk import hash_file
 from mlforge.errors import UnreadableFile
-from mlforge.sources import parquet_reader, source_reading
+from mlforge.sources import file_bytes, source_reading
 from mlforge.sources.source_file import SourceFile
 from mlforge.sources.source_reading import SETTLED_NS, SourceReading
 
@@ -35,8 +36,8 @@ def test_a_settled_file_is_opened_once(tmp_path, clock, monkeypatch):
     file, reading = written(tmp_path), SourceReading()
     clock[0] = 2 * SETTLED_NS
     first = reading.read(file)
-    monkeypatch.setattr(parquet_reader, "file_bytes", None)
-    monkeypatch.setattr(parquet_reader, "hash_and_stat", None)
+    monkeypatch.setattr(file_bytes, "read_bytes", None)
+    monkeypatch.setattr(file_bytes, "hash_and_stat", None)
     second = reading.read(file)
     assert second.content.frame.equals(first.content.frame)
     assert second.file == first.file
@@ -64,7 +65,7 @@ def test_a_change_that_its_stat_does_not_show_is_seen_until_the_stat_has_settled
     same = file._replace(stat=file.stat)
     assert other.stat.size == same.stat.size, "else the stat would show it"
     assert reading.read(same).content.frame["amount"].to_list() == [7.5, 8.5]
-    assert reading.hashed(same).hash == parquet_reader.content_hash(other.absolute)
+    assert reading.hashed(same).hash == hash_file(other.absolute)
 
 
 @pytest.mark.parametrize("small_bytes", [0, 1 << 20], ids=["hashed alone", "read"])
@@ -79,7 +80,7 @@ def test_a_file_that_lay_in_another_s_place_while_it_was_read_is_not_taken_for_t
     other = written(tmp_path / "one", FRAME.with_columns(amount=pl.Series([7.5, 8.5])))
     clock[0] = 2 * SETTLED_NS
     first = reading.hashed(file)
-    assert first.hash == parquet_reader.content_hash(other.absolute)
+    assert first.hash == hash_file(other.absolute)
     assert not first.is_settled
     (tmp_path / "one").rename(tmp_path / "two")
     (tmp_path / "aside").rename(tmp_path / "one")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from worker.connection import connect
+from worker.project import Project
 from worker.queue.rq_worker import Forge, ForgeSimpleWorker
 
 
@@ -19,9 +20,10 @@ from worker.queue.rq_worker import Forge, ForgeSimpleWorker
 def test_a_process_of_the_current_definitions_and_of_their_store_alone_takes_jobs(
     is_current: bool, is_of_its_store: bool, has_say: bool
 ) -> None:
-    project = SimpleNamespace(
+    project: Any = SimpleNamespace(
         is_current=lambda: is_current, is_of_its_store=lambda: is_of_its_store
     )
+    project.has_say = lambda: Project.has_say(project)
     worker: Any = SimpleNamespace(_project=project, _had_say=False)
     assert Forge._has_say(worker) is has_say
     assert worker._had_say is has_say
