@@ -104,7 +104,7 @@ class Decision:
 
     @property
     def summary(self) -> ChangeSummary:
-        """As `.meta.json` tells it."""
+        """The decision as `.meta.json` tells it."""
         return ChangeSummary(self.bump or "none", self.reason, self.details, self.evidence)
 
 

@@ -22,7 +22,7 @@ from mlforge.store.integrity import intact
 MOST = 250_000
 """Of more events the push takes some entities after others, and gathers those of each itself."""
 FEW = 5_000
-"""The same of more entities whose events are read from files: how many these are is not known before."""
+"""Of more entities whose events are read from files the push does so, too: how many these are is not known before."""
 
 
 def gathered_once(

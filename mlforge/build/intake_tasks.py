@@ -70,7 +70,7 @@ class IntakeTask(Task):
 
     @cached_property
     def id(self) -> str:
-        """As of each task, whatever is done beside it."""
+        """The id of the task, whatever is done beside it."""
         return replace(self, beside=()).id if self.beside else super().id
 
     @property

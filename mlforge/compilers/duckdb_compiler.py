@@ -39,7 +39,7 @@ LIST_AGGREGATES = {
     "median": "list_median({})",
     "pN": "list_aggregate({}, 'quantile_cont', {})",
 }
-"""The same aggregates of a list of a window's values."""
+"""Aggregates of a window whose values are a list."""
 _AS_DOUBLE = ("mean", "std", "var", "median", "pN")
 
 

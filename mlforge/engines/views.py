@@ -70,7 +70,7 @@ class HeldEvents(Events):
 
     @cached_property
     def content(self) -> Hashable:
-        """This very frame: its events are named by no partials."""
+        """A key of this very frame, as no partials name its events."""
         return self.spec.keys, self.spec.timestamp, self.schema, ByIdentity(self.frame)
 
     def rows_within(self, times: TimeRange | None) -> int:

@@ -38,7 +38,7 @@ class Table(ABC):
 
     @abstractmethod
     def with_values(self, values: pl.DataFrame) -> Any:
-        """The same kind of table: its own rows and columns, and the values behind them."""
+        """A table of the caller's kind: the rows and columns of this one, and the values behind them."""
 
 
 def taken(table: Any) -> Table:

@@ -92,7 +92,7 @@ class Attempt:
             return cls(error.results, tuple(map(str, error.failures.values())))
 
     def pushed(self, definitions: Definitions) -> Attempt:
-        """The same, once the online store has what is served, be it new or held."""
+        """The attempt, once the online store has what is served, be it new or held."""
         results = {**self.results}
         for name, result in self.served.items():
             push = definitions.push(name, diff=result.diff)

@@ -140,7 +140,7 @@ def _of_tiles(
     before: AsOfView | None,
     share: Share,
 ) -> Iterator[Batch]:
-    """The same where tiles are stored, which are few enough to be read for each question."""
+    """The batches of `cut` where tiles are stored, which are few enough to be read for each question."""
     had = (
         0
         if before is None

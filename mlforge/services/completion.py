@@ -109,7 +109,7 @@ class Completion:
         keys: Mapping[str, Any],
         t: int,
     ) -> dict[str, Any]:
-        """The same for the values of one entity; t: UTC microseconds."""
+        """The completed values of one entity, by column; t: UTC microseconds."""
         filled = {
             name: self.defaults.get(name) if value is None else value
             for name, value in values.items()

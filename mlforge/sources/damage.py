@@ -10,6 +10,6 @@ POLARS_FAULTS = (PolarsError, PanicException)
 DAMAGE = (OSError, *POLARS_FAULTS)
 """Errors of reading a file that is missing or whose bytes are damaged."""
 MISREAD = (*DAMAGE, KeyError, TypeError, ValueError)
-"""The same of reading what a file says of itself, which then is understood."""
+"""Errors of reading what such a file says of itself, and of understanding it."""
 UNDECODABLE = (*MISREAD, pa.ArrowException, OverflowError, MemoryError)
-"""The same of bytes that anybody may have written."""
+"""Errors of decoding bytes that anybody may have written."""

@@ -199,7 +199,7 @@ class Draft(Store):
         return planned.pointer if planned else self._store.pointer(name)
 
     def manifest(self, name: str, version: Version) -> Manifest:
-        """That of the planned version, or the store's."""
+        """The manifest of the planned version, or the store's."""
         planned = self._of_plan(name, version)
         return planned.manifest if planned else self._store.manifest(name, version)
 

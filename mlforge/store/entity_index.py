@@ -35,7 +35,7 @@ LEVELS = 6
 """How many runs an index has at most."""
 _FORMAT = 1
 _KIND_LENGTH = 22
-"""That of the first level: tiles, sets, totals and each level have another, as each serves a purpose of its own."""
+"""The length of the first level's kind: tiles, sets, totals and each level have another, as each serves a purpose of its own."""
 _PLACE, _LENGTH = "__place", "__length"
 _FAULTS = (OSError, pa.ArrowException)
 

@@ -61,7 +61,7 @@ class Resident:
         return cls(partials, columns, spec.keys, spec.timestamp, since, rows)
 
     def with_rows(self, rows: pl.DataFrame) -> Self:
-        """The same with all rows of `partials_since` since the instant, given in any order."""
+        """The resident events with all rows of `partials_since` since the instant, given in any order."""
         if not rows[self.time].is_sorted():
             rows = rows.sort(self.time)
         resident = replace(self, rows=rows.rechunk())

@@ -36,7 +36,7 @@ class Seal:
     is_believed: bool = True
 
     def by(self, now: int) -> Seal:
-        """The same; without a partition where `until` has yet to come: a clock that was ahead sealed what may be being filled."""
+        """The seal as it is by now; of no partition where `until` has yet to come: a clock that was ahead sealed what may be being filled."""
         return replace(self, until=0) if self.until > now else self
 
     @cached_property

@@ -41,7 +41,7 @@ def tiles_as_filed(
 def _tiles(
     cache: TileCache, scan: EventScan, times: TimeRange, among: pl.DataFrame | None, files: _Looked
 ) -> Tiles:
-    """The same, of what was looked up of each file."""
+    """The tiles of some files, as `tiles_as_filed` gives them. files: each with what the cache has of it."""
     spec, dtypes = cache.spec, cache.spec.value_dtypes(cache.schema)
     assert spec.interval is not None
     tasks, cached = [task for task, _ in files], [tiles for _, tiles in files if tiles is not None]

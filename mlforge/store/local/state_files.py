@@ -74,11 +74,11 @@ class Documents:
         self._known: dict[str, tuple[State | None, Any]] = {}
 
     def served(self) -> tuple[Pointer, Version] | None:
-        """As the function `served`."""
+        """The served version, and the highest one when that was decided."""
         return self._read(LATEST, served)
 
     def books(self) -> Books:
-        """As the function `books`."""
+        """The books; empty before the first write."""
         return self._read(BOOKS, books)
 
     def _read(self, name: str, read: Callable[[Path], T]) -> T:

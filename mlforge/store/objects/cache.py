@@ -95,7 +95,7 @@ class FeatureCache:
         return stored.document if stored else None
 
     def stored(self, version: Version) -> StoredManifest | None:
-        """The same with the state in which it was read."""
+        """The document of a version's manifest, with the state in which it was read; None where the bucket has none."""
         blob = self.objects.read(keys.meta(self.home, version))
         if blob is None:
             return None

@@ -85,7 +85,7 @@ class FeatureDocument:
         return self.born == born and self.erasing is None
 
     def serving(self, version: Version, at_least: int = 0) -> Self:
-        """The same with that version served, at the next generation, or at a later one: `at_least`."""
+        """The document with this version served, at the next generation, or at a later one: `at_least`."""
         pointer = Pointer(version, max(self.generation + 1, at_least))
         highest = max(version, self.highest) if self.highest else version
         recent = {version: pointer.generation, **self.recent}
@@ -95,7 +95,7 @@ class FeatureDocument:
         return replace(self, pointer=pointer, highest=highest, recent=dict(islice(newest, RECENT)))
 
     def past(self, left: Iterable[Version], now: int) -> Self:
-        """The same without versions below the served one that publishers have left unserved: their objects go."""
+        """The document without versions below the served one that publishers have left unserved: their objects go."""
         assert self.pointer is not None
         passed = {v: now for v in left if v < self.pointer.version and self.is_unserved(v)}
         return replace(self, removing={**passed, **self.removing}) if passed else self

@@ -33,7 +33,7 @@ class Unanswered:
         self._sizes = dict(sorted(sizes.items(), key=lambda entry: entry[1])[:_WITNESSES])
 
     def note_listed(self, entries: list[Entry]) -> None:
-        """The same of a listing, however long it is."""
+        """Remember the smallest objects of a listing, however long it is."""
         self.note((entry.key, entry.size) for entry in entries[:_GLANCED_AT])
 
     def answer(self, key: str, ask: Callable[[], T]) -> T:
