@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from redis import Redis
 
 from mlforge.core.text import plural
 from mlforge.definitions.environment import PROFILE, REDIS_URL
-from mlforge.definitions.running import FOLDER, NOTE, project_folder, read_note
-from mlforge.errors import MissingExtra, MlforgeError
-from worker.child_process import bound_to_parent
+from mlforge.definitions.running import FOLDER, project_folder
+from mlforge.errors import MissingExtra
 from worker.connection import hide_password
 from worker.ending import set_from_handler
 from worker.project import DEFINITIONS, Project, Settings
 from worker.service.embedded_redis import EmbeddedServer
 from worker.service.log_file import LogFile
 from worker.service.process import Beside
+from worker.service.supervised_process import Say, SupervisedProcess, stop_all
 from worker.service.telling import described, record_of, tell_person, worth_showing
+from worker.service.up_lock import only_one
 from worker.service.web import Web, web_listener
 from worker.state.event_log import EventLog
 from worker.supervision import FAULTS, pause_after, survived
@@ -38,16 +35,9 @@ from worker.supervision import FAULTS, pause_after, survived
 _WATCHER, _SERVER = "watcher", "server"
 GIVES_WAY = 5
 """The nice value of workers: of a core that both want, the server of requests gets three quarters."""
-STOP_S = 15.0
-"""How long a job in hand may take to finish once all is to stop."""
 _TICK_S = 0.25
-_BACK_OFF_S = (0.5, 1.0, 2.0, 5.0, 15.0, 30.0)
-_STEADY_S = 30.0
-_NOTED_S = 5.0
 _FOLLOW_MS = 3_000
 """How long to wait for an entry: less than the client waits for any answer, which comes half a second later where the server rests."""
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,72 +56,6 @@ class Plan:
 
 
 @dataclass
-class Child:
-    """A process that is to run for as long as `up` does."""
-
-    name: str
-    command: Sequence[str]
-    environment: Mapping[str, str]
-    on_line: Callable[[str, str], None]
-    files: tuple[int, ...] = ()
-    """Open files that the process gets, by their numbers."""
-    nice: int = 0
-    """By how much its priority is below that of `up`."""
-    process: subprocess.Popen[str] | None = None
-    _anew: bool = False
-    _started_at: float = 0.0
-    _deaths: int = 0
-    _start_at: float = 0.0
-
-    def supervise(self, now: float, say: Say) -> None:
-        """Start the process where it does not run, after pauses that grow."""
-        if self.process is not None and self.process.poll() is None:
-            return
-        if self.process is not None:
-            code, self.process = self.process.returncode, None
-            if not self._anew:
-                self._pause(code, now, say)
-        if now >= self._start_at:
-            self._start(now)
-
-    def _pause(self, code: int, now: float, say: Say) -> None:
-        self._deaths = 0 if now - self._started_at > _STEADY_S else self._deaths
-        pause = _BACK_OFF_S[min(self._deaths, len(_BACK_OFF_S) - 1)]
-        self._deaths += 1
-        self._start_at = now + pause
-        say(f"{self.name} ended ({_how(code)}); it starts again in {pause:g} s")
-
-    def restart(self) -> None:
-        """Ask the process to end; it starts again as soon as it has."""
-        if self.process is not None:
-            self._anew = True
-            self.process.send_signal(signal.SIGTERM)
-
-    def _start(self, now: float) -> None:
-        self._started_at, self._anew = now, False
-        self.process = subprocess.Popen(
-            bound_to_parent(self.command, self.nice),
-            env=dict(self.environment),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            pass_fds=self.files,
-            # Ctrl-C in the terminal is for `up`, which stops its children. No session of its own:
-            # Linux shares cores among sessions first, and nice values count within one alone (man 7 sched, autogroups).
-            process_group=0,
-        )
-        threading.Thread(target=self._read, args=(self.process,), daemon=True).start()
-
-    def _read(self, process: subprocess.Popen[str]) -> None:
-        assert process.stdout is not None
-        for line in process.stdout:  # to its end: a pipe that nobody empties would stop the process
-            with survived("tell what a process says", process=self.name):
-                self.on_line(self.name, line.rstrip("\n"))
-
-
-@dataclass
 class Up:
     """A running `mlforge up`; `say` prints a line for a person."""
 
@@ -140,7 +64,7 @@ class Up:
     stop: threading.Event = field(default_factory=threading.Event)
     hurry: threading.Event = field(default_factory=threading.Event)
     starts: bool = True  # nothing is supervised yet, and the start may wait for a server
-    server: Child | None = None
+    server: SupervisedProcess | None = None
     """The process that answers over HTTP; it is started anew for edited definitions."""
     scope: str = ""
     """Under which the project's event log is found: the watcher says so at each of its starts."""
@@ -152,7 +76,7 @@ class Up:
         with ExitStack() as stack:
             folder = project_folder(self.plan.target, self.plan.here) / FOLDER
             url = self.plan.redis_url
-            note = stack.enter_context(_only_one(folder, self.plan.profile, url is not None))
+            note = stack.enter_context(only_one(folder, self.plan.profile, url is not None))
             where = (
                 f"your own, {hide_password(url)}"
                 if url
@@ -171,14 +95,16 @@ class Up:
             self._greet(opened, url, where)
             log = stack.enter_context(closing(LogFile(folder / "up.log")))
             children = self._children(url, log, self._listener(stack))
-            stack.callback(_stop_all, children, self.hurry, self.say)
+            stack.callback(stop_all, children, self.hurry, self.say)
             self.scope, self.begun_with = opened.scope, opened.hash
             threading.Thread(target=self._follow, args=(opened.redis,), daemon=True).start()
             self._supervise(children, server)
             self.say("stopping")
         return 0
 
-    def _supervise(self, children: Sequence[Child], server: EmbeddedServer | None) -> None:
+    def _supervise(
+        self, children: Sequence[SupervisedProcess], server: EmbeddedServer | None
+    ) -> None:
         """Keep all processes running until `stop` is set; a start that fails is tried again later."""
         self.starts, faults = False, 0
         while not self.stop.wait(pause_after(faults) if faults else _TICK_S):
@@ -216,7 +142,9 @@ class Up:
             self.say(f"nothing is answered over HTTP: {error}")
             return None
 
-    def _children(self, url: str, log: LogFile, listener: socket.socket | None) -> list[Child]:
+    def _children(
+        self, url: str, log: LogFile, listener: socket.socket | None
+    ) -> list[SupervisedProcess]:
         environment = dict(os.environ) | {REDIS_URL: url, "PYTHONUNBUFFERED": "1"}
         if self.plan.target is not None:
             environment[DEFINITIONS] = self.plan.target
@@ -243,15 +171,15 @@ class Up:
             if shown is not None:
                 self.say(f"{name}: {shown}")
 
-        children = [Child(_WATCHER, watcher, environment, on_line)]
+        children = [SupervisedProcess(_WATCHER, watcher, environment, on_line)]
         children += [
-            Child(f"worker-{number}", worker, environment, on_line, nice=GIVES_WAY)
+            SupervisedProcess(f"worker-{number}", worker, environment, on_line, nice=GIVES_WAY)
             for number in range(1, self.plan.workers + 1)
         ]
         if listener is not None:
             number = listener.fileno()
             command = [*mlforge, "serve", f"--fd={number}"]
-            self.server = Child(_SERVER, command, environment, on_line, (number,))
+            self.server = SupervisedProcess(_SERVER, command, environment, on_line, (number,))
             children.append(self.server)
         return children
 
@@ -301,73 +229,3 @@ def run(plan: Plan) -> int:
     except _StartEnds:
         up.say("stopping")
         return 0
-
-
-@contextmanager
-def _only_one(folder: Path, profile: str | None, is_own: bool) -> Iterator[Callable[[str], None]]:
-    """Hold the project's lock; yields a function that writes the REDIS_URL where other processes find it.
-
-    is_own: whether the server is the user's own, whose password is not told to whoever starts a second one.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o700)
-    ignore = folder / ".gitignore"
-    if not ignore.exists():
-        ignore.write_text("*\n")
-    path = folder / NOTE
-    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            running = _note_of_another(path)
-            url = str(running.get("url") or "...")
-            told = hide_password(url) if running.get("own") else url
-            raise MlforgeError(
-                f"mlforge up runs here already (process {running.get('pid', 'unknown')}); "
-                f"use it: {REDIS_URL}={told}, or stop it with Ctrl-C in its terminal"
-            ) from error
-
-        def note(url: str | None) -> None:
-            file.seek(0)
-            file.truncate()
-            named = {} if profile is None else {"profile": profile}
-            own = {"own": True} if is_own else {}
-            json.dump({"pid": os.getpid(), "url": url, **named, **own}, file)
-            file.flush()
-
-        note(None)
-        try:
-            yield note
-        finally:
-            file.seek(0)
-            file.truncate()
-
-
-def _note_of_another(path: Path) -> dict[str, Any]:
-    """The note of the `up` that runs here; an `up` that has just started gets time to write it."""
-    deadline = time.monotonic() + _NOTED_S
-    while not (note := read_note(path)).get("url") and time.monotonic() < deadline:
-        time.sleep(_TICK_S)
-    return note
-
-
-def _stop_all(children: Sequence[Child], hurry: threading.Event, say: Say) -> None:
-    """Stop all children by SIGTERM; those that still run after a while, or at a second Ctrl-C, are killed."""
-    running = [child.process for child in children if child.process is not None]
-    for process in running:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-    deadline = time.monotonic() + STOP_S
-    while any(process.poll() is None for process in running):
-        if time.monotonic() > deadline or hurry.is_set():
-            say("a job in hand is ended; it is done again at the next start")
-            for process in running:
-                process.kill()
-                process.wait()
-        time.sleep(0.02)
-
-
-def _how(code: int) -> str:
-    if code < 0:
-        return f"killed by {signal.Signals(-code).name}"
-    return f"exit code {code}"

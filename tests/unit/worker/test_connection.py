@@ -8,7 +8,7 @@ import pytest
 
 from mlforge.errors import MlforgeError, OnlineRefused, OnlineUnavailable
 from worker.connection import connect, hide_password
-from worker.service.up import _only_one
+from worker.service.up_lock import only_one
 
 
 @pytest.mark.parametrize(
@@ -50,8 +50,8 @@ def test_a_password_that_cuts_its_url_short_is_to_be_encoded() -> None:
 def test_a_second_up_is_told_of_the_first_without_the_password_of_a_server_of_ones_own(
     tmp_path: Path,
 ) -> None:
-    with _only_one(tmp_path, None, is_own=True) as note:
+    with only_one(tmp_path, None, is_own=True) as note:
         note("redis://:secret@127.0.0.1:1/0")
-        second = _only_one(tmp_path, None, is_own=True)
+        second = only_one(tmp_path, None, is_own=True)
         with pytest.raises(MlforgeError, match=r"use it: REDIS_URL=redis://:\*\*\*@127"), second:
             pass
