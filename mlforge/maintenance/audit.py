@@ -17,10 +17,11 @@ import polars as pl
 
 from mlforge.core import clock, reference
 from mlforge.core.expression.columns import RowDerivation
+from mlforge.core.logs import get_logger
 from mlforge.core.manifest import Manifest, config_of
 from mlforge.core.reference import Cell, History, Row
 from mlforge.core.values import FIRST_INSTANT, LAST_INSTANT, from_us
-from mlforge.errors import IntegrityError, MlforgeError, OnlineError
+from mlforge.errors import IntegrityError, MlforgeError, OnlineError, StoreUnavailable
 from mlforge.features.feature import Feature
 from mlforge.frames import polars_schema
 from mlforge.ingest.side_tables import SideTables
@@ -41,6 +42,8 @@ from mlforge.sources.source_reading import SourceReading
 from mlforge.store import Store
 from mlforge.store.records import Audit
 
+log = get_logger(__name__)
+
 _ROWS, _INSTANTS = 50, 8
 """Of each sampled entity: stored rows whose values are compared, and instants of training values."""
 _TOLD = 20
@@ -60,7 +63,7 @@ def audit(
     share: Share = SOME,
     max_bytes: int | None = None,
 ) -> Audit:
-    """Compare the served version with the raw files; the result is stored beside the version.
+    """Compare the served version with the raw files; the result is stored beside the version, if the store takes it.
 
     training: how training data are read (`retrieval.training.stored_values`), for they are audited, too.
     Entities that an earlier audit found wrong are audited again, whatever the seed. An entity with
@@ -100,7 +103,10 @@ def audit(
         if not now.gone and not now.mismatches:
             work = now
     report = work.report(time.perf_counter() - began).following(before)
-    store.write_audit(feature.name, report)
+    try:
+        store.write_audit(feature.name, report)
+    except StoreUnavailable as error:
+        log.warning("the audit's result is not kept", feature=feature.name, error=str(error))
     return report
 
 

@@ -13,7 +13,13 @@ from dataclasses import replace
 
 from mlforge.core import clock
 from mlforge.core.values import Version
-from mlforge.errors import IntegrityError, RetrievalError, StoreError, VersionNotFound
+from mlforge.errors import (
+    IntegrityError,
+    RetrievalError,
+    StoreError,
+    StoreUnavailable,
+    VersionNotFound,
+)
 from mlforge.retrieval import references
 from mlforge.retrieval.reading import Reading
 from mlforge.store import Store
@@ -30,9 +36,21 @@ def pin(reading: Reading, set_id: str, place: SetPlace) -> None:
 
     Takes each feature's lock for a moment. Raises StoreError where the store cannot be written to.
     """
-    with released_on_failure(reading.store, set_id, place):
+    with released_on_failure(reading.store, set_id, place), _said_what_for():
         for name, versions in _by_name(reading).items():
             _keep(reading.store, name, versions, set_id, place.address)
+
+
+@contextmanager
+def _said_what_for() -> Iterator[None]:
+    """A block that writes to the store for something that looks like reading."""
+    try:
+        yield
+    except StoreUnavailable as error:
+        raise StoreUnavailable(
+            f"{error}; a training set keeps its versions from being pruned, so whoever makes one writes to the store: with the right "
+            "to read it alone, use get_training_data, or a copy of the store that is yours (mlforge copy)"
+        ) from error
 
 
 def keep(store: Store, set_id: str) -> None:

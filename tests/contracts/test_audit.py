@@ -13,6 +13,7 @@ from typing import Any
 import polars as pl
 import pytest
 import redis
+from structlog.testing import capture_logs
 
 import mlforge.validators as v
 from mlforge import Definitions
@@ -23,12 +24,13 @@ from mlforge.core.disk import hash_file
 from mlforge.core.manifest import Manifest
 from mlforge.core.values import to_us
 from mlforge.engines import engine_named
-from mlforge.errors import MlforgeError
+from mlforge.errors import MlforgeError, StoreUnavailable
 from mlforge.features.feature import Feature
 from mlforge.frames.encoding import key_hash
 from mlforge.maintenance.sampling import ALL, Sample, Share, entity_text
 from mlforge.metrics import Rolling
 from mlforge.online import RedisStore
+from mlforge.store import LocalStore
 from mlforge.store.local import io
 from mlforge.store.manifest_json import to_json
 from tests.support.projects import Project, at, rows
@@ -193,6 +195,23 @@ def test_a_value_changed_in_the_table_is_found_and_stays_known(
     proven = definitions.audit("spend", Share(1)).proven
     assert proven is not None
     assert proven.version == "1.0.0"
+
+
+def test_an_audit_whose_result_the_store_does_not_take_is_told_all_the_same(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.build()
+
+    def refused(*_: Any) -> None:
+        raise StoreUnavailable("the file system is read-only")
+
+    monkeypatch.setattr(LocalStore, "write_audit", refused)
+    with capture_logs() as logs:
+        assert project.definitions().audit("spend", ALL).is_proof
+    told = [entry for entry in logs if entry["log_level"] == "warning"]
+    assert [entry["event"] for entry in told] == ["the audit's result is not kept"]
+    assert told[0]["error"] == "the file system is read-only"
+    assert project.store.audit("spend") is None
 
 
 def test_what_was_wrong_stays_an_alarm_while_it_cannot_be_looked_at(

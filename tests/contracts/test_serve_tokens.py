@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import pytest
 import trustme
@@ -218,8 +219,9 @@ def test_keys_come_from_where_they_were_said_to_be_and_are_those_that_sign(
     assert len(keys_of(issuer.url)) == 1
     with pytest.raises(ValueError, match="it calls itself"):
         keys_of(f"{issuer.url}/")
-    with pytest.raises(OSError, match="302"):
+    with pytest.raises(HTTPError, match="302") as moved:
         keys_of(issuer.url, f"{issuer.url}/moved")
+    assert moved.value.closed
     encrypts = {**issuer.keys[0].as_dict(private=False), "use": "enc"}
     with pytest.raises(ValueError, match="no key that signs"):
         oidc._public_keys({"keys": [encrypts]})

@@ -15,13 +15,15 @@ import pytest
 from redis import Redis
 
 import mlforge
+from mlforge import training_set
 from mlforge.core import clock, failpoints
 from mlforge.core.values import Version
-from mlforge.errors import StoreError
+from mlforge.errors import StoreError, StoreUnavailable
 from mlforge.maintenance.operations import prune, rollback, tidy, verify
 from mlforge.maintenance.retention import Retention
 from mlforge.store import LocalStore
 from mlforge.store.base import NOT_SERVED
+from mlforge.store.records import Audit
 from tests.support.crashes import (
     NOW,
     build,
@@ -519,6 +521,12 @@ def test_a_read_only_store_is_a_clear_error_and_can_be_read(
         rollback(store, "spend", "1.0.0")
     with pytest.raises(StoreError, match="the file system is read-only"):
         store.regenerate_index()
+    with pytest.raises(StoreUnavailable, match="the file system is read-only"):
+        store.write_audit("spend", Audit("1.0.0", 17, 3, 12))
+    spine = pl.DataFrame({"user_id": [1], "at": [NOW]}, schema_overrides={"at": pl.Datetime("us")})
+    with pytest.raises(StoreUnavailable, match="with the right to read it alone, use get_training"):
+        training_set(spine, ["spend"], store=store, out=tmp_path / "train")
+    assert not (tmp_path / "train").exists()
     assert rows(root).equals(rows(stages["patch"]))
     assert store.features() == ["spend"]
     subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)

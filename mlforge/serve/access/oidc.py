@@ -14,6 +14,7 @@ from hashlib import sha256
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
 from mlforge.core.certificates import trust
@@ -69,8 +70,12 @@ class Issuer:
     def _document(self, url: str) -> dict[str, Any]:
         https = urllib.request.HTTPSHandler(context=self.context())
         opener = urllib.request.build_opener(https, _NoRedirects())
-        with opener.open(url, timeout=_TIMEOUT_S) as answer:
-            document = json.loads(answer.read(_MOST_BYTES))
+        try:
+            with opener.open(url, timeout=_TIMEOUT_S) as answer:
+                document = json.loads(answer.read(_MOST_BYTES))
+        except HTTPError as refused:
+            refused.close()  # it is an answer, too, with a connection of its own
+            raise
         if not isinstance(document, dict):
             raise ValueError(f"{url} holds no object")
         return document

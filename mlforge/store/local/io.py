@@ -141,7 +141,7 @@ def _replacing_all(
                 temporary.replace(path)
     finally:
         for temporary in temporaries:
-            temporary.unlink(missing_ok=True)
+            _discard(temporary)
 
 
 def create(path: Path, content: bytes) -> bool:
@@ -155,8 +155,14 @@ def create(path: Path, content: bytes) -> bool:
             is_new = _claimed(temporary, path)
             sync(path.parent)
         finally:
-            temporary.unlink(missing_ok=True)
+            _discard(temporary)
     return is_new
+
+
+def _discard(temporary: Path) -> None:
+    """Remove what was not finished, if it is there. Why it was not is told, not why it stays: a read-only disk refuses both."""
+    with suppress(OSError):
+        temporary.unlink(missing_ok=True)
 
 
 def _claimed(temporary: Path, path: Path) -> bool:
