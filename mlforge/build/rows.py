@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from mlforge.compilers.base import TIME
+from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.values import Duration, TimeRange
 from mlforge.engines import POINT, Engine, Events
 from mlforge.engines.derived import derived_values
+from mlforge.engines.tiles.places import Places
 from mlforge.errors import DataError
 from mlforge.frames import polars_schema
 from mlforge.frames.entity_times import EntityTimes, entities_and_hull
@@ -95,20 +98,29 @@ def _at_boundaries(
     event_times = None if times is None else TimeRange(times.start - interval.us, times.end)
     source = events.cache.identities(events, event_times, among)
     time = polars_schema.microseconds(spec.timestamp)
-    points = source.select(
-        *spec.entity, (time - time.mod(interval.us) + interval.us).alias(POINT)
-    ).unique()
+    rows = source.select(*spec.entity, time.alias(TIME))
+    points = _ends(rows, spec, interval, are_few=isinstance(within, EntityTimes))
     if times is not None:
         points = points.filter(pl.col(POINT).is_between(times.start, times.end))
     if isinstance(within, EntityTimes):
-        points = within.rows(points, pl.col(POINT))
-    at = (
-        points.with_columns(pl.col(POINT).cast(polars_schema.UTC_INSTANT))
-        .sort(POINT, *spec.entity)
-        .collect()
-    )
+        points = within.rows(points, pl.col(POINT)).sort(POINT, *spec.entity)
+    at = points.with_columns(pl.col(POINT).cast(polars_schema.UTC_INSTANT)).collect()
     values = engine.values(events.with_tiles(at.height, event_times), at)
     return at.select(*spec.keys, pl.col(POINT).alias(spec.timestamp)).hstack(values)
+
+
+def _ends(
+    rows: pl.LazyFrame, spec: FeatureSpec, interval: Duration, *, are_few: bool
+) -> pl.LazyFrame:
+    """The distinct entities and ends of intervals of rows with keys and TIME; the end is POINT. By it, then by keys, unless rows are few."""
+    end = (pl.col(TIME) - pl.col(TIME).mod(interval.us) + interval.us).alias(POINT)
+    if are_few:
+        return rows.select(*spec.entity, end).unique()
+    held = rows.collect()
+    places = Places.of(held, spec)
+    if places is None:
+        return held.lazy().select(*spec.entity, end).unique().sort(POINT, *spec.entity)
+    return places.distinct(held).lazy().select(*spec.entity, end)
 
 
 def pieces_of(rows: pl.DataFrame, layout: Layout, timestamp: str | None) -> Iterator[TablePiece]:

@@ -182,7 +182,8 @@ class Engine(ABC):
             line, apart = self._line(step, entities, ordered)
             kernel = self._kernel(step, line, apart)
             results = self._aggregated(line, step.metrics, step.dtypes, spec.name, kernel)
-            answers = answers.hstack(results.select(step.outputs))
+            outputs = results.lazy().select(step.outputs)  # lazily, as they have much in common
+            answers = answers.hstack(polars_schema.in_memory(outputs))
         return answers[[ROW, *(column.name for column in spec.columns)]]
 
     def _line(

@@ -20,8 +20,8 @@ from mlforge.engines.point_windows import DistinctPoints, PointWindows, Timeline
 from mlforge.engines.prefix_sums import SumOverflow
 
 _LEAST_MEMORY = 128_000_000
-_OVERLAP = {"min": 2, "max": 2, "median": 8, "pN": 8}
-"""Of how many windows each row of a line is part, on average, before ranks over the whole line pay."""
+_OVERLAP = {"min": 0.5, "max": 0.5, "median": 8, "pN": 8}
+"""As of `overlapping.overlaps`: before ranks over the whole line pay."""
 _LIST_ROWS = 16
 """Windows of no more rows than this on average are cheaper as lists, which take memory by their rows."""
 

@@ -110,7 +110,8 @@ class Scale:
         About a whole number near the mean nothing large is left that could cancel out.
         """
         many = count.cast(pl.Int128)
-        near = (sums.cast(pl.Float64) / count).round().fill_nan(0.0).cast(pl.Int128)
+        # Not `fill_nan` of no values' 0 / 0: polars evaluates what it fills three times.
+        near = (sums.cast(pl.Float64) / count.clip(lower_bound=1)).round().cast(pl.Int128)
         remainder = sums - near * many
         about = squares - near * (sums + remainder)
         squared = about.cast(pl.Float64) - remainder.cast(pl.Float64).pow(2) / count

@@ -14,24 +14,30 @@ from mlforge.engines import ranks
 from mlforge.engines.pairwise import Segments
 from mlforge.engines.point_windows import PointWindows
 
+_EXTREMES = ("min", "max")
 _TINY = 1e-290
 """Below it floats have fewer digits, or products with a share have: a percentile would be off by more than others are."""
 
 
-def overlaps(aggregate: Aggregate, windows: PointWindows, most: Mapping[str, int]) -> bool:
+def overlaps(aggregate: Aggregate, windows: PointWindows, most: Mapping[str, float]) -> bool:
     """Whether ranks over the whole line cost less than the rows of each window.
 
-    most: by the kind of aggregation, of how many windows each row is part, on average, before they do.
+    most: by the kind of aggregation, of how many windows each row is part, on average, before they do; of extremes for each
+    power of two up to the longest window, as each is a pass over the line.
     """
-    kind = aggregate.aggregation.kind.name
-    return kind in most and bool(windows.segments.lengths.sum() > most[kind] * windows.line.height)
+    kind, lengths = aggregate.aggregation.kind.name, windows.segments.lengths
+    if kind not in most:
+        return False
+    longest = lengths.max()
+    passes = longest.bit_length() if kind in _EXTREMES and isinstance(longest, int) else 1
+    return bool(lengths.sum() > most[kind] * passes * windows.line.height)
 
 
 def ranked(aggregate: Aggregate, windows: PointWindows, wide: Collection[int]) -> pl.Series:
     """A least or greatest value, or a percentile, of each window. wide: as `wide_columns`."""
     column, aggregation = value_name(aggregate.value), aggregate.aggregation
     values, segments = windows.line[column], windows.segments
-    if aggregation.kind.name in ("min", "max"):
+    if aggregation.kind.name in _EXTREMES:
         return ranks.extremes(values, segments, greatest=aggregation.kind.name == "max")
     before = windows.index.counts_before(column)
     of_values = Segments(before.gather(segments.starts), windows.counts(column))

@@ -171,8 +171,10 @@ class PointWindows:
         windows = pl.DataFrame({"start": self.segments.starts, "length": self.segments.lengths})
         windows = windows.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias(_POINT))
         is_long = pl.col("length") > SLICED_ROWS
+        read = dict.fromkeys(n for each in named for n in each.meta.root_names())
+        line = self.line.select(*read)  # no row is copied for a column that nobody asks for
         answers = [
-            self.line.slice(start, length).select(pl.lit(point, pl.Int64).alias(_POINT), *named)
+            line.slice(start, length).select(pl.lit(point, pl.Int64).alias(_POINT), *named)
             for start, length, point in windows.filter(is_long).iter_rows()
         ]
         short = windows.filter(pl.col("length") > 0, ~is_long)
@@ -180,10 +182,10 @@ class PointWindows:
         for some in short.with_columns(batch).partition_by(_BATCH) if short.height else ():
             end = pl.col("start") + pl.col("length")
             places = some.select(_POINT, pl.int_ranges("start", end).alias(_INDEX)).explode(_INDEX)
-            rows = self.line[places[_INDEX]].with_columns(places[_POINT])
+            rows = line[places[_INDEX]].with_columns(places[_POINT])
             answers.append(rows.group_by(_POINT).agg(named))
         if not answers:
-            answers = [self.line.clear().select(pl.lit(0, pl.Int64).alias(_POINT), *named).clear()]
+            answers = [line.clear().select(pl.lit(0, pl.Int64).alias(_POINT), *named).clear()]
         points = windows.select(_POINT)
         return points.join(pl.concat(answers), on=_POINT, how="left", maintain_order="left").drop(
             _POINT

@@ -16,8 +16,8 @@ from mlforge.engines.point_windows import DistinctPoints, PointWindows, Timeline
 from mlforge.engines.prefix_sums import DecimalOverflow, SegmentSums, SumOverflow, Sums
 
 START, LENGTH, COUNT = "__start", "__length", "__count_{}"
-_OVERLAP = {"min": 8, "max": 8, "median": 64, "pN": 64}
-"""Of how many windows each row of a line is part, on average, before ranks over the whole line pay."""
+_OVERLAP = {"min": 1, "max": 1, "median": 64, "pN": 64}
+"""As of `overlapping.overlaps`: before ranks over the whole line pay."""
 
 
 def aggregate_at_points(

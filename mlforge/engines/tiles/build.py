@@ -8,10 +8,11 @@ merge exactly; `merge` computes metrics from them.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Literal, Self
+from typing import Literal
 
 import polars as pl
 
@@ -20,8 +21,8 @@ from mlforge.core.aggregation_kinds import KINDS
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.metrics import MetricColumn
 from mlforge.core.schema import DIGITS, FLOATS, decimal_scale
-from mlforge.engines import timeline
 from mlforge.engines.fixed_point import WHOLE, Extent, Scale, extent
+from mlforge.engines.tiles.places import Places
 
 DENSE = 4
 """The least number of events a tile, on average, that pays for building it."""
@@ -36,8 +37,6 @@ Spread: the sum of squared deviations from a tile's own mean. First, last: value
 (time, value) pair, whose times are parts too, for an interval may have several tiles.
 """
 _PIECE = 65_536
-_PLACES = 1 << 62
-_NUMBER = "__number"
 _MARGIN = 2  # entities are counted but roughly
 _NO_SUM = pl.lit(None, dtype=pl.Int128)
 # Polars groups so in half of the time from tens of thousands of events on, and need not hold them.
@@ -94,10 +93,10 @@ def _are_surely_dense(events: pl.LazyFrame, spec: FeatureSpec) -> bool:
 
     Of an integer key the ends suffice where all integers between them are few.
     """
-    keys, start = spec.entity, interval_start(spec)
+    keys, time = spec.entity, pl.col(TIME)
     entities = pl.col(keys[0]) if len(keys) == 1 else pl.struct(*keys).hash()
     is_integer = len(keys) == 1 and events.collect_schema()[keys[0]].is_integer()
-    ends = (start.min().alias("first"), start.max().alias("last"))
+    ends = (time.min().alias("first"), time.max().alias("last"))
     bounds = (entities.min().alias("least"), entities.max().alias("greatest"))
     roughly = entities.approx_n_unique().alias("entities")
     looks = events.select(pl.len(), *ends, *(bounds if is_integer else [roughly]))
@@ -105,7 +104,7 @@ def _are_surely_dense(events: pl.LazyFrame, spec: FeatureSpec) -> bool:
     if count < max(FEWEST, 1):
         return False
     assert spec.interval is not None
-    intervals = (last - first) // spec.interval.us + 1
+    intervals = last // spec.interval.us - first // spec.interval.us + 1
     if is_integer:
         least, greatest = known
         if least is not None and count >= DENSE * (greatest - least + 2) * intervals:
@@ -135,68 +134,23 @@ def build_tiles(
     start = interval_start(spec) if start is None else start
     columns = parts(spec.columns)
 
-    def grouped(some: pl.LazyFrame, by: Iterable[pl.Expr]) -> pl.LazyFrame:
-        rows = some.group_by(by).agg(
-            _part(column, kind, dtypes[column], summary)
-            for column, kinds in columns.items()
-            for kind in kinds
-        )
-        sums = (wide(pl.col(part_alias(column, "sum"))) for column in summary.extents)
-        return rows.with_columns(sums)
-
+    # Made once, as there may be many pieces.
+    aggregates = [
+        _part(column, kind, dtypes[column], summary)
+        for column, kinds in columns.items()
+        for kind in kinds
+    ]
+    sums = [wide(pl.col(part_alias(column, "sum"))) for column in summary.extents]
     keys = [*map(pl.col, spec.entity), start.alias(TIME)]
     if not in_order:
-        return Tiles(grouped(events, keys).collect(engine=_ENGINE).lazy(), summary)
+        grouped = events.group_by(keys).agg(aggregates).with_columns(sums)
+        return Tiles(grouped.collect(engine=_ENGINE).lazy(), summary)
     tiled, whole = [column for column, kinds in columns.items() if kinds], events.collect()
-    places = _Places.of(whole, spec) if by_interval else None
+    places = Places.of(whole, spec) if by_interval else None
     by = keys if places is None else [places.numbers]
-    plans = (grouped(each.lazy(), by) for each in _pieces(whole, spec, tiled))
-    rows = pl.concat([plan.collect(engine="in-memory") for plan in plans])
+    plans = (each.lazy().group_by(by).agg(aggregates) for each in _pieces(whole, spec, tiled))
+    rows = pl.concat([plan.collect(engine="in-memory") for plan in plans]).with_columns(sums)
     return Tiles((rows if places is None else places.apart(rows)).lazy(), summary)
-
-
-@dataclass(frozen=True, slots=True)
-class _Places:
-    """The entity and the interval of an event as one number, by which polars groups in less time than by two.
-
-    first: the number of the first interval. many: how many there are.
-    """
-
-    key: str
-    dtype: pl.DataType
-    least: int
-    first: int
-    many: int
-    interval_us: int
-
-    @classmethod
-    def of(cls, events: pl.DataFrame, spec: FeatureSpec) -> Self | None:
-        """The places of events; None where an entity is no integer, or is null, or numbers would not fit."""
-        key, *others = spec.entity
-        if others or spec.interval is None or not events.height or events[key].null_count():
-            return None
-        least, greatest = events[key].min(), events[key].max()
-        if not isinstance(least, int) or not isinstance(greatest, int):
-            return None
-        first, last = (time // spec.interval.us for time in timeline.extremes(events))
-        many = last - first + 1
-        if least <= -_PLACES or greatest >= _PLACES or (greatest - least + 1) * many >= _PLACES:
-            return None
-        return cls(key, events[key].dtype, least, first, many, spec.interval.us)
-
-    @property
-    def numbers(self) -> pl.Expr:
-        """The number of an event's place."""
-        entity = pl.col(self.key).cast(pl.Int64) - self.least
-        interval = pl.col(TIME) // self.interval_us - self.first
-        return (entity * self.many + interval).alias(_NUMBER)
-
-    def apart(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Rows with keys and TIME in the place of numbers."""
-        number = pl.col(_NUMBER)
-        entity = (number // self.many + self.least).cast(self.dtype).alias(self.key)
-        time = ((number % self.many + self.first) * self.interval_us).alias(TIME)
-        return rows.select(entity, time, pl.exclude(_NUMBER))
 
 
 def _pieces(
@@ -208,11 +162,12 @@ def _pieces(
         yield from _ordered(events, order).iter_slices(_PIECE) if events.height else [events]
         return
     events = events if events[TIME].is_sorted() else events.sort(TIME)
-    intervals, begin = events[TIME] // spec.interval.us, 0
+    times, begin = events[TIME], 0
     while begin + _PIECE < events.height:
-        end = int(intervals.search_sorted(intervals[begin + _PIECE]))
+        start = times[begin + _PIECE] // spec.interval.us * spec.interval.us
+        end = bisect_left(times, start, begin)
         if end <= begin:  # all of the piece lies in one interval
-            end = int(intervals.search_sorted(intervals[begin], side="right"))
+            end = bisect_left(times, start + spec.interval.us, begin)
         yield _ordered(events.slice(begin, end - begin), order)
         begin = end
     if begin < events.height or not events.height:

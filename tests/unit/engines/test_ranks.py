@@ -16,7 +16,8 @@ from mlforge.core.aggregations import aggregation
 from mlforge.core.calendar_units import PERIODS
 from mlforge.core.metrics import MetricColumn
 from mlforge.core.time_model import Window
-from mlforge.engines import engine_named, weighted
+from mlforge.core.values import Duration
+from mlforge.engines import engine_named, ranks, segments_kernel, weighted
 from mlforge.engines.pairwise import Segments
 from mlforge.engines.point_windows import PointWindows
 from mlforge.engines.ranks import between_ranks, extremes
@@ -104,6 +105,30 @@ def test_a_dense_period_to_date_gathers_no_row_of_its_windows(
         some = pl.Series(values[: place + 1], dtype=pl.Float64).drop_nulls()
         expected = (some.min(), some.max(), some.median(), some.quantile(0.9, "linear"))
         assert answers.row(place) == expected
+
+
+@pytest.mark.parametrize(("days", "every", "spared"), [(7, 1, "aggregated"), (40, 15, "extremes")])
+def test_short_windows_that_overlap_are_gathered_no_more_than_few_long_ones_are_ranked(
+    monkeypatch: pytest.MonkeyPatch, days: int, every: int, spared: str
+) -> None:
+    draw, height = random.Random(2), 60
+    values = [draw.uniform(-5, 5) for _ in range(height)]
+    line = pl.DataFrame(
+        {ENTITY: [0] * height, TIME: range(height), value_name(0): values},
+        schema={ENTITY: pl.UInt32, TIME: pl.Int64, value_name(0): pl.Float64},
+    )
+    times = range(every, height, every)
+    points = pl.DataFrame(
+        {ENTITY: [0] * len(times), TIME: times, ROW: range(len(times))},
+        schema={ENTITY: pl.UInt32, TIME: pl.Int64, ROW: pl.UInt32},
+    )
+    window = Window(Duration(days, f"{days}us"))
+    metrics = [MetricColumn("x", name, window) for name in ("min", "max")]
+    context = ComputeContext.of(metrics, {"x": "Float64"})
+    monkeypatch.delattr(PointWindows if spared == "aggregated" else ranks, spared)
+    answers = segments_kernel.aggregate_at_points(line, context, points).drop(ROW)
+    seen = [values[max(0, int(window.first(t))) : int(window.last(t)) + 1] for t in times]
+    assert answers.rows() == [(min(some), max(some)) for some in seen]
 
 
 def test_a_percentile_of_weighted_values_whose_difference_is_no_float_is_taken_by_halves() -> None:

@@ -15,7 +15,7 @@ import pytest
 from mlforge.core.aggregations import AGGREGATIONS, aggregation
 from mlforge.core.values import to_us
 from mlforge.engines import Engine, engine_named, plan, timeline
-from mlforge.engines.tiles import build, cache
+from mlforge.engines.tiles import build, cache, places
 from mlforge.engines.tiles import merge as merging
 from mlforge.engines.tiles.merge import Merge
 from mlforge.metrics import Rolling
@@ -94,7 +94,7 @@ def test_tiles_in_order_are_the_same_to_the_last_bit_however_events_come_and_are
     before = rows.with_columns(own, pl.col("__time") - years)
     early = tiles(before, 300)
     assert early.equals(whole.with_columns(own, pl.col("^.*time.*$") - years))
-    monkeypatch.setattr(build, "_PLACES", 0)
+    monkeypatch.setattr(places, "_MOST", 0)
     assert tiles(rows, 300).equals(whole)
     assert tiles(before, 300).equals(early)
     monkeypatch.undo()
