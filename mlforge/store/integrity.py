@@ -15,10 +15,15 @@ T = TypeVar("T")
 _UNREADABLE = (
     FileNotFoundError,
     pl.exceptions.ComputeError,
+    pl.exceptions.InvalidOperationError,
     pl.exceptions.ColumnNotFoundError,
     pl.exceptions.SchemaError,
     pl.exceptions.PanicException,
 )
+_MAYBE_ELSE = (pl.exceptions.ComputeError, pl.exceptions.InvalidOperationError)
+"""Errors that computing ends in, too."""
+_OF_FILES = ("parquet: ", "parquet error", "unable to decode the encoded schema")
+"""The beginnings of the messages of the same errors where they are of a file's bytes."""
 
 
 def mended(mend: Callable[[], bool], read: Callable[[], T]) -> T:
@@ -38,7 +43,7 @@ def intact(name: str) -> Iterator[None]:
         yield
     except _UNREADABLE as error:
         reason = next(iter(str(error).splitlines()), "")
-        if isinstance(error, pl.exceptions.ComputeError) and "parquet" not in reason:
+        if isinstance(error, _MAYBE_ELSE) and not reason.startswith(_OF_FILES):
             raise
         meanwhile = (
             "a file is gone: if its version was pruned or its events were packed anew meanwhile, ask again; "

@@ -49,3 +49,18 @@ def test_a_file_that_goes_or_breaks_after_it_was_looked_up_is_an_integrity_error
 def test_an_error_that_is_no_damage_stays_what_it_is() -> None:
     with pytest.raises(pl.exceptions.ComputeError), intact("spend"):
         raise pl.exceptions.ComputeError("a list is too short")
+
+
+@pytest.mark.parametrize(
+    ("error", "is_damage"),
+    [
+        (pl.exceptions.ComputeError("parquet: File out of specification: invalid utf8"), True),
+        (pl.exceptions.ComputeError("parquet error: Error { source_location: .. }"), True),
+        (pl.exceptions.ComputeError("cannot compare the column 'parquet' with a number"), False),
+        (pl.exceptions.InvalidOperationError("unable to decode the encoded schema stored"), True),
+        (pl.exceptions.InvalidOperationError("conversion from `str` to `i64` failed"), False),
+    ],
+)
+def test_damage_is_told_by_what_a_message_begins_with(error: Exception, is_damage: bool) -> None:
+    with pytest.raises(IntegrityError if is_damage else type(error)), intact("spend"):
+        raise error
