@@ -13,6 +13,7 @@ import polars as pl
 
 from mlforge.core.arguments import shown
 from mlforge.core.lock import FILE, Lock
+from mlforge.core.paths import path_of
 from mlforge.errors import IntegrityError, RetrievalError
 from mlforge.sources.damage import DAMAGE
 from mlforge.store import Store
@@ -26,7 +27,7 @@ from mlforge.training_sets.places import place_at
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_KEPT = Path("~/.cache/mlforge/training_sets")
+_KEPT = "~/.cache/mlforge/training_sets"
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class StoredSet:
         """The set of a document that lies in a folder, or at an address in a bucket; nothing is read."""
         if not is_bucket(address):
             return cls(Path(address), document)
-        kept = _KEPT.expanduser() / f"{folder_name(address)}-{document.id}"
+        kept = path_of(_KEPT) / f"{folder_name(address)}-{document.id}"
         return cls(kept, document, objects_at(address, store))
 
     @property
