@@ -9,7 +9,7 @@ from mlforge.cli.output import lines_for, minute, number
 from mlforge.cli.style import Styled
 from mlforge.cli.table import table
 from mlforge.core import clock
-from mlforge.core.text import printable, some_of
+from mlforge.core.text import plural, printable, some_of
 from mlforge.core.values import SECOND_US, from_iso
 from mlforge.errors import without_owners
 from worker.monitor.feature_status import FeatureStatus
@@ -35,6 +35,8 @@ _STYLES = {
 }
 
 _FRESHNESS = "ms p50/99"
+_REASONS = 10
+"""How many reasons are told of files that are set aside or ignored: each of many files may have one of its own."""
 
 
 def render(status: Status) -> str:
@@ -119,7 +121,7 @@ def _notes(feature: FeatureStatus) -> Iterator[str]:
 
 
 def _files(status: Status) -> Iterator[str]:
-    """A line for the files that are set aside or ignored for one reason, with all features that this concerns."""
+    """A line for the files that are set aside or ignored for one reason, with all features that this concerns; of many reasons the first."""
     features: dict[tuple[str, str, str], list[str]] = {}
     for feature in status.features:
         for kind, files in (("quarantined", feature.quarantine), ("ignored", feature.ignored)):
@@ -129,8 +131,14 @@ def _files(status: Status) -> Iterator[str]:
     paths: dict[tuple[str, str, str], list[str]] = {}
     for (kind, path, reason), names in features.items():
         paths.setdefault((", ".join(names), kind, reason), []).append(path)
+    reasons: dict[tuple[str, str], list[str]] = {}
     for (concerned, kind, reason), several in paths.items():
-        yield f"{concerned}: {kind} {some_of(several)}: {reason}"
+        reasons.setdefault((concerned, kind), []).append(f"{some_of(several)}: {reason}")
+    for (concerned, kind), lines in reasons.items():
+        yield from (f"{concerned}: {kind} {line}" for line in lines[:_REASONS])
+        if len(lines) > _REASONS:
+            rest = plural(len(lines) - _REASONS, "more reason")
+            yield f"{concerned}: {kind} files for {rest}; --json has them all"
 
 
 def _ago(iso: str) -> str:

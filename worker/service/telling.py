@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlforge.cli.output import lines_for
-from mlforge.core.text import bump_word, plural, printable
+from mlforge.core.text import bump_word, by_reason, plural, printable
 from mlforge.definitions.environment import REDIS_URL
 from mlforge.errors import without_owners
 from mlforge.registry.deeds import DEEDS
 from worker.state.event_log import Entry
 
+_REASONS = 3
+"""How many reasons a line tells of files that are set aside."""
 _TOLD = ("refresh failed", "held", "quarantined", "edited definitions do not import", "audit:")
 """Log records of the children that the event log holds too."""
 
@@ -74,8 +76,12 @@ def _refreshed(feature: str, details: Mapping[str, Any]) -> str:
     if details["freshness_ms"] is not None:
         what = "from close to readable" if details["changed"] else "after close"
         parts.append(f"{details['freshness_ms']:,.0f} ms {what}")
-    for path, why in details["quarantined"].items():
-        parts.append(f"quarantined {path}: {without_owners(why, feature, path)}")
+    reasons = by_reason(
+        (path, without_owners(why, feature, path)) for path, why in details["quarantined"].items()
+    )
+    parts += [f"quarantined {line}" for line in reasons[:_REASONS]]
+    if len(reasons) > _REASONS:
+        parts.append(f"quarantined files for {plural(len(reasons) - _REASONS, 'more reason')}")
     trigger = f" [{details['trigger']}]" if details["trigger"] else ""
     return " · ".join(parts) + trigger
 

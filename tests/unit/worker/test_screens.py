@@ -112,6 +112,30 @@ def test_a_file_that_is_set_aside_is_told_once_with_its_name_and_its_features() 
     assert line.endswith(f" · quarantined {path}: {why}")
 
 
+def test_of_files_that_are_set_aside_for_a_thousand_reasons_some_are_told_and_the_rest_is_counted() -> (
+    None
+):
+    aside = {f"{n}.parquet": f"{n} rows are wrong" for n in range(1_000)}
+    spend = replace(feature("spend"), quarantine=aside, ignored={})
+    lines = render(Status("shop", "now", "", (spend,), 0, None, (), (), ())).splitlines()
+    assert sum("quarantined" in line for line in lines) == 11
+    assert "spend: quarantined files for 990 more reasons; --json has them all" in lines
+    details = {
+        "version": "1.0.0",
+        "bump": None,
+        "reason": "unchanged",
+        "changed": False,
+        "entities_pushed": 0,
+        "entities_deleted": 0,
+        "freshness_ms": None,
+        "trigger": None,
+        "quarantined": aside,
+    }
+    line = telling.describe(Entry("1-0", "refreshed", "spend", details))
+    assert "2.parquet: 2 rows are wrong · quarantined files for 997 more reasons" in line
+    assert "3.parquet" not in line
+
+
 DEEDS: dict[str, tuple[dict[str, Any], str]] = {
     "built": (
         {"version": "1.0.1", "reason": "data_refresh", "keys_written": 1},
