@@ -33,15 +33,6 @@ def bound_to_parent(command: Sequence[str], nice: int = 0) -> list[str]:
     return [*runner, str(os.getpid()), str(nice), *command]
 
 
-def die_with_parent(parent: int, sig: signal.Signals = signal.SIGTERM) -> None:
-    """On Linux: have the kernel end this process when its parent dies; elsewhere nothing."""
-    if not ON_LINUX:
-        return
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(sig))
-    if os.getppid() != parent:  # the parent died before the call
-        os.kill(os.getpid(), sig)
-
-
 def resident_bytes() -> int:
     """Bytes of this process in memory; where the system does not tell, the most that there ever were."""
     try:
@@ -57,7 +48,10 @@ def main(arguments: Sequence[str]) -> int:
     with suppress(OSError):  # a sandbox may refuse even to lower it
         os.nice(nice)
     if ON_LINUX:
-        die_with_parent(parent)
+        # As mlforge.core.bound, which is not imported here; and with time to end in order.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
+        if os.getppid() != parent:  # it died before the call
+            os.kill(os.getpid(), signal.SIGTERM)
         os.execvp(command[0], command)
     return watch(parent, command)
 

@@ -21,11 +21,12 @@ from rq.executions import Execution
 from rq.job import Job
 
 from mlforge.core import clock
+from mlforge.core.bound import die_with_parent
 from mlforge.core.logs import get_logger
 from mlforge.core.values import SECOND_US, to_us
 from mlforge.definitions.together import of_one_source
 from worker import project
-from worker.child_process import GROWTH_BYTES, die_with_parent, resident_bytes
+from worker.child_process import GROWTH_BYTES, resident_bytes
 from worker.project import JOB_TIMEOUT, Project
 from worker.queue.outcomes import SOUND
 from worker.queue.prefork import ForkedProcess, PreforkPool
@@ -168,7 +169,7 @@ class ForgeWorker(Forge, Worker):
 
     def main_work_horse(self, job: Job, queue: Queue) -> None:
         """In the fork: do not outlive the parent, then run the job."""
-        die_with_parent(os.getppid(), signal.SIGKILL)
+        die_with_parent(os.getppid())
         super().main_work_horse(job, queue)
 
     def handle_work_horse_killed(

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from worker.child_process import die_with_parent
+from mlforge.core.bound import die_with_parent
 
 _ORDER_BYTES = 4_096  # what a pipe takes in one piece
 _LOOK_S = 0.1
@@ -147,7 +147,7 @@ class PreforkPool:
         status = 1
         with suppress(BaseException):
             os.setpgrp()  # signals for the parent's group are not for it
-            die_with_parent(parent, signal.SIGKILL)
+            die_with_parent(parent)
             # Else nobody's pipe would end with the process at its other end.
             for held in (
                 orders,
