@@ -82,9 +82,13 @@ class FolderPlace(SetPlace):
     @contextmanager
     def making(self, set_id: str) -> Iterator[FolderFiles]:
         """Make the hidden folder, and hold it, so that others can tell whether this process was killed."""
-        self.out.parent.mkdir(parents=True, exist_ok=True)
         hidden = self._hidden(set_id)
-        hidden.mkdir()
+        try:
+            hidden.mkdir(parents=True)
+        except OSError as error:
+            raise RetrievalError(
+                f"cannot write the training set {self.out}: {error.strerror}"
+            ) from error
         files = FolderFiles(hidden)
         try:
             with _held(hidden):

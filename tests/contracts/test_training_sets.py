@@ -302,6 +302,13 @@ def test_a_folder_with_something_in_it_is_never_overwritten(
         training_set(spine(), ["spend"], project.store, out)
 
 
+def test_a_place_that_cannot_be_written_to_is_named(project: Project, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "train"
+    with pytest.raises(RetrievalError, match=rf"cannot write the training set {out}: Not a dir"):
+        training_set(spine(10), ["spend"], store=project.store, out=out)
+
+
 def test_hidden_files_of_a_folder_are_no_rows_of_a_spine(tmp_path: Path) -> None:
     for name in ("b", "a", ".a", "_left"):
         pl.DataFrame({"name": [name]}).write_parquet(tmp_path / f"{name}.parquet")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlforge.cli.output import lines_for
-from mlforge.core.text import bump_word, by_reason, plural, printable
+from mlforge.core.text import bump_word, by_reason, plural, printable, some_of
 from mlforge.definitions.environment import REDIS_URL
 from mlforge.errors import without_owners
 from mlforge.registry.deeds import DEEDS
@@ -17,6 +17,8 @@ from worker.state.event_log import Entry
 
 _REASONS = 3
 """How many reasons a line tells of files that are set aside."""
+_NAMED = 10
+"""How many features a line names of definitions that are taken up."""
 _TOLD = ("refresh failed", "held", "quarantined", "edited definitions do not import", "audit:")
 """Log records of the children that the event log holds too."""
 
@@ -53,7 +55,7 @@ def describe(entry: Entry) -> str:
     if entry.kind == "watching":
         return "watching: drop parquet files into the sources; Ctrl-C stops everything"
     if entry.kind == "definitions":
-        return f"definitions taken up: {', '.join(details['features'])}"
+        return f"definitions taken up: {some_of(details['features'], _NAMED) or 'no feature yet'}"
     if entry.kind == "late":
         return f"{feature:<20} {details['path']} changed in a sealed partition: all is listed once more"
     if entry.kind == "definitions_broken":

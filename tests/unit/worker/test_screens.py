@@ -346,3 +346,17 @@ def test_each_line_of_a_log_begins_alike_also_of_other_threads(
 def test_a_file_that_is_waited_for_may_begin_with_a_tilde_that_is_nobodys_home():
     assert place_of("~nobody-by-this-name.parquet") == Path.cwd() / "~nobody-by-this-name.parquet"
     assert place_of("~/drops/a.parquet") == Path.home() / "drops/a.parquet"
+
+
+@pytest.mark.parametrize(
+    ("count", "told"),
+    [
+        (0, "no feature yet"),
+        (2, "f0, f1"),
+        (300, "f0, f1, f2, f3, f4, f5, f6, f7, f8, f9 and 290 more"),
+    ],
+)
+def test_of_very_many_features_that_are_taken_up_some_are_named(count: int, told: str) -> None:
+    features = [f"f{number}" for number in range(count)]
+    line = telling.describe(Entry("1-0", "definitions", "", {"features": features}))
+    assert line == f"definitions taken up: {told}"
