@@ -21,7 +21,7 @@ from mlforge.errors import UnreadableFile
 from mlforge.sources import sandbox, wide_integers
 from mlforge.sources.damage import UNDECODABLE
 from mlforge.sources.file_bytes import FileBytes, read_bytes, too_large, why_not
-from mlforge.sources.polars_types import held_by_polars, to_frame
+from mlforge.sources.polars_types import held_by_polars, pandas_ranges, to_frame
 from mlforge.sources.source_file import FileStat, SourceFile
 
 _MAGIC = b"PAR1"
@@ -153,6 +153,7 @@ def _decode(raw: bytes, path: str, max_bytes: int | None) -> pa.Table:
     # Asking for the names decodes them: polars panics over names that are not UTF-8.
     names = list(dict.fromkeys(parquet.schema_arrow.names))
     table, left_out = _readable(parquet, names, path)
+    left_out |= pandas_ranges(parquet.schema_arrow)
     if is_wide:
         table, too_wide = wide_integers.as_embedded(table, raw)
         left_out |= too_wide

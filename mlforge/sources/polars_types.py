@@ -57,6 +57,20 @@ def left_out_of(table: pa.Table) -> dict[str, str]:
     return reasons
 
 
+def pandas_ranges(schema: pa.Schema) -> dict[str, str]:
+    """The named ranges that pandas made of an index of consecutive integers, each with the reason why it is no column.
+
+    pandas shows such an index as it shows one that is a column of the file, so nothing tells its author of the difference.
+    """
+    noted = (schema.metadata or {}).get(b"pandas", b"")
+    if b'"kind": "range", "name": "' not in noted:
+        return {}
+    indexes = json.loads(noted)["index_columns"]
+    names = [index["name"] for index in indexes if isinstance(index, dict)]
+    why = "it is pandas' index, a range that the file holds no column of; write df.reset_index()"
+    return {name: why for name in names if name is not None and name not in schema.names}
+
+
 @lru_cache
 def _is_held(dtype: pa.DataType) -> bool:
     """Whether polars holds a type as it is, whatever its values."""

@@ -13,6 +13,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 
+import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -279,6 +280,24 @@ def test_a_column_that_polars_cannot_hold_costs_itself_alone(tmp_path):
         assert set(content.left_out) == {"x", "d", "s"}
         assert "2 columns of that name" in content.left_out["x"]
         assert "decimal256(76, 38)" in content.left_out["d"]
+
+
+@pytest.mark.parametrize(
+    ("ids", "columns", "left_out"),
+    [([4, 5, 6], ["v"], ["id"]), ([4, 5, 7], ["v", "id"], [])],
+    ids=["a range", "no range"],
+)
+def test_an_index_of_pandas_that_the_file_holds_no_column_of_is_told(
+    tmp_path, ids, columns, left_out
+):
+    path = tmp_path / "a.parquet"
+    pd.DataFrame({"id": ids, "v": 1.0}).set_index("id").to_parquet(path)
+    content = read(file_at(path))
+    assert content.frame.columns == columns
+    assert [*content.left_out] == left_out
+    assert all("df.reset_index()" in reason for reason in content.left_out.values())
+    pd.DataFrame({"v": ids}).to_parquet(path)
+    assert read(file_at(path)).left_out == {}
 
 
 @pytest.mark.parametrize("in_own_process", [False, True])
