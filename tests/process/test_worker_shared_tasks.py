@@ -240,8 +240,7 @@ def test_a_job_runs_one_task_after_the_other_until_another_job_waits(
         hash="mine",
         settings=SimpleNamespace(job_timeout_s=60),
         definitions=SimpleNamespace(run_task=run_task),
-        is_current=lambda: True,
-        is_of_its_store=lambda: True,
+        has_say=lambda: True,
     )
     monkeypatch.setattr(task_job.project, "in_use", lambda: at_work)
     monkeypatch.setattr(task_job, "current_job_id", lambda: "task-1")
