@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 import polars as pl
 
@@ -11,14 +12,17 @@ from mlforge.core import clock, time_model
 from mlforge.core.manifest import Manifest
 from mlforge.core.time_model import Window
 from mlforge.core.values import END, FIRST_INSTANT, TimeRange
+from mlforge.engines.asked_together import asked_of_function
 from mlforge.engines.evaluation import entities_affected_by_time
 from mlforge.engines.events import Events, events_of
 from mlforge.engines.tiles.totals import Totals
-from mlforge.engines.views import AsOfView, Gathered, distinct, gather
+from mlforge.engines.views import AsOfView, Gathered, OfFunction, distinct, gather
+from mlforge.frames.shared_results import once
 from mlforge.store import Store
 from mlforge.store.changes import EventDiff
 from mlforge.store.integrity import intact
 
+_Views: TypeAlias = Sequence[AsOfView]
 MOST = 250_000
 """Of more events the push takes some entities after others, and gathers those of each itself."""
 FEW = 5_000
@@ -55,17 +59,57 @@ def gathered_once(
     is_resident = events.is_resident(within)
     if not (is_resident or events.has_index or _are_few(diff.entities, within)):
         return None
-    by_time = entities_affected_by_time(events, before, after)
-    among = distinct([diff.entities, by_time], spec.entity)
+    among = _affected(views, diff)
     if not (is_resident or _are_found(events, within, among)):
         return None
     gathered = replace(gather(views, among, within=within), changed=diff.entities)
     if gathered.frames.shared.height > MOST:
         return None
     if totals is None:
-        return gathered
+        return replace(gathered, beside=_of_function(store, candidate, views, diff))
     with intact(spec.name):
         return replace(gathered, totals=totals.of_entities(among))
+
+
+def _of_function(
+    store: Store, candidate: Manifest, views: _Views, diff: EventDiff
+) -> OfFunction | None:
+    """The events in memory that values of all features of the job with this function follow from; None where there are no others, or these are too many."""
+    metrics, [now, before] = tuple(asked_of_function(candidate.spec)), views
+    spec = replace(candidate.spec, columns=metrics, derived=())
+    if not metrics or not {*spec.needed()} <= {column.name for column in candidate.events}:
+        return None
+
+    def gathered() -> OfFunction | None:
+        wide = [replace(view, events=view.events.of_metrics(metrics)) for view in views]
+        within = _seen_by_both(*wide)
+        if within is None or diff.times is None:
+            return None
+        within = _with_late_rows(within, diff.times.start, spec.windows)
+        resident = store.resident_since(replace(candidate, spec=spec), within.start)
+        held = [replace(v, events=replace(v.events, resident=resident)) for v in wide]
+        if not held[0].events.is_resident(within):
+            return None
+        of_all = gather(held, _affected(held, diff), within=within)
+        rows = diff.own_times.touched(spec)
+        is_all = of_all.frames.shared.height <= MOST and of_all.has_all_of(rows)
+        return OfFunction(of_all, rows) if is_all else None
+
+    instants = now.as_of, before.as_of
+    contents = now.events.content, before.events.content
+    return once(
+        "events of a function",
+        lambda: (metrics, instants, contents),
+        gathered,
+        diff.own_times.frame,
+    )
+
+
+def _affected(views: _Views, diff: EventDiff) -> pl.DataFrame:
+    """Keys of the entities whose values may differ between two views, whose events differ so."""
+    [now, before] = views
+    by_time = entities_affected_by_time(now.events, before.as_of, now.as_of)
+    return distinct([diff.entities, by_time], now.events.spec.entity)
 
 
 def _are_found(events: Events, within: TimeRange, among: pl.DataFrame) -> bool:

@@ -12,15 +12,14 @@ from mlforge.build.distribution import Distribution
 from mlforge.build.full import FullBuild
 from mlforge.build.rows import Layout, check_unique, evaluate, ordered, pieces_of, with_derived
 from mlforge.build.tasks import TaskFigures
-from mlforge.core import time_model
 from mlforge.core.manifest import Part
 from mlforge.core.schema import Schema
-from mlforge.core.values import FIRST_INSTANT, TimeRange
+from mlforge.core.values import TimeRange
 from mlforge.engines import Engine, Events
 from mlforge.engines.one_pass import rows_and_online
 from mlforge.engines.views import Gathered
 from mlforge.frames import polars_schema
-from mlforge.frames.entity_times import FIRST, LAST, EntityTimes
+from mlforge.frames.entity_times import EntityTimes
 from mlforge.frames.shared_results import once
 from mlforge.store import TablePiece, Transaction
 from mlforge.store.changes import EventDiff
@@ -90,7 +89,8 @@ class TableWriter:
 
         before: the parts of the served version, in the order of time.
         """
-        spec, own = self.events.spec, self._touched(diff.own_times)
+        spec = self.events.spec
+        own = diff.own_times.touched(spec)
         touched = own.hull
         if touched is None or spec.timestamp is None:
             return self.full()
@@ -166,30 +166,8 @@ class TableWriter:
 
     def _seen_by(self, own: EntityTimes) -> Gathered | None:
         """The gathered events, if all that rows see are among them."""
-        gathered, rows = self.gathered, own.hull
-        if gathered is None or gathered.times is None or rows is None:
-            return None
-        windows = gathered.events.windows_since(rows.start)
-        seen = time_model.events_seen(rows, windows).union(rows) if windows else rows
-        # A window over all time begins so long before each point, and no event lies before the first instant.
-        is_all = gathered.times.start <= max(seen.start, FIRST_INSTANT)
-        return gathered if is_all else None
-
-    def _touched(self, events: EntityTimes) -> EntityTimes:
-        """The rows that may change, appear or vanish with changed events, for each entity from its own events."""
-        spec = self.events.spec
-        if events.hull is None or not spec.columns:
-            return events
-
-        def touched() -> pl.DataFrame:
-            first, last = events.frame[FIRST], events.frame[LAST]
-            ends = time_model.touched_ends(first, last, spec.windows, spec.interval)
-            return events.moved(*ends).frame
-
-        windows = tuple(spec.windows)
-        return EntityTimes(
-            once("touched rows", lambda: (windows, spec.interval), touched, events.frame)
-        )
+        gathered = self.gathered
+        return gathered if gathered is not None and gathered.has_all_of(own) else None
 
     def shared(self, before: Sequence[Part]) -> Table:
         """The served version's table once more, without writing a byte of it."""

@@ -13,11 +13,12 @@ import polars as pl
 from mlforge.core import time_model
 from mlforge.core.list_diff import replaced_partials
 from mlforge.core.manifest import Partial
-from mlforge.core.values import BEGINNING, TimeRange
+from mlforge.core.values import BEGINNING, FIRST_INSTANT, TimeRange
 from mlforge.engines.evaluation import active_times
 from mlforge.engines.events import Events
 from mlforge.engines.tiles.totals import Totals
 from mlforge.frames import polars_schema
+from mlforge.frames.entity_times import EntityTimes
 from mlforge.frames.shared_results import ByIdentity, once
 from mlforge.store.integrity import intact
 
@@ -122,13 +123,22 @@ class OnlineRows:
 
 
 @dataclass(frozen=True)
+class OfFunction:
+    """The events that values of all features of one function follow from, through the windows of any, and the rows that may change."""
+
+    gathered: Gathered
+    rows: EntityTimes
+
+
+@dataclass(frozen=True)
 class Gathered:
     """Events in memory of one view or two: of files that both have, and of files that each has alone.
 
     among: keys of the entities that they are of, None for all. times: a range in which all events of theirs are here, None where only
     those are that the views see. online: the rows of the first view, where they were evaluated beside others. totals: of older events
     of theirs, which both views see, in memory; None where no older event is seen. changed: keys of the entities whose events differ
-    between the views, where that is known.
+    between the views, where that is known. beside: the events for all features of the function that the job serves, these among them;
+    None where there are no others.
     """
 
     views: Sequence[AsOfView]
@@ -138,6 +148,7 @@ class Gathered:
     online: OnlineRows | None = None
     totals: Totals | None = None
     changed: pl.DataFrame | None = None
+    beside: OfFunction | None = None
 
     @property
     def events(self) -> HeldEvents:
@@ -149,6 +160,15 @@ class Gathered:
         if self.totals is None or self.times is None:
             return held
         return replace(held, older=of, since=self.times.start)
+
+    def has_all_of(self, rows: EntityTimes) -> bool:
+        """Whether all events that rows of these entities see are here."""
+        if self.times is None or rows.hull is None:
+            return False
+        windows = self.events.windows_since(rows.hull.start)
+        seen = time_model.events_seen(rows.hull, windows) if windows else rows.hull
+        # A window over all time begins so long before each point, and no event lies before the first instant.
+        return self.times.start <= max(seen.union(rows.hull).start, FIRST_INSTANT)
 
     def active_entities(self) -> tuple[pl.DataFrame, int]:
         """Keys of the entities that have a value in the first view, and how many have one in the second."""

@@ -8,9 +8,11 @@ from functools import cached_property
 
 import polars as pl
 
+from mlforge.core import time_model
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.values import TimeRange
 from mlforge.frames import polars_schema
+from mlforge.frames.shared_results import once
 
 FIRST, LAST = "__first", "__last"
 _TIME, _PLACE, _SHARE = "__time", "__place", "__share"
@@ -55,6 +57,21 @@ class EntityTimes:
         """
         ends = (pl.min_horizontal(first).alias(FIRST), pl.max_horizontal(last).alias(LAST))
         return EntityTimes(self.frame.with_columns(ends))
+
+    def touched(self, spec: FeatureSpec) -> EntityTimes:
+        """The rows of a feature that may change, appear or vanish with these events, for each entity from its own events."""
+        if self.hull is None or not spec.columns:
+            return self
+
+        def rows() -> pl.DataFrame:
+            first, last = self.frame[FIRST], self.frame[LAST]
+            return self.moved(
+                *time_model.touched_ends(first, last, spec.windows, spec.interval)
+            ).frame
+
+        return EntityTimes(
+            once("touched rows", lambda: (spec.windows, spec.interval), rows, self.frame)
+        )
 
     def within(self, times: TimeRange) -> EntityTimes:
         """The parts of the ranges that lie in another; without the entities that have none there."""

@@ -48,6 +48,11 @@ class PartialStorage(ABC):
         """Events that are in memory and may be a version's, kept of any; None where there are none."""
         return None
 
+    def resident_since(self, manifest: Manifest, since: int) -> Resident | None:
+        """Events that are in memory and reach back to an instant, with all columns that a version needs, kept of any feature; None where there are none."""
+        resident = self.resident(manifest)
+        return resident if resident is not None and resident.reaches(manifest, since) else None
+
     @abstractmethod
     def find_partial(self, name: str, hash_: str) -> Partial | None:
         """The description of the partial with this hash, None if it is not stored."""

@@ -108,8 +108,12 @@ class Resident:
 
     def serves(self, manifest: Manifest, since: int) -> bool:
         """Whether a version of another feature need not keep its events from an instant on: almost all of them are here."""
-        reaches = since >= self.since and set(columns_of(manifest)) <= set(self.columns)
-        return reaches and self.is_of(manifest) and not self._is_far_from(manifest, since)
+        return self.reaches(manifest, since) and not self._is_far_from(manifest, since)
+
+    def reaches(self, manifest: Manifest, since: int) -> bool:
+        """Whether a version's events from an instant on are here with the columns that it needs, be they another feature's, but for those of newer files."""
+        has_all = since >= self.since and set(columns_of(manifest)) <= set(self.columns)
+        return has_all and self.is_of(manifest)
 
     def _is_far_from(self, manifest: Manifest, since: int, stale: int = 0) -> bool:
         """Whether many rows differ from a version's, or one must not be here any more. stale: rows that no window needs."""

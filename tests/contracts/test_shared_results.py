@@ -17,8 +17,10 @@ from mlforge.build.result import Options
 from mlforge.core import clock, failpoints
 from mlforge.core.forgotten import Entity, Forgotten
 from mlforge.core.values import to_us
+from mlforge.engines import Events, function_pass
 from mlforge.engines import asked_together as asking
 from mlforge.engines.asked_together import asked_together
+from mlforge.engines.polars_engine import PolarsEngine
 from mlforge.errors import BuildError, DataError, MlforgeError
 from mlforge.frames.shared_results import SharedResults, shared_results
 from mlforge.metrics import Rolling
@@ -171,6 +173,111 @@ def test_what_each_feature_has_does_not_depend_on_those_before_it(
     assert handed_on > 40
     for defs in made.values():
         defs.close()
+
+
+@pytest.mark.parametrize(
+    "room", [pytest.param(16_000_000, id="kept"), pytest.param(0, id="too large")]
+)
+def test_features_of_one_function_are_evaluated_in_one_pass_whatever_their_windows(
+    tmp_path: Path,
+    redis_url: str,
+    client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    room: int,
+) -> None:
+    evaluated: list[int] = []
+    values = PolarsEngine.values
+
+    def counted(engine: PolarsEngine, events: Events, points: pl.DataFrame) -> pl.DataFrame:
+        evaluated.append(len(events.spec.columns))
+        return values(engine, events, points)
+
+    monkeypatch.setattr(PolarsEngine, "values", counted)
+    monkeypatch.setattr(function_pass, "MOST_BYTES", room)
+    metrics = {
+        "short": of(["4d"], "sum", "last"),
+        "long": of(["7d"], "mean", "min", "count"),
+        "several": of(["5d", "7d"], "sum", "max", where="is_large"),
+        "derived": of(["6d"], "sum"),
+    }
+    together, alone = Project(tmp_path / "together"), Project(tmp_path / "alone")
+    made = {
+        project: project.definitions(
+            *(
+                project.define(
+                    with_condition,
+                    name=name,
+                    metrics=its,
+                    derive={"twice": "amount__sum__6d * 2"} if name == "derived" else None,
+                )
+                for name, its in metrics.items()
+            ),
+            online_store=RedisStore.from_url(redis_url, prefix=prefix),
+        )
+        for prefix, project in (("pass_together", together), ("pass_alone", alone))
+    }
+    passes = []
+    with clock.fixed(NOW):
+        for _ in zip(frequent_drops(together), frequent_drops(alone), strict=True):
+            evaluated.clear()
+            served(made[together], [*metrics])
+            passes.append([*evaluated])
+            for name in metrics:
+                served(made[alone], [name])
+                ours = state(together, client, "pass_together", name)
+                assert ours == state(alone, client, "pass_alone", name), name
+            for project in made:
+                for name in metrics:
+                    read_ahead(project.store, project.store.read_metadata(name))
+    of_all = sum(len(feature.spec.columns) for feature in made[alone].features.values())
+    for several in passes[1:]:
+        assert several == [of_all] if room else len(several) == len(metrics)
+    for defs in made.values():
+        defs.close()
+
+
+def frequent_drops(project: Project) -> Iterator[None]:
+    """A history of some days, then a drop behind it, an amended file, late events, and a file that goes."""
+    for day in range(10):
+        project.drop(f"d{day}", rows((day % 3, day, 1.0 + day), (day % 4, day + 0.5, 2.5)))
+    yield
+    project.drop("new", rows((1, 9.7, 5.0), (7, 9.8, 7.0), (2, 9.9, -0.0)))
+    yield
+    project.drop("d9", rows((0, 9, 10.0), (1, 9.5, 11.0), (0, 9.6, 0.1)))
+    yield
+    project.drop("late", rows((2, 9.55, 4.0), (None, 3, 1.0), (3, 9.5, 7.0)))
+    yield
+    (project.events / "new.parquet").unlink()
+    yield
+
+
+def test_a_feature_whose_sum_does_not_fit_harms_none_of_its_function_over_other_windows(
+    tmp_path: Path, redis_url: str
+) -> None:
+    def whole(df: pl.DataFrame) -> pl.DataFrame:
+        return df.select("user_id", "at", amount=pl.col("amount").cast(pl.Int64))
+
+    project = Project(tmp_path)
+    kinds = {"counts": of(["2d"], "count"), "sums": of(["7d"], "sum"), "least": of(["3d"], "min")}
+    defs = project.definitions(
+        *(project.define(whole, name=name, metrics=its) for name, its in kinds.items()),
+        online_store=RedisStore.from_url(redis_url, prefix="other_sums"),
+    )
+    with clock.fixed(NOW):
+        project.drop("a", rows((1, 0, 1.0), (2, 1, 1.0)))
+        served(defs, [*kinds])
+        for name in kinds:
+            read_ahead(project.store, project.store.read_metadata(name))
+        project.drop("b", rows((1, 1, 2.0**62), (1, 1.5, 2.0**62)))
+        with shared_results(), asked_together(defs.features.values()):
+            for name in kinds:
+                refused = pytest.raises(DataError, match="sums: amount__sum__7d")
+                with refused if name == "sums" else nullcontext():
+                    defs.refresh(name, options=Options(attended=False, cost_share=99))
+    assert project.store.read("counts")["amount__count__2d"].to_list() == [1, 2, 1, 3]
+    assert project.store.list_versions("sums") == ["1.0.0"]
+    assert project.store.read("least")["amount__min__3d"].to_list() == [1, 1, 1, 1]
+    defs.close()
 
 
 def test_files_that_features_have_alike_are_encoded_once(

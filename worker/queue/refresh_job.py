@@ -77,9 +77,9 @@ def _serve_together(at_work: Project, feature: str, job: str) -> Outcome:
         return outcome
     served = {feature: outcome}
     features = at_work.definitions.features
-    of_source = [feature, *of_one_source(features, feature)]
+    others = [features[name] for name in of_one_source(features, feature)]
     store = at_work.definitions.store
-    with asked_together(features[name] for name in of_source), store.listing_later():
+    with asked_together(others), store.listing_later():
         for lease, before in waiting_together(at_work, feature, job):
             with structlog.contextvars.bound_contextvars(feature=lease.feature, job=job):
                 reach("job.begun")

@@ -52,8 +52,15 @@ class LocalPartials(ComputedFiles):
         # Made for another feature, it may hold other events than this one's newest.
         if own is not None and (not store.is_shared or own.is_of(manifest)):
             return own
-        others = (feature.partial_store.resident for feature in [*self._features.values()])
-        return next((each for each in others if each and each.is_of(manifest)), None)
+        return next((each for each in self._kept_of_any() if each.is_of(manifest)), None)
+
+    def resident_since(self, manifest: Manifest, since: int) -> Resident | None:
+        """Look at the events that `keep` read of any feature."""
+        return next((each for each in self._kept_of_any() if each.reaches(manifest, since)), None)
+
+    def _kept_of_any(self) -> Iterator[Resident]:
+        kept = (feature.partial_store.resident for feature in [*self._features.values()])
+        return (resident for resident in kept if resident is not None)
 
     def find_partial(self, name: str, hash_: str) -> Partial | None:
         """Read the description that a file carries in its own metadata."""
