@@ -103,9 +103,12 @@ def append_text(path: Path, text: str) -> None:
         write_all(file, text.encode())
 
 
-def write_texts(texts: Mapping[Path, str]) -> None:
-    """Replace files atomically, synced together; the caller syncs their folder."""
-    with _replacing_all([*texts], durable=True) as temporaries:
+def write_texts(texts: Mapping[Path, str], beside: Path) -> None:
+    """Replace files atomically, synced together; the caller syncs their folder.
+
+    beside: a folder of the same disk, in which they are written until they are whole.
+    """
+    with _replacing_all([*texts], durable=True, beside=beside) as temporaries:
         for temporary, text in zip(temporaries, texts.values(), strict=True):
             temporary.write_text(text, encoding="utf-8")
 
@@ -127,10 +130,18 @@ def replacing(
 
 @contextmanager
 def _replacing_all(
-    paths: Sequence[Path], *, durable: bool, after: Iterable[Path] = ()
+    paths: Sequence[Path],
+    *,
+    durable: bool,
+    after: Iterable[Path] = (),
+    beside: Path | None = None,
 ) -> Iterator[list[Path]]:
-    """As `replacing`, a hidden sibling for each path; no folder is synced."""
-    temporaries = [path.with_name(f".{path.name}.{uuid.uuid4().hex}") for path in paths]
+    """As `replacing`, a hidden sibling for each path, or a hidden file in the folder `beside`; no folder is synced."""
+    folders = (path.parent if beside is None else beside for path in paths)
+    temporaries = [
+        folder / f".{path.name}.{uuid.uuid4().hex}"
+        for folder, path in zip(folders, paths, strict=True)
+    ]
     try:
         with storage_errors(paths[0]):
             yield temporaries

@@ -28,7 +28,6 @@ from mlforge.core.side_by_side import each_ahead
 from mlforge.errors import IntegrityError
 from mlforge.frames.shared_results import once
 from mlforge.store.local import io, piece_columns
-from mlforge.store.local.folder_memo import FolderMemo
 from mlforge.store.local.looked_up import LookedUp
 from mlforge.store.local.paths import entries_of, no_link, well_formed
 from mlforge.store.manifest_json import Lists, head
@@ -130,7 +129,6 @@ class ManifestChunks:
         self._folder = folder
         self._of_events: tuple[Schema, _Cuts] = ((), {})
         self._last: _Written | None = None
-        self._half_written = FolderMemo(folder, self._hidden)
 
     @property
     def folder(self) -> Path:
@@ -220,13 +218,8 @@ class ManifestChunks:
         cuts[key] = _Cut(entries, cut)
         return entries
 
-    def recover(self) -> None:
-        """Delete what a killed writer left half-written: call with the feature's lock held."""
-        for path in self._half_written.look():
-            path.unlink(missing_ok=True)
-
     def sweep(self, documents: Iterable[Mapping[str, Any]]) -> None:
-        """Delete the pieces that no document names, and what a killed writer left half-written: call with the feature's lock held."""
+        """Delete the pieces that no document names, and what a killed writer of an earlier release left half-written: call with the feature's lock held."""
         needed = {f"{piece}{_SUFFIX}" for document in documents for piece in named(document)}
         for entry in entries_of(self.folder):
             is_one = entry.name.startswith(".") or _HASH.fullmatch(entry.name.removesuffix(_SUFFIX))
@@ -243,19 +236,18 @@ class ManifestChunks:
     def _there(self) -> LookedUp:
         return LookedUp(self.folder, _SUFFIX, _HASH, self._names)
 
-    def _hidden(self) -> list[Path]:
-        return [Path(e.path) for e in entries_of(self.folder) if e.name.startswith(".")]
-
     def _names(self) -> dict[str, bool]:
         entries = entries_of(self._folder)
         return {entry.name.removesuffix(_SUFFIX): entry.is_symlink() for entry in entries}
 
     def _write(self, texts: Mapping[str, str]) -> None:
-        """Write pieces under their names, synced together."""
+        """Write pieces under their names, synced together; what is half-written lies in the feature's folder, which a recovery lists anyway."""
         if texts:
-            with io.storage_errors(self.folder):
-                self.folder.mkdir(exist_ok=True)
-            io.write_texts({self.folder / f"{name}{_SUFFIX}": text for name, text in texts.items()})
+            folder = self.folder
+            with io.storage_errors(folder):
+                folder.mkdir(exist_ok=True)
+            by_path = {folder / f"{name}{_SUFFIX}": text for name, text in texts.items()}
+            io.write_texts(by_path, beside=folder.parent)
 
     def _read(self, names: Sequence[str]) -> Iterator[dict[str, bytes]]:
         """The texts of pieces by name, of some pieces at a time.

@@ -35,5 +35,4 @@ def _delete_litter(feature: FeatureFolder, listing: FolderListing) -> None:
     if staging.is_abandoned(tasks):
         LocalTaskFiles.of(feature).clear()
     feature.partial_store.recover()
-    feature.chunks.recover()
     feature.tiles.clean()

@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from mlforge.core import failpoints
 from mlforge.core.schema import Column
 from mlforge.errors import IntegrityError
 from mlforge.maintenance.operations import prune, verify
@@ -103,13 +104,37 @@ def test_one_more_file_makes_few_new_pieces(project: Project) -> None:
     assert len(after) - len(before) <= 2
 
 
+def test_what_is_half_written_of_a_piece_goes_without_a_listing_of_all_pieces(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, half_written = project.store.path / "spend", list[str]()
+
+    def look() -> None:
+        half_written.extend(path.name for path in folder.glob("**/.*.json.*"))
+        assert [*(folder / "_lineage").glob(".*")] == []
+
+    project.drop("d017b", rows((1, 17, 5.0)))
+    failpoints.arm("file.synced", look)
+    try:
+        project.build()
+    finally:
+        failpoints.disarm()
+    of_pieces = [name for name in half_written if f"{name[1:65]}.json" in pieces(project)]
+    assert of_pieces
+    (folder / of_pieces[0]).write_text("[")  # as a killed writer leaves it
+    monkeypatch.setattr(manifest_chunks, "entries_of", None)
+    project.drop("d018b", rows((1, 18, 5.0)))
+    project.on(LocalStore(project.store.path)).build()
+    assert [*folder.glob("**/.*.json.*")] == []
+
+
 def test_pieces_go_with_the_last_version_that_names_them(project: Project) -> None:
     for number in range(3):
         project.drop("d000", rows((1, 0, 10.0 + number)))
         project.build()
     folder = project.store.path / "spend" / "_lineage"
-    half_written = folder / f".{'0' * 64}.json.{'1' * 32}"  # as a killed writer leaves it
-    half_written.write_text("[")
+    half_written = folder / f".{'0' * 64}.json.{'1' * 32}"
+    half_written.write_text("[")  # as a killed writer of an earlier release left it
     [pruned] = prune(project.store, ["spend"], Retention(newest=1))
     assert pruned.versions == ("1.0.0", "1.0.1", "1.0.2")
     named = manifest_chunks.named(
