@@ -19,7 +19,7 @@ from tests.support.projects import Project, rows
 WARM = 3
 DROPS = 4
 # By kind of work, the most of it that a drop may make; plans above all are what its CPU time goes to.
-MOST = {"threads": 0, "syncs": 11, "listings": 24, "plans": 47}
+MOST = {"threads": 0, "syncs": 11, "listings": 16, "plans": 47}
 
 
 @pytest.fixture

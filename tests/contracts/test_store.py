@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from mlforge.maintenance.operations import verify
 from mlforge.registry.forgetting import entities_of
 from mlforge.store import Books, FileState, FileStateMap, LocalStore, Pointer, Store
 from mlforge.store.file_tasks import PartialWrite
+from mlforge.store.local import version_folders
 from mlforge.testing.store_contract import StoreContract
 from mlforge.testing.store_values import (
     FIRST,
@@ -354,6 +356,29 @@ def test_a_publisher_without_the_lock_still_loses_to_a_faster_one(store):
         with pytest.raises(StoreError, match="another publisher was faster"):
             slow.commit(late)
     assert store.read("spend").equals(events(1))
+
+
+def test_versions_are_not_listed_by_whoever_published_the_last_one(store, monkeypatch):
+    publish(store, FIRST, 1)
+    monkeypatch.setattr(version_folders, "entries_of", None)
+    publish(store, THIRD, 1, 2)
+    publish(store, SECOND, 3)
+    assert store.versions("spend") == [FIRST, SECOND, THIRD]
+
+
+def test_what_others_publish_and_remove_at_once_is_seen(store):
+    other = LocalStore(store.path)
+    for publisher, reader in ((store, other), (other, store)):
+        publish(publisher, FIRST, 1)
+        publish(publisher, SECOND, 2)
+        assert reader.versions("spend") == [FIRST, SECOND]
+        publish(reader, THIRD, 3)
+        assert publisher.versions("spend") == [FIRST, SECOND, THIRD]
+        reader.remove("spend", FIRST)
+        assert publisher.versions("spend") == [SECOND, THIRD]
+        shutil.rmtree(store.path / "spend" / "1.0.1")
+        assert publisher.versions("spend") == reader.versions("spend") == [THIRD]
+        publisher.erase("spend")
 
 
 # Other layouts

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -30,12 +31,30 @@ class FolderMemo(Generic[T]):
         state = folder.st_ino, folder.st_mtime_ns
         if self._known is not None and self._known[0] == state:
             return self._known[1]
-        is_coarse = folder.st_mtime_ns % 1_000_000 == 0
-        settled = time.time_ns() - folder.st_mtime_ns > (_COARSE_NS if is_coarse else _SETTLED_NS)
+        after_ns = _COARSE_NS if _is_coarse(folder.st_mtime_ns) else _SETTLED_NS
+        settled = time.time_ns() - folder.st_mtime_ns > after_ns
         listing = self._listed()
         self._known = (state, listing) if settled else None
         return listing
 
+    def keep(self, listing: T) -> None:
+        """Know this for the listing of the folder as it is now, after a change of the caller's own, so that it need not be listed.
+
+        The folder gets a time between the ticks of the file system's clock: each later change shows. Where it cannot have one, it is listed
+        again.
+        """
+        self._known, now = None, time.time_ns()
+        with suppress(OSError):  # another user's, who alone may say when it was changed
+            os.utime(self._folder, ns=(now, now))
+            folder = os.lstat(self._folder)
+            if folder.st_mtime_ns == now and not _is_coarse(now):
+                self._known = (folder.st_ino, now), listing
+
     def forget(self) -> None:
         """Let the folder be listed again."""
         self._known = None
+
+
+def _is_coarse(mtime_ns: int) -> bool:
+    """Whether a time may be of a clock that ticks as slowly as by the second."""
+    return mtime_ns % 1_000_000 == 0

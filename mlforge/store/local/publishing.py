@@ -17,15 +17,15 @@ from mlforge.store.local import io, staging, state_files
 from mlforge.store.local.feature_folder import FeatureFolder
 from mlforge.store.local.leases import unshared
 from mlforge.store.local.paths import META
-from mlforge.store.transaction import Pointer
+from mlforge.store.transaction import Pointer, Snapshot
 
 
 def publish(
-    feature: FeatureFolder, staged: Path, manifest: Manifest, expected: Pointer | None
+    feature: FeatureFolder, staged: Path, manifest: Manifest, snapshot: Snapshot
 ) -> tuple[Pointer, Future[None]]:
     """Make a version of a staged folder and serve it: sync, rename, point.
 
-    Returns the pointer, and its last sync, which is under way: for the caller to wait for. Raises VersionConflict where the pointer is not the expected one any more, or the version exists.
+    Returns the pointer, and its last sync, which is under way: for the caller to wait for. Raises VersionConflict where the pointer is not the snapshot's any more, or the version exists.
     """
     assert manifest.version is not None
     target = feature.version(manifest.version)
@@ -37,7 +37,7 @@ def publish(
         io.sync_all([*staged.rglob("*"), staged, *(each for each in beside if each.is_dir())])
         reach("publish.staged")
         with feature.exclusive():
-            if feature.pointer() != expected:
+            if feature.pointer() != snapshot.pointer:
                 raise VersionConflict(
                     f"{feature.name}: another publisher was faster; refresh again"
                 )
@@ -45,6 +45,7 @@ def publish(
             feature.manifests.keep(target / META, manifest)
             reach("publish.renamed")
             pointer = state_files.point(feature.path, manifest.version, synced=False)
+            feature.folders.published(manifest.version, snapshot.versions)
         synced = io.begin_sync(feature.path)
     reach("publish.pointed")
     return pointer, synced

@@ -245,7 +245,7 @@ class LocalStore(LocalPartials, LocalErasure, LocalPromises, Store):
     def _publish(self, staged: Path, manifest: Manifest, snapshot: Snapshot) -> Pointer:
         """Publish, then say so in the index."""
         feature = self._feature(manifest.name)
-        pointer, synced = publishing.publish(feature, staged, manifest, snapshot.pointer)
+        pointer, synced = publishing.publish(feature, staged, manifest, snapshot)
         try:
             LocalTaskFiles.of(feature).clear()
             self._lines.follow(manifest, is_first=snapshot.pointer is None)

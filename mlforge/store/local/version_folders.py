@@ -1,12 +1,13 @@
 """The versions' folders of a feature, as one listing of its folder shows them.
 
 A version is whole from the moment when its folder has its name. So a folder is looked into once, and with
-thousands of versions a look costs no more than their names.
+thousands of versions a look costs no more than their names; and none where this process published the last one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import insort
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -36,11 +37,18 @@ class VersionFolders:
         self._folder = folder
         self._whole: dict[tuple[str, int], Version] = {}
         self._ascending: tuple[Version, ...] = ()
+        self._hidden: tuple[tuple[Path, ...], tuple[Path, ...]] = (), ()
         self._memo = FolderMemo(folder, self._listed)
 
     def look(self) -> FolderListing:
         """List the folder as it is now; a link in the place of a version is none."""
         return self._memo.look()
+
+    def published(self, version: Version, others: Sequence[Version]) -> None:
+        """Know that a version has come beside the others, which ascend, and that these are all: call while nobody else may publish."""
+        versions = [*others]
+        insort(versions, version, key=_NUMBERS)
+        self._memo.keep(FolderListing(tuple(versions), *self._hidden))
 
     def _listed(self) -> FolderListing:
         before, whole = self._whole, dict[tuple[str, int], Version]()
@@ -61,7 +69,8 @@ class VersionFolders:
                     whole[key] = version
         self._whole = whole
         self._ascending = self._in_order(before, fresh)
-        return FolderListing(self._ascending, tuple(staged), tuple(documents))
+        self._hidden = tuple(staged), tuple(documents)
+        return FolderListing(self._ascending, *self._hidden)
 
     def _in_order(
         self, before: Mapping[tuple[str, int], Version], fresh: list[Version]

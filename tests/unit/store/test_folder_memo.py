@@ -65,6 +65,45 @@ def test_a_folder_that_changes_is_replaced_or_goes_is_listed_again(
     assert [memo.look(), memo.look()] == [3, 4]
 
 
+def test_a_folder_that_its_reader_has_changed_is_not_listed_until_somebody_changes_it_again(
+    tmp_path: Path,
+) -> None:
+    listings: list[list[str]] = []
+
+    def listed() -> list[str]:
+        listings.append(sorted(path.name for path in tmp_path.iterdir()))
+        return listings[-1]
+
+    memo, names = FolderMemo(tmp_path, listed), list[str]()
+    for number in range(30):  # many a change within one tick of the clock
+        names.append(f"{number:02d}")
+        (tmp_path / names[-1]).touch()
+        memo.keep([*names])
+        assert memo.look() == memo.look() == names
+        assert len(listings) == number
+        (tmp_path / "other").touch()
+        (tmp_path / "other").unlink()
+        assert memo.look() == names
+        assert len(listings) == number + 1
+
+
+@pytest.mark.parametrize("tick_ns", [0, 100, 1_000_000, SECOND_NS], ids="a tick of {} ns".format)
+def test_a_folder_that_cannot_have_a_time_of_its_own_is_listed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tick_ns: int
+) -> None:
+    def utime(path: Path, ns: tuple[int, int]) -> None:
+        if not tick_ns:
+            raise PermissionError
+        real(path, ns=(ns[0] // tick_ns * tick_ns, ns[1] // tick_ns * tick_ns))
+
+    real = os.utime
+    monkeypatch.setattr(os, "utime", utime)
+    monkeypatch.setattr(time, "time_ns", lambda: NOW_NS)
+    memo = FolderMemo(tmp_path, lambda: "listed")
+    memo.keep("known")
+    assert memo.look() == "listed"
+
+
 def test_versions_are_in_order_whichever_come_and_go(tmp_path: Path) -> None:
     def make(text: str) -> None:
         (tmp_path / text).mkdir()
