@@ -11,6 +11,7 @@ from mlforge.errors import StoreError, UnsupportedStore
 from mlforge.maintenance.operations import prune, tidy, verify
 from mlforge.maintenance.retention import Retention
 from mlforge.store import LocalStore
+from mlforge.store.local import io
 from mlforge.store.local.packs import Packing
 from tests.support.projects import Project, rows
 
@@ -152,3 +153,36 @@ def test_a_link_is_refused(project: Project, tmp_path: Path) -> None:
     current(project).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(StoreError, match="is a link"):
         opened(project).partials("spend")
+
+
+def test_the_document_is_read_once_until_somebody_replaces_it(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, read = opened(project), list[Path]()
+    original = io.read_json
+
+    def reading(path: Path) -> object:
+        read.append(path)
+        return original(path)
+
+    monkeypatch.setattr(io, "read_json", reading)
+    for _ in range(3):
+        assert len(store.partials("spend")) == 9
+    assert read.count(current(project)) == 1
+    tidy(opened(project), "spend")
+    document = json.loads(current(project).read_text())
+    current(project).with_name("new").write_text(json.dumps({**document, "packs": []}))
+    current(project).with_name("new").rename(current(project))
+    assert len(store.partials("spend")) < 9
+
+
+def test_a_link_in_the_place_of_a_pack_that_is_known_is_refused(
+    project: Project, tmp_path: Path
+) -> None:
+    store = opened(project)
+    assert store.partials("spend")
+    [pack, *_] = sorted(current(project).parent.glob("*.parquet"))
+    pack.rename(tmp_path / "elsewhere.parquet")
+    pack.symlink_to(tmp_path / "elsewhere.parquet")
+    with pytest.raises(StoreError, match="is a link, and a store follows none"):
+        store.partials("spend")

@@ -25,8 +25,9 @@ from mlforge.core.failpoints import reach
 from mlforge.errors import IntegrityError
 from mlforge.store.file_tasks import PartialLocation, Told
 from mlforge.store.local import io, packs
+from mlforge.store.local.file_memo import FileMemo
 from mlforge.store.local.packs import Pack
-from mlforge.store.local.paths import check_format, entries_of, no_link
+from mlforge.store.local.paths import check_format, entries_of, no_link, state_of
 
 DOCUMENT = "CURRENT"
 FORMAT = 1
@@ -109,6 +110,7 @@ class LivePacks:
         self._folder = folder
         self._packed = Packed()  # of the last look: footers are read once, for a pack never changes
         self._told: Told | None = None
+        self._document = FileMemo[Current]()
 
     @property
     def folder(self) -> Path:
@@ -172,14 +174,14 @@ class LivePacks:
         for entry in entries_of(self.folder):
             if entry.name.startswith("."):
                 Path(entry.path).unlink(missing_ok=True)
-        known = Current.read(self.folder)
+        known = self._current()
         listed = self._listed()
         if listed and (known is None or not {*known.packs, *known.retired}.issuperset(listed)):
             self._replace(listed if known is None else {*listed} - {*known.packs, *known.retired})
 
     def expired(self, grace_s: float) -> list[str]:
         """Names of packs that were retired at least this many seconds ago."""
-        known = Current.read(self.folder)
+        known = self._current()
         now = time.time()
         return (
             [name for name, when in known.retired.items() if now - when >= grace_s] if known else []
@@ -196,8 +198,12 @@ class LivePacks:
         if expired:
             self._replace()
 
+    def _current(self) -> Current | None:
+        """`CURRENT` as it is now; it is read again only once it has been replaced, as a refresh asks for it several times."""
+        return self._document.of(f"{self._folder}/{DOCUMENT}", lambda: Current.read(self._folder))
+
     def _names(self) -> tuple[str, ...]:
-        known = Current.read(self.folder)
+        known = self._current()
         return tuple(self._listed()) if known is None else known.packs
 
     def _listed(self) -> list[str]:
@@ -208,13 +214,14 @@ class LivePacks:
         readable = []
         for name in names:
             with suppress(FileNotFoundError, NotADirectoryError, IntegrityError):
-                readable.append(Pack.read(no_link(self._folder / name), before))
+                known = before.get(state_of(f"{self._folder}/{name}"))  # no link has a pack's state
+                readable.append(known or Pack.read(no_link(self._folder / name)))
         live = tuple(readable)
         return self._packed if live == self._packed.packs else Packed.of(live)
 
     def _replace(self, added: Collection[str] = (), dropped: Collection[str] = ()) -> None:
         """Replace `CURRENT`; a pack retires when it is dropped, or when all its partials lie in later packs."""
-        known = Current.read(self.folder) or Current()
+        known = self._current() or Current()
         there = set(self._listed())
         live = sorted(there.intersection((*known.packs, *added)).difference(dropped))
         packed = self._read(live)

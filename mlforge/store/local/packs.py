@@ -68,14 +68,9 @@ class Pack:
     described: str
 
     @classmethod
-    def read(cls, path: Path, known: Mapping[State, Pack]) -> Pack:
-        """The pack at a path, one of `known` if its file is still the same.
-
-        Raises FileNotFoundError if there is none, and IntegrityError if it is damaged.
-        """
+    def read(cls, path: Path) -> Pack:
+        """The pack at a path. Raises FileNotFoundError if there is none, and IntegrityError if it is damaged."""
         state = state_of(path)
-        if state in known:
-            return known[state]
         try:
             metadata = pl.read_parquet_metadata(path)
             hashes, described = tuple(metadata[_HASHES].split()), metadata[_PARTIALS]
