@@ -14,7 +14,7 @@ from mlforge.errors import IntegrityError, TaskRefused
 from mlforge.features.feature import Feature
 from mlforge.frames.shared_results import shared_results
 from mlforge.ingest.elsewhere import Around, Guest
-from mlforge.ingest.transform import Apart
+from mlforge.ingest.function_process import FunctionProcess
 from mlforge.sources.row_source import RowSource
 from mlforge.sources.source_file import SourceFile
 from mlforge.sources.source_reading import KEPT_BYTES, SourceReading
@@ -33,7 +33,7 @@ class Hands(NamedTuple):
 
     feature: Feature
     source: RowSource
-    apart: Apart | None
+    process: FunctionProcess | None
 
 
 def run_intake_task(
@@ -114,7 +114,7 @@ class _Work:
         self, task: IntakeTask, hands: Hands, store: Store, reading: SourceReading
     ) -> None:
         self.task, self._written = task, list[str]()
-        feature, source, apart = hands
+        feature, source, process = hands
         if feature.code_hash != task.code:
             raise TaskRefused(
                 f"{task.feature}: the task is of other code of its function than this process has; deploy the same definitions "
@@ -139,7 +139,7 @@ class _Work:
         def write(partials: Sequence[PartialWrite]) -> None:
             self._written += self._shared.write_partials(partials, feature.spec.timestamp)
 
-        self._guest = Guest(feature, around, store, write, reading, apart)
+        self._guest = Guest(feature, around, store, write, reading, process)
 
     def read(self, files: Sequence[SourceFile]) -> None:
         """Ingest some of the files."""

@@ -45,9 +45,9 @@ from mlforge.errors import (
 from mlforge.features.feature import Feature
 from mlforge.ingest.elsewhere import nowhere
 from mlforge.ingest.file_states import is_ample
+from mlforge.ingest.function_process import FunctionProcess
 from mlforge.ingest.intake import Intake
 from mlforge.ingest.pipeline import ingest
-from mlforge.ingest.transform import Apart
 from mlforge.sources.listing import Listing
 from mlforge.sources.row_source import RowSource
 from mlforge.sources.source_reading import SourceReading
@@ -198,8 +198,9 @@ class _Refresh:
     def _ingest(self, listing: Listing, snapshot: Snapshot) -> Intake:
         options = self.options
         careful = options.attended or options.careful
-        with Apart.opened(options.apart, at_once=careful) as apart, self._telling():
-            shared = self._shared(listing, snapshot, apart)
+        opened = FunctionProcess.opened(options.function_command, at_once=careful)
+        with opened as process, self._telling():
+            shared = self._shared(listing, snapshot, process)
             intake = ingest(
                 self.feature,
                 listing,
@@ -208,7 +209,7 @@ class _Refresh:
                 self.reading or SourceReading(options.max_file_memory, keep_bytes=0),
                 afresh=options.full,
                 careful=options.careful,
-                apart=apart,
+                process=process,
                 elsewhere=shared.outcomes if shared else nowhere,
             )
         if shared is None:
@@ -223,7 +224,7 @@ class _Refresh:
         return nullcontext()
 
     def _shared(
-        self, listing: Listing, snapshot: Snapshot, apart: Apart | None
+        self, listing: Listing, snapshot: Snapshot, process: FunctionProcess | None
     ) -> SharedIntake | None:
         """Whoever takes part in a large intake; None for nobody."""
         options = self.options
@@ -239,7 +240,7 @@ class _Refresh:
             snapshot.latest,
             options.max_file_memory,
         )
-        return SharedIntake(plan, options.group_bytes, apart, options.companions)
+        return SharedIntake(plan, options.group_bytes, process, options.companions)
 
     def _publish(self, snapshot: Snapshot, change: Change, books: Books) -> BuildResult:
         """Write the rows of a change and serve its version; or stop before that, and return what it would do."""

@@ -34,7 +34,7 @@ class Options:
     that an unattended refresh may lose before it is held. cost_share: the share of changed events
     above which a full rebuild is cheaper than an incremental one. max_file_memory: bytes that one file
     may take in memory; a larger one is set aside. careful: new files are decoded in processes of their own,
-    so that not even one that ends its reader does harm. apart: the command of a process that runs the feature's
+    so that not even one that ends its reader does harm. function_command: that of a process which runs the feature's
     function within bounds; empty where there is none. publish: False stops before publishing, and
     writes nothing to the store. distribution: who takes part in a full build; None for this process alone. keeper: the
     definitions that the feature is of. others: the features of the same definitions. on_gathered: where a push follows, called with the
@@ -52,7 +52,7 @@ class Options:
     cost_share: float = 0.3
     max_file_memory: int = MAX_FILE_MEMORY
     careful: bool = False
-    apart: tuple[str, ...] = ()
+    function_command: tuple[str, ...] = ()
     publish: bool = True
     layout: Layout = field(default_factory=Layout)
     distribution: Distribution | None = None

@@ -17,7 +17,7 @@ from mlforge.build.intake_tasks import IntakeResult, IntakeTask, groups_of, know
 from mlforge.core.logs import get_logger
 from mlforge.errors import IntegrityError, TaskFailed, UnsupportedStore
 from mlforge.ingest.elsewhere import Adopted, Outcomes
-from mlforge.ingest.transform import Apart
+from mlforge.ingest.function_process import FunctionProcess
 from mlforge.sources.source_file import SourceFile
 from mlforge.sources.source_reading import SETTLED_NS
 from mlforge.store.task_files import TaskFiles
@@ -32,13 +32,13 @@ log = get_logger("mlforge.build")
 class SharedIntake:
     """Has large numbers of new files of one listing ingested by tasks.
 
-    group_bytes: the most bytes of a task's files. apart: as in `ingest`, for tasks that are run here. companions: gives features for which
+    group_bytes: the most bytes of a task's files. process: as in `ingest`, for tasks that are run here. companions: gives features for which
     the same reading is to do. warnings: those of the sharing. tasks: how many there were so far.
     """
 
     plan: IntakePlan
     group_bytes: int
-    apart: Apart | None
+    process: FunctionProcess | None
     companions: Callable[[], Sequence[Companion]]
     warnings: list[str] = field(default_factory=list)
     tasks: int = 0
@@ -79,7 +79,7 @@ class SharedIntake:
         return sum([file.stat.size for file in files]) > EVENT_BYTES * self.plan.sharing.above
 
     def _here(self, task: IntakeTask) -> IntakeResult:
-        hands = Hands(self.plan.feature, self.plan.source, self.apart)
+        hands = Hands(self.plan.feature, self.plan.source, self.process)
         return run_intake_task(replace(task, beside=()), lambda _: hands, self.plan.store)
 
     def _results(

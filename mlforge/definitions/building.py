@@ -96,7 +96,7 @@ def options_of(
         keeper=definitions.keeper,
         others=tuple(other.spec for other in definitions.features.values()),
         on_gathered=on_gathered,
-        apart=command(*loaded_from, name) if loaded_from else options.apart,
+        function_command=(command(*loaded_from, name) if loaded_from else options.function_command),
         end_forgetting=end_forgetting if options.publish else None,
     )
 

@@ -7,10 +7,9 @@ from typing import Any
 
 from mlforge.definitions.registry import Definitions
 from mlforge.errors import MlforgeError
-from mlforge.ingest.function_process import command
+from mlforge.ingest.function_process import FunctionProcess, command
 from mlforge.ingest.intake import Intake
 from mlforge.ingest.pipeline import ingest
-from mlforge.ingest.transform import Apart
 from mlforge.sources.source_reading import SourceReading
 
 
@@ -55,10 +54,12 @@ def check_source(definitions: Definitions, name: str) -> Check:
             source.reading() as listing,
             definitions.store.draft() as draft,
             draft.lock(name),
-            Apart.opened(command(*origin, name) if origin else (), at_once=True) as apart,
+            FunctionProcess.opened(
+                command(*origin, name) if origin else (), at_once=True
+            ) as process,
         ):
             reading = SourceReading(most, keep_bytes=0)
-            intake = ingest(feature, listing, draft, draft.latest(name), reading, apart=apart)
+            intake = ingest(feature, listing, draft, draft.latest(name), reading, process=process)
         if intake.schema is not None:
             feature.spec.output(intake.schema)
     except MlforgeError as error:

@@ -13,8 +13,7 @@ from mlforge.build.intake_tasks import IntakeTask
 from mlforge.build.tasks import BuildTask
 from mlforge.engines import Engine, engine_named
 from mlforge.engines.tasks import Result, Task, task_of
-from mlforge.ingest.function_process import command
-from mlforge.ingest.transform import Apart
+from mlforge.ingest.function_process import FunctionProcess, command
 from mlforge.online.shared_push import PushTask, run_push_task
 from mlforge.training_sets.by_tasks.set_tasks import JoinTask, PartTask, SetTask, run_set_task
 
@@ -47,8 +46,8 @@ def _ingested(definitions: Definitions, task: IntakeTask, engine: Engine) -> Res
 
         def hands_of(name: str) -> Hands:
             child = command(*definitions.loaded_from, name) if definitions.loaded_from else ()
-            apart = stack.enter_context(Apart.opened(child, at_once=True))
-            return Hands(definitions.feature(name), definitions.source(name), apart)
+            process = stack.enter_context(FunctionProcess.opened(child, at_once=True))
+            return Hands(definitions.feature(name), definitions.source(name), process)
 
         return run_intake_task(task, hands_of, definitions.store)
 

@@ -19,13 +19,14 @@ from mlforge.features.feature import Feature
 from mlforge.ingest.amended import AmendedFiles
 from mlforge.ingest.by_file import pair_of, read_each
 from mlforge.ingest.file_states import FileStates
+from mlforge.ingest.function_process import FunctionProcess
 from mlforge.ingest.intake import FAULTS, NotProvenError
 from mlforge.ingest.null_columns import NullColumns
 from mlforge.ingest.partial_cache import PartialCache
 from mlforge.ingest.quarantine import Quarantine
 from mlforge.ingest.session import Session
 from mlforge.ingest.side_tables import SideTables
-from mlforge.ingest.transform import Apart, Transform
+from mlforge.ingest.transform import Transform
 from mlforge.ingest.unchanged import FilePartial
 from mlforge.sources.listing import Listing
 from mlforge.sources.source_file import SourceFile, Stat
@@ -178,7 +179,7 @@ class Guest:
         store: Store,
         write: Callable[[Sequence[PartialWrite]], None],
         reading: SourceReading,
-        apart: Apart | None,
+        process: FunctionProcess | None,
     ) -> None:
         tables = SideTables.of(feature, around.tables, reading)
         forgotten, latest, max_bytes = store.forgotten(), around.latest, reading.max_bytes
@@ -193,7 +194,7 @@ class Guest:
             latest=latest,
             states=FileStates(FileStateMap(), (), careful=False, reading=reading),
             cache=PartialCache(feature, store, latest, tables.hashes, afresh=True, write=write),
-            transform=Transform(feature, around.hive, tables, max_bytes, apart, forgotten),
+            transform=Transform(feature, around.hive, tables, max_bytes, process, forgotten),
             quarantine=Quarantine({}),
             amended=AmendedFiles(store, feature.name),
             max_bytes=max_bytes,

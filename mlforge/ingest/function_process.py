@@ -11,8 +11,8 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -38,11 +38,24 @@ class NotThisCodeError(Exception):
 
 
 class FunctionProcess:
-    """The process of one feature's function; `command` starts it, followed by the hash of the code that is meant, and this process."""
+    """The process of one feature's function; `command` starts it, followed by the hash of the code that is meant, and this process.
 
-    def __init__(self, command: Sequence[str]) -> None:
-        self._command = command
+    at_once: the function is called there first, and not only after it took too much memory here.
+    """
+
+    def __init__(self, command: Sequence[str], *, at_once: bool) -> None:
+        self._command, self.at_once = command, at_once
         self._process: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    @contextmanager
+    def opened(cls, command: Sequence[str], *, at_once: bool) -> Iterator[FunctionProcess | None]:
+        """A process that ends with the block; None without a command to start it."""
+        process = cls(command, at_once=at_once)
+        try:
+            yield process if command else None
+        finally:
+            process.close()
 
     def call(
         self,

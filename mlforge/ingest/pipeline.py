@@ -12,11 +12,11 @@ from mlforge.features.feature import Feature
 from mlforge.ingest import unchanged
 from mlforge.ingest.elsewhere import Elsewhere, nowhere
 from mlforge.ingest.fit import Fit, Misfit, fit, misfit, schemas_of, strict_columns
+from mlforge.ingest.function_process import FunctionProcess
 from mlforge.ingest.intake import AS_DECLARED, Intake, NotProvenError, Outvoted
 from mlforge.ingest.new_files import read_new, read_waiting, told_of
 from mlforge.ingest.null_columns import has_null_columns
 from mlforge.ingest.session import Session
-from mlforge.ingest.transform import Apart
 from mlforge.ingest.unchanged import FilePartial, UnchangedFiles
 from mlforge.ingest.whole_source import ingest_whole_source, was_unproven
 from mlforge.sources.listing import Listing
@@ -36,13 +36,13 @@ def ingest(
     *,
     afresh: bool = False,
     careful: bool = False,
-    apart: Apart | None = None,
+    process: FunctionProcess | None = None,
     elsewhere: Elsewhere = nowhere,
 ) -> Intake:
     """Bring the partials of the files that exist now up to date.
 
     reading: through which other features of the source have read its files; one that would take more memory than it allows is set aside
-    unread. afresh: trust no stored partial. careful: decode each file in a process of its own. apart: where a function that is not proven row-wise is
+    unread. afresh: trust no stored partial. careful: decode each file in a process of its own. process: where a function that is not proven row-wise is
     bounded in the memory that it takes; by default its result alone is judged. elsewhere: processes that read some of the
     files of a function that treats each row alone.
     """
@@ -57,7 +57,7 @@ def ingest(
                 reading,
                 afresh=afresh,
                 careful=careful,
-                apart=apart,
+                process=process,
             )
             stack.callback(opened.cache.settle)
             return opened

@@ -20,12 +20,13 @@ from mlforge.ingest import amended, partials, unchanged
 from mlforge.ingest.amended import AmendedFiles
 from mlforge.ingest.file_states import FileStates
 from mlforge.ingest.fit import Fit
+from mlforge.ingest.function_process import FunctionProcess
 from mlforge.ingest.intake import FAULTS, Intake, Outvoted
 from mlforge.ingest.null_columns import NullColumns
 from mlforge.ingest.partial_cache import Needs, PartialCache
 from mlforge.ingest.quarantine import AMONG, Quarantine
 from mlforge.ingest.side_tables import SideTables
-from mlforge.ingest.transform import Apart, FileRows, Transform, Transformed
+from mlforge.ingest.transform import FileRows, Transform, Transformed
 from mlforge.ingest.unchanged import FilePartial, UnchangedFiles
 from mlforge.sources.file_bytes import BeingWritten, NotReadNow
 from mlforge.sources.listing import Listing
@@ -71,7 +72,7 @@ class Session:
         *,
         afresh: bool,
         careful: bool,
-        apart: Apart | None = None,
+        process: FunctionProcess | None = None,
     ) -> Session:
         """Begin a pass from a snapshot of the feature. Raises MlforgeError for a missing side table."""
         sources, max_bytes = latest.sources if latest else (), reading.max_bytes
@@ -86,7 +87,9 @@ class Session:
             cache=PartialCache(
                 feature, store, latest, tables.hashes, afresh=afresh, beside=states.is_ample
             ),
-            transform=Transform(feature, listing.hive, tables, max_bytes, apart, store.forgotten()),
+            transform=Transform(
+                feature, listing.hive, tables, max_bytes, process, store.forgotten()
+            ),
             quarantine=Quarantine(store.books(feature.name).quarantine),
             amended=AmendedFiles(store, feature.name),
             max_bytes=max_bytes,

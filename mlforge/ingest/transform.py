@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import accumulate
 from typing import Any, NoReturn
@@ -69,30 +69,12 @@ class Transformed:
     listed: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Apart:
-    """A process of the function's own; `at_once`: called there first, not only after it took too much here."""
-
-    process: FunctionProcess
-    at_once: bool
-
-    @classmethod
-    @contextmanager
-    def opened(cls, command: Sequence[str], *, at_once: bool) -> Iterator[Apart | None]:
-        """A process that ends with the block; None without a command to start it."""
-        process = FunctionProcess(command)
-        try:
-            yield cls(process, at_once) if command else None
-        finally:
-            process.close()
-
-
 class Transform:
     """A feature's function with its validators.
 
     max_bytes: memory that the function's result for one file may take. hive: the columns that only the source's
     folder names hold. tables: the function's further arguments
-    besides its rows. apart: where a function that is not proven row-wise is bounded. forgotten: entities whose rows
+    besides its rows. process: where a function that is not proven row-wise is bounded. forgotten: entities whose rows
     are left out.
     """
 
@@ -102,11 +84,11 @@ class Transform:
         hive: Collection[str],
         tables: SideTables,
         max_bytes: int | None,
-        apart: Apart | None,
+        process: FunctionProcess | None,
         forgotten: Forgotten,
     ) -> None:
         self.forgotten = forgotten
-        self.feature, self._max_bytes, self._apart = feature, max_bytes, apart
+        self.feature, self._max_bytes, self._process = feature, max_bytes, process
         self._hive, self._tables = ", ".join(sorted(hive)), tables
         self._checked: set[tuple[tuple[str, pl.DataType], ...]] = set()  # schemas
 
@@ -272,14 +254,14 @@ class Transform:
         A function of such rows may take any memory on the way to its result. A worker calls it here at first, where
         too much of it ends the job's process, and in a process of its own when the job is tried again.
         """
-        function, tables, apart = self.feature.function, self._tables.frames, self._apart
-        if apart is None or most is None or isinstance(frame, pl.LazyFrame):
+        function, tables, process = self.feature.function, self._tables.frames, self._process
+        if process is None or most is None or isinstance(frame, pl.LazyFrame):
             return collected(function, frame, tables, most)
-        if not apart.at_once:
+        if not process.at_once:
             with suppress(MemoryError), sandbox.at_most(most + size_of(frame)):
                 return collected(function, frame, tables, most)
         try:
-            return apart.process.call(self.feature.code_hash, frame, tables, most, where)
+            return process.call(self.feature.code_hash, frame, tables, most, where)
         except NotThisCodeError:
             return collected(function, frame, tables, most)
 

@@ -120,7 +120,7 @@ class Calls:
         self.processes: list[FunctionProcess] = []
 
     def __call__(self, name: str, code: str = "", **tables: pl.DataFrame) -> pl.DataFrame:
-        process = FunctionProcess(command(None, self.folder, name))
+        process = FunctionProcess(command(None, self.folder, name), at_once=True)
         self.processes.append(process)
         code = code or self.features[name].code_hash
         return process.call(code, EVENTS, tables, 100 * MEGABYTE, "a.parquet")
