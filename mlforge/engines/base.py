@@ -31,14 +31,14 @@ from mlforge.core.schema import Column
 from mlforge.core.values import BEGINNING, END, TimeRange
 from mlforge.engines import timeline
 from mlforge.engines.events import Events
+from mlforge.engines.kernels.prefix_sums import SumOverflow
+from mlforge.engines.kernels.segments_kernel import aggregate_at_points
+from mlforge.engines.kernels.weighted import Weights, aggregate_weighted
 from mlforge.engines.known_metrics import shared_timeline, with_known_metrics
 from mlforge.engines.plan import Step, line_of, plan, times_of
-from mlforge.engines.prefix_sums import SumOverflow
-from mlforge.engines.segments_kernel import aggregate_at_points
 from mlforge.engines.tiles.build import DENSE
 from mlforge.engines.tiles.held import WEIGHT
 from mlforge.engines.timeline import ROW_DTYPE
-from mlforge.engines.weighted import Weights, aggregate_weighted
 from mlforge.errors import DataError
 from mlforge.frames import polars_schema
 from mlforge.frames.entity_times import EntityTimes, part_within

@@ -17,7 +17,7 @@ from mlforge.core.time_model import Window
 from mlforge.core.values import BEGINNING, END, TimeRange
 from mlforge.engines import timeline
 from mlforge.engines.events import Events
-from mlforge.engines.fixed_point import Extent
+from mlforge.engines.kernels.fixed_point import Extent
 from mlforge.engines.tiles.build import Summary, Tiles, build_tiles, concat_tiles, survey
 from mlforge.engines.tiles.merge import compact
 from mlforge.engines.tiles.totals import Totals, merged, tile_of

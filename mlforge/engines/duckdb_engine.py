@@ -13,11 +13,12 @@ import polars as pl
 from mlforge.compilers import duckdb_compiler
 from mlforge.compilers.base import ENTITY, ROW, TIME, Aggregate, ComputeContext, result_name
 from mlforge.core.time_model import Window
-from mlforge.engines import duckdb_database, overlapping
+from mlforge.engines import duckdb_database
 from mlforge.engines.base import Engine
-from mlforge.engines.folds import FOLDS, Folds
-from mlforge.engines.point_windows import DistinctPoints, PointWindows, TimelineIndex
-from mlforge.engines.prefix_sums import SumOverflow
+from mlforge.engines.kernels import overlapping
+from mlforge.engines.kernels.folds import FOLDS, Folds
+from mlforge.engines.kernels.point_windows import DistinctPoints, PointWindows, TimelineIndex
+from mlforge.engines.kernels.prefix_sums import SumOverflow
 
 _LEAST_MEMORY = 128_000_000
 _OVERLAP = {"min": 0.5, "max": 0.5, "median": 8, "pN": 8}

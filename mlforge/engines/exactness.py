@@ -6,7 +6,7 @@ import polars as pl
 
 from mlforge.core.schema import FLOATS
 from mlforge.engines.base import Engine
-from mlforge.engines.fixed_point import Extent, Scale
+from mlforge.engines.kernels.fixed_point import Extent, Scale
 from mlforge.engines.tiles.build import is_rounded, parts
 from mlforge.engines.views import HeldEvents
 from mlforge.frames.shared_results import once

@@ -18,10 +18,10 @@ from mlforge.compilers.base import (
     value_name,
 )
 from mlforge.core.time_model import Window
-from mlforge.engines import overlapping, segments_kernel
 from mlforge.engines.base import Engine
-from mlforge.engines.point_windows import TimelineIndex
-from mlforge.engines.segments_kernel import COUNT, LENGTH, START
+from mlforge.engines.kernels import overlapping, segments_kernel
+from mlforge.engines.kernels.point_windows import TimelineIndex
+from mlforge.engines.kernels.segments_kernel import COUNT, LENGTH, START
 
 _INDEX = "__index"
 

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import pytest
 
 from mlforge.build import looking
-from mlforge.engines import Engine, duckdb_engine, fixed_point, point_windows, segments_kernel
+from mlforge.engines import Engine, duckdb_engine
+from mlforge.engines.kernels import fixed_point, point_windows, segments_kernel
 from mlforge.engines.tiles import build, by_entity, held, sets, totals
 from mlforge.frames import polars_schema
 from mlforge.ingest import small_files as module_of_small_files

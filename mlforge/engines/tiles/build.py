@@ -21,7 +21,7 @@ from mlforge.core.aggregation_kinds import KINDS
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.metrics import MetricColumn
 from mlforge.core.schema import DIGITS, FLOATS, decimal_scale
-from mlforge.engines.fixed_point import WHOLE, Extent, Scale, extent
+from mlforge.engines.kernels.fixed_point import WHOLE, Extent, Scale, extent
 from mlforge.engines.tiles.places import Places
 
 DENSE = 4

@@ -24,7 +24,7 @@ from mlforge.core.schema import Schema
 from mlforge.core.side_by_side import CORES, each_ahead
 from mlforge.core.values import TimeRange
 from mlforge.engines import timeline
-from mlforge.engines.fixed_point import Extent, Scale
+from mlforge.engines.kernels.fixed_point import Extent, Scale
 from mlforge.engines.tiles import build
 from mlforge.engines.tiles.build import Summary, Tiles, build_tiles
 from mlforge.engines.tiles.held import kept

@@ -12,7 +12,7 @@ from mlforge.compilers.base import TIME
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.metrics import MetricColumn
 from mlforge.core.schema import DIGITS, decimal_scale
-from mlforge.engines.fixed_point import Extent, Scale
+from mlforge.engines.kernels.fixed_point import Extent, Scale
 from mlforge.engines.tiles.build import (
     PARTS_OF,
     WIDE,

@@ -11,7 +11,7 @@ from mlforge.core.aggregation_kinds import KINDS
 from mlforge.core.aggregations import AGGREGATIONS, aggregation
 from mlforge.core.metrics import expand
 from mlforge.core.values import Duration
-from mlforge.engines.folds import FOLDS
+from mlforge.engines.kernels.folds import FOLDS
 from mlforge.metrics import Rolling
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -15,9 +15,9 @@ from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.metrics import MetricColumn
 from mlforge.core.time_model import ALL, Window
 from mlforge.engines import engine_named, timeline
+from mlforge.engines.kernels.weighted import Weights, aggregate_weighted
 from mlforge.engines.tiles import held
 from mlforge.engines.tiles.held import REACH, WEIGHT
-from mlforge.engines.weighted import Weights, aggregate_weighted
 from mlforge.metrics import Rolling
 
 NAMES = ["count_distinct", "mode", "top_1", "top_3", "first_2", "last_3"]

@@ -9,9 +9,9 @@ from typing import Any
 import polars as pl
 import pytest
 
-from mlforge.engines import occurrences
-from mlforge.engines.occurrences import Codes, Occurrences
-from mlforge.engines.pairwise import Segments
+from mlforge.engines.kernels import occurrences
+from mlforge.engines.kernels.occurrences import Codes, Occurrences
+from mlforge.engines.kernels.pairwise import Segments
 
 
 def windows(rows: int, draw: random.Random) -> Segments:

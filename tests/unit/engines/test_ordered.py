@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from mlforge.engines.ordered import OrderedValues
+from mlforge.engines.kernels.ordered import OrderedValues
 from mlforge.engines.timeline import ENTITY, TIME
 
 

@@ -7,7 +7,7 @@ import polars as pl
 from mlforge.compilers.base import ENTITY, ROW, TIME
 from mlforge.core.time_model import ALL, Window
 from mlforge.core.values import Duration
-from mlforge.engines.point_windows import DistinctPoints, PointWindows, TimelineIndex
+from mlforge.engines.kernels.point_windows import DistinctPoints, PointWindows, TimelineIndex
 
 WINDOWS = (Window(ALL), Window(Duration(10, "10us")))
 LINE = pl.DataFrame(

@@ -17,10 +17,11 @@ from mlforge.core.calendar_units import PERIODS
 from mlforge.core.metrics import MetricColumn
 from mlforge.core.time_model import Window
 from mlforge.core.values import Duration
-from mlforge.engines import engine_named, ranks, segments_kernel, weighted
-from mlforge.engines.pairwise import Segments
-from mlforge.engines.point_windows import PointWindows
-from mlforge.engines.ranks import between_ranks, extremes
+from mlforge.engines import engine_named
+from mlforge.engines.kernels import ranks, segments_kernel, weighted
+from mlforge.engines.kernels.pairwise import Segments
+from mlforge.engines.kernels.point_windows import PointWindows
+from mlforge.engines.kernels.ranks import between_ranks, extremes
 
 DRAWS: list[Callable[[random.Random], float]] = [
     lambda draw: draw.uniform(-9, 9),

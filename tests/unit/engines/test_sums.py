@@ -13,11 +13,11 @@ import polars as pl
 import pytest
 
 from mlforge.compilers.base import ENTITY, TIME
-from mlforge.engines import pairwise
 from mlforge.engines.base import _check_sum
-from mlforge.engines.fixed_point import Fixed
-from mlforge.engines.pairwise import Segments
-from mlforge.engines.prefix_sums import DecimalOverflow, Sums
+from mlforge.engines.kernels import pairwise
+from mlforge.engines.kernels.fixed_point import Fixed
+from mlforge.engines.kernels.pairwise import Segments
+from mlforge.engines.kernels.prefix_sums import DecimalOverflow, Sums
 from mlforge.errors import DataError
 
 LONGEST = 50

@@ -13,8 +13,8 @@ from functools import cached_property
 import polars as pl
 
 from mlforge.compilers.base import ENTITY, TIME
-from mlforge.engines.occurrences import Codes
-from mlforge.engines.pairwise import Segments
+from mlforge.engines.kernels.occurrences import Codes
+from mlforge.engines.kernels.pairwise import Segments
 
 _INDEX, _GROUP, _VALUE = "__index", "__group", "__value"
 

@@ -14,7 +14,7 @@ from functools import cached_property
 
 import polars as pl
 
-from mlforge.engines.pairwise import Segments
+from mlforge.engines.kernels.pairwise import Segments
 
 PAIRS_AT_ONCE = 4_000_000
 """About how many pairs of a window and a value are held in memory at a time, at most."""

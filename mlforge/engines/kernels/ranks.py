@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from mlforge.engines.pairwise import Segments
+from mlforge.engines.kernels.pairwise import Segments
 
 _OVERLAP, _GATHERED = 64, 4_000_000
 """Of how many segments each value is part, on average, and how many rows they have at most, while they are gathered."""

@@ -15,7 +15,7 @@ import polars as pl
 
 from mlforge.compilers.base import ENTITY, ROW, TIME
 from mlforge.core.time_model import Window
-from mlforge.engines.pairwise import Segments
+from mlforge.engines.kernels.pairwise import Segments
 
 _POINT, _INDEX, _BATCH = "__point", "__index", "__batch"
 SLICED_ROWS = 65_536

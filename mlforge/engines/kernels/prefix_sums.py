@@ -9,10 +9,10 @@ from functools import cached_property
 import polars as pl
 
 from mlforge.core.schema import DIGITS, decimal_scale
-from mlforge.engines import pairwise
-from mlforge.engines.fixed_point import Fixed
-from mlforge.engines.ordered import by_value
-from mlforge.engines.pairwise import Segments
+from mlforge.engines.kernels import pairwise
+from mlforge.engines.kernels.fixed_point import Fixed
+from mlforge.engines.kernels.ordered import by_value
+from mlforge.engines.kernels.pairwise import Segments
 
 _SURE = 1.5 * 10.0**DIGITS
 """Where a sum as a float is below this, it fits into 128 bits."""

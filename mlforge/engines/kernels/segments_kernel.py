@@ -9,11 +9,11 @@ import polars as pl
 from mlforge.compilers import polars_compiler
 from mlforge.compilers.base import ROW, Aggregate, ComputeContext, result_name, value_name
 from mlforge.core.time_model import Window
-from mlforge.engines import overlapping
-from mlforge.engines.folds import FOLDS, Folds
-from mlforge.engines.pairwise import Segments
-from mlforge.engines.point_windows import DistinctPoints, PointWindows, TimelineIndex
-from mlforge.engines.prefix_sums import DecimalOverflow, SegmentSums, SumOverflow, Sums
+from mlforge.engines.kernels import overlapping
+from mlforge.engines.kernels.folds import FOLDS, Folds
+from mlforge.engines.kernels.pairwise import Segments
+from mlforge.engines.kernels.point_windows import DistinctPoints, PointWindows, TimelineIndex
+from mlforge.engines.kernels.prefix_sums import DecimalOverflow, SegmentSums, SumOverflow, Sums
 
 START, LENGTH, COUNT = "__start", "__length", "__count_{}"
 _OVERLAP = {"min": 1, "max": 1, "median": 64, "pN": 64}

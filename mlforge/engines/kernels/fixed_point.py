@@ -15,7 +15,7 @@ from typing import Self, TypeVar
 
 import polars as pl
 
-from mlforge.engines.pairwise import Segments
+from mlforge.engines.kernels.pairwise import Segments
 
 _ROOM = 126
 _MANTISSA = 53

@@ -10,9 +10,9 @@ import polars as pl
 
 from mlforge.compilers.base import ROW, Aggregate, ComputeContext, result_name
 from mlforge.core.time_model import Window
-from mlforge.engines import ranks
-from mlforge.engines.folds import FOLDS, Folds, Slices
-from mlforge.engines.point_windows import PointWindows, TimelineIndex
+from mlforge.engines.kernels import ranks
+from mlforge.engines.kernels.folds import FOLDS, Folds, Slices
+from mlforge.engines.kernels.point_windows import PointWindows, TimelineIndex
 
 
 class Weights(NamedTuple):

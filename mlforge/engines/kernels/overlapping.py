@@ -10,9 +10,9 @@ import polars as pl
 from mlforge.compilers.base import Aggregate, ComputeContext, value_name
 from mlforge.compilers.polars_compiler import BETWEEN_RANKS
 from mlforge.core.schema import FLOATS
-from mlforge.engines import ranks
-from mlforge.engines.pairwise import Segments
-from mlforge.engines.point_windows import PointWindows
+from mlforge.engines.kernels import ranks
+from mlforge.engines.kernels.pairwise import Segments
+from mlforge.engines.kernels.point_windows import PointWindows
 
 _EXTREMES = ("min", "max")
 _TINY = 1e-290

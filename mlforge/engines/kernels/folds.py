@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from mlforge.compilers.base import Aggregate, ComputeContext, value_name
 from mlforge.core.time_model import Window
-from mlforge.engines.occurrences import Occurrences
-from mlforge.engines.ordered import OrderedValues
-from mlforge.engines.pairwise import Segments
+from mlforge.engines.kernels.occurrences import Occurrences
+from mlforge.engines.kernels.ordered import OrderedValues
+from mlforge.engines.kernels.pairwise import Segments
 
 
 @dataclass(frozen=True)
