@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mlforge.build.categorizer import Decision
-from mlforge.build.intake_tasks import GroupFigures, groups_of
+from mlforge.build.intake_by_tasks.tasks import GroupFigures, groups_of
 from mlforge.build.result import BuildResult, Options
 from mlforge.build.table import Table
 from mlforge.core.manifest import Manifest

@@ -19,14 +19,14 @@ from mlforge.build.defaults import noted_defaults
 from mlforge.build.diff import compare_rows, tables
 from mlforge.build.drifting import Judgement, judged
 from mlforge.build.gathering import gathered_once
-from mlforge.build.intake_planning import IntakePlan
+from mlforge.build.intake_by_tasks.planning import IntakePlan
+from mlforge.build.intake_by_tasks.shared import SharedIntake
 from mlforge.build.keeping import keeper_of
 from mlforge.build.looking import looking
 from mlforge.build.outcomes import Change, Outcomes
 from mlforge.build.policy import mode_of
 from mlforge.build.result import BuildResult, Options
 from mlforge.build.sealing import sealed_source, sealing_of
-from mlforge.build.shared_intake import SharedIntake
 from mlforge.build.table import Table, TableWriter
 from mlforge.build.usable import check_whole, nothing_usable, still_there
 from mlforge.core import clock

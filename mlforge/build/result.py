@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mlforge.build.companions import Companion
 from mlforge.build.distribution import Distribution
-from mlforge.build.intake_tasks import GROUP_BYTES, GroupFigures
+from mlforge.build.intake_by_tasks.companions import Companion
+from mlforge.build.intake_by_tasks.tasks import GROUP_BYTES, GroupFigures
 from mlforge.build.rows import Layout
 from mlforge.build.tasks import TaskFigures
 from mlforge.core.feature_spec import FeatureSpec

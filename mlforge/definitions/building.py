@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from mlforge.build.companions import Companion
+from mlforge.build.intake_by_tasks.companions import Companion
 from mlforge.build.result import BuildResult, Options
 from mlforge.core.scratch import sweep_scratch
 from mlforge.definitions.chains import in_order

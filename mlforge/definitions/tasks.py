@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from mlforge.build.distribution import run_task
-from mlforge.build.intake_running import Hands, run_intake_task
-from mlforge.build.intake_tasks import IntakeTask
+from mlforge.build.intake_by_tasks.running import Hands, run_intake_task
+from mlforge.build.intake_by_tasks.tasks import IntakeTask
 from mlforge.build.tasks import BuildTask
 from mlforge.engines import Engine, engine_named
 from mlforge.engines.tasks import Result, Task, task_of

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from mlforge import validators as v
-from mlforge.build.intake_tasks import IntakeTask
+from mlforge.build.intake_by_tasks.tasks import IntakeTask
 from mlforge.build.result import BuildResult, Options
 from mlforge.build.rows import Layout
 from mlforge.build.runner import RunHere

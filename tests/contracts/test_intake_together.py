@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from mlforge import Definitions, Feature
-from mlforge.build import intake_tasks
+from mlforge.build.intake_by_tasks import tasks as intake_tasks
 from mlforge.build.result import Options
 from mlforge.build.runner import RunHere
 from mlforge.core import failpoints
@@ -108,7 +108,7 @@ def machines(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Machines:
     monkeypatch.setattr(intake_tasks, "GROUP_FILES", 2)
-    monkeypatch.setattr("mlforge.build.companions.SETTLED_NS", 0)
+    monkeypatch.setattr("mlforge.build.intake_by_tasks.companions.SETTLED_NS", 0)
     return Machines(tmp_path, request.param)
 
 
@@ -221,7 +221,7 @@ def test_a_function_that_fails_beside_another_fails_in_its_own_turn(
     class Panic(BaseException):
         """As polars has one, which is no Exception."""
 
-    from mlforge.build import intake_running
+    from mlforge.build.intake_by_tasks import running as intake_running
 
     read = intake_running._Work.read
 

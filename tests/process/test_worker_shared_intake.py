@@ -28,9 +28,9 @@ GROUPS = 7
 IN_GROUPS = """
 import uuid
 
-import mlforge.build.intake_tasks
+import mlforge.build.intake_by_tasks.tasks
 
-mlforge.build.intake_tasks.GROUP_FILES = 2
+mlforge.build.intake_by_tasks.tasks.GROUP_FILES = 2
 
 
 def results():

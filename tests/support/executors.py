@@ -34,7 +34,7 @@ import time
 from pathlib import Path
 
 import mlforge.build.full
-import mlforge.build.intake_tasks
+import mlforge.build.intake_by_tasks.tasks
 from functools import partial
 from mlforge import Definitions, Service, feature
 from mlforge.core import failpoints
@@ -49,7 +49,7 @@ mlforge.build.full.rows_at_once = lambda spec: 40
 batches.EVENTS_HELD, shared_push.PARTS = 5, 1
 shared_writing.TASK_BYTES = 0
 if (HERE / "in-groups").exists():
-    mlforge.build.intake_tasks.GROUP_FILES = 2
+    mlforge.build.intake_by_tasks.tasks.GROUP_FILES = 2
 
 
 @feature(keys=["user_id"], source="drops/", timestamp="at", metrics=[Rolling("7d", {{"amount": ["count", "sum", "mean", "std"]}})])

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from redis.exceptions import RedisError
 
-from mlforge.build.companions import Companion
+from mlforge.build.intake_by_tasks.companions import Companion
 from mlforge.core import clock
 from mlforge.core.logs import get_logger
 from mlforge.definitions.building import companions_of

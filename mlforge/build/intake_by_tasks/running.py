@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from mlforge.build.intake_tasks import IntakeResult, IntakeTask, groups_of, known_result
+from mlforge.build.intake_by_tasks.tasks import IntakeResult, IntakeTask, groups_of, known_result
 from mlforge.core.failpoints import reach
 from mlforge.core.logs import get_logger
 from mlforge.core.values import Version

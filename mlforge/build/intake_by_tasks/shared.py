@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from mlforge.build.companions import Companion, tasks_beside
-from mlforge.build.intake_planning import IntakePlan
-from mlforge.build.intake_running import Hands, run_intake_task
-from mlforge.build.intake_tasks import IntakeResult, IntakeTask, groups_of, known_result
+from mlforge.build.intake_by_tasks.companions import Companion, tasks_beside
+from mlforge.build.intake_by_tasks.planning import IntakePlan
+from mlforge.build.intake_by_tasks.running import Hands, run_intake_task
+from mlforge.build.intake_by_tasks.tasks import IntakeResult, IntakeTask, groups_of, known_result
 from mlforge.core.logs import get_logger
 from mlforge.errors import IntegrityError, TaskFailed, UnsupportedStore
 from mlforge.ingest.elsewhere import Adopted, Outcomes

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mlforge.build.intake_tasks import IntakeTask
+from mlforge.build.intake_by_tasks.tasks import IntakeTask
 from mlforge.core.manifest import Manifest
 from mlforge.engines import Engine
 from mlforge.engines.tasks import Sharing, releases

@@ -6,8 +6,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from mlforge.build.intake_planning import Groups, IntakePlan
-from mlforge.build.intake_tasks import IntakeTask
+from mlforge.build.intake_by_tasks.planning import Groups, IntakePlan
+from mlforge.build.intake_by_tasks.tasks import IntakeTask
 from mlforge.core.logs import get_logger
 from mlforge.engines import Engine
 from mlforge.errors import MlforgeError
