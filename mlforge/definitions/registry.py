@@ -18,12 +18,7 @@ from mlforge.core.arguments import text
 from mlforge.core.keeper import Keeper
 from mlforge.core.signatures import named_methods
 from mlforge.core.values import Duration
-from mlforge.definitions.building import (
-    build_each,
-    engine_name_of,
-    engine_of,
-    options_of,
-)
+from mlforge.definitions.building import build_each, engine_name_of, engine_of, options_of
 from mlforge.definitions.calls import check_arguments, check_optional
 from mlforge.definitions.chains import check_chains, in_order
 from mlforge.definitions.collection import (
@@ -118,16 +113,24 @@ class Definitions:
         resident_memory: int = RESIDENT,
         publish_every: str | timedelta | Duration | None = None,
     ) -> None:
-        store = checked_store(store)
-        online_store = checked_online_store(online_store)
-        gone = Duration.parse(gone_after, "Definitions: gone_after")
+        store, online_store = checked_store(store), checked_online_store(online_store)
         if publish_every is not None:
             publish_every = Duration.parse(publish_every, "Definitions: publish_every")
         self.loaded_from: tuple[str | None, Path] | None = None
         self.profile: str | None = None
-        others = check_runner(runner), distribute_above, fallback, resident_memory, publish_every
         self.settings = Settings(
-            engine, hold_above, max_file_memory, memory_limit, follow_links, gone, partial, *others
+            engine=engine,
+            hold_above=hold_above,
+            max_file_memory=max_file_memory,
+            memory_limit=memory_limit,
+            follow_links=follow_links,
+            gone_after=Duration.parse(gone_after, "Definitions: gone_after"),
+            partial=partial,
+            runner=check_runner(runner),
+            distribute_above=distribute_above,
+            fallback=fallback,
+            resident_memory=resident_memory,
+            publish_every=publish_every,
         )
         self.runner, self.store, self.online_store = runner, store, online_store
         self.features = features_by_name(features)

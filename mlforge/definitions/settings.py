@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlforge.build.result import HOLD_ABOVE, MAX_FILE_MEMORY, Options
+from mlforge.build.result import Options
 from mlforge.core.arguments import choice, flag, number
 from mlforge.core.values import Duration
-from mlforge.engines import MEMORY_LIMIT
 from mlforge.errors import DefinitionError
 from mlforge.features.feature import check_engine_or_spark
 from mlforge.online.prefetch import ROOM, VALUE_BYTES
@@ -33,18 +32,18 @@ class Settings:
     Raises DefinitionError for a value of the wrong kind or out of bounds.
     """
 
-    engine: str = "polars"
-    hold_above: float = HOLD_ABOVE
-    max_file_memory: int = MAX_FILE_MEMORY
-    memory_limit: int = MEMORY_LIMIT
-    follow_links: bool = False
-    gone_after: Duration = GONE_AFTER
-    partial: bool = False
-    runner: str = LOCAL
-    distribute_above: int = DISTRIBUTE_ABOVE
-    fallback: str | None = None
-    resident_memory: int = RESIDENT
-    publish_every: Duration | None = None
+    engine: str
+    hold_above: float
+    max_file_memory: int
+    memory_limit: int
+    follow_links: bool
+    gone_after: Duration
+    partial: bool
+    runner: str
+    distribute_above: int
+    fallback: str | None
+    resident_memory: int
+    publish_every: Duration | None
 
     def __post_init__(self) -> None:
         check_engine_or_spark(self.engine, "Definitions")
