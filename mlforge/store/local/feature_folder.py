@@ -43,14 +43,18 @@ class FeatureFolder:
     manifests: ManifestCache
     folders: VersionFolders
     documents: state_files.Documents
-    now: Callable[[str], str] = str
+    present_name: Callable[[str], str]
     """The present name of a feature that has, or had, some name."""
 
     @classmethod
     def at(
-        cls, path: Path, packing: Packing, now: Callable[[str], str] = str, name: str | None = None
+        cls,
+        path: Path,
+        packing: Packing,
+        present_name: Callable[[str], str],
+        name: str | None = None,
     ) -> FeatureFolder:
-        """The folder of a feature, by default of the one that it is named after; now: as the field."""
+        """The folder of a feature, by default of the one that it is named after; present_name: as the field."""
         return cls(
             name=path.name if name is None else name,
             path=path,
@@ -62,7 +66,7 @@ class FeatureFolder:
             manifests=ManifestCache(),
             folders=VersionFolders(path),
             documents=state_files.Documents(path),
-            now=now,
+            present_name=present_name,
         )
 
     def version(self, version: Version) -> Path:
@@ -94,7 +98,7 @@ class FeatureFolder:
 
     def document(self, version: Version) -> Mapping[str, Any]:
         """The document of a version's manifest, with the feature's present name; raises as `manifest`."""
-        return read_document(self.version(version) / META, self.name, version, self.now)
+        return read_document(self.version(version) / META, self.name, version, self.present_name)
 
     def summaries(self) -> list[VersionSummary]:
         """Summaries of all versions, ascending; one that is removed meanwhile is left out.

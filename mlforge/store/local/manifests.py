@@ -50,11 +50,11 @@ def read_manifest(path: Path, document: Mapping[str, Any], chunks: ManifestChunk
 
 
 def read_document(
-    path: Path, name: str, version: Version, now: Callable[[str], str]
+    path: Path, name: str, version: Version, present_name: Callable[[str], str]
 ) -> Mapping[str, Any]:
     """The document in a file, which must be that version's, with the present name of the feature.
 
-    now: the present name of a feature that has, or had, some name. Raises FileNotFoundError where there is no file,
+    present_name: that of a feature that has, or had, some name. Raises FileNotFoundError where there is no file,
     UnsupportedStore for one of a newer mlforge, and IntegrityError where it is damaged.
     """
     document = io.read_json(path)
@@ -64,7 +64,10 @@ def read_document(
     with well_formed(path):
         stated = document["name"], document["version"]
     if stated != (name, str(version)):
-        if not isinstance(stated[0], str) or (now(stated[0]), stated[1]) != (name, str(version)):
+        if not isinstance(stated[0], str) or (present_name(stated[0]), stated[1]) != (
+            name,
+            str(version),
+        ):
             raise IntegrityError(
                 f"{path} is that of {stated[0]} {stated[1]}; restore it from a backup"
             )

@@ -42,7 +42,7 @@ class RenamesFile:
         """The renames that count by now."""
         return self._read().counting(self._has_moved)
 
-    def now(self, name: str) -> str:
+    def present_name(self, name: str) -> str:
         """The present name of the feature that has, or had, this one."""
         return self.read().now(name)
 

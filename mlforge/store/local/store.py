@@ -386,7 +386,7 @@ class LocalStore(LocalPartials, LocalErasure, LocalPromises, Store):
             no_link(known.path)
             return known
         path = self._folder(name)
-        self._features[name] = FeatureFolder.at(path, self.packing, self._renames.now)
+        self._features[name] = FeatureFolder.at(path, self.packing, self._renames.present_name)
         return self._features[name]
 
     def _not_found(self, name: str) -> StoreError:

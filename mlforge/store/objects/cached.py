@@ -154,8 +154,8 @@ class CachedStore(ComputedFiles, Store):
         born = document.born if document else UNBORN
         if (name, born) not in self._caches:
             path = self.cache / born / self._documents.likely_folder(name)
-            now = functools.partial(self._renames.present_name, expected=name)
-            folder = FeatureFolder.at(path, self.packing, now, name)
+            present_name = functools.partial(self._renames.present_name, expected=name)
+            folder = FeatureFolder.at(path, self.packing, present_name, name)
             self._caches[name, born] = FeatureCache(self._objects, folder)
         return self._caches[name, born]
 
