@@ -33,10 +33,9 @@ from mlforge.serve import counters, openapi
 from mlforge.serve.counters import Counters
 from mlforge.serve.http import root_of
 from mlforge.serve.limits import Limits
-from mlforge.serve.problems import Refused
+from mlforge.serve.problems import Refused, unknown_feature
 from mlforge.serve.queries import pairs_of, parted, query_of
 from mlforge.serve.threads import LOOKS, in_thread
-from mlforge.serve.values.read_request import unknown_feature
 from mlforge.training_sets.drift import drift
 
 Document: TypeAlias = Mapping[str, Any]

@@ -17,10 +17,9 @@ from mlforge.errors import OnlineError, StoreError
 from mlforge.registry.deeds import APPROVED, ROLLED_BACK
 from mlforge.registry.live import Live, note_deeds
 from mlforge.serve.access.keys import check_operates
-from mlforge.serve.problems import Refused
+from mlforge.serve.problems import Refused, unknown_feature
 from mlforge.serve.queries import query_of
 from mlforge.serve.threads import DEEDS, LOOKS, in_thread
-from mlforge.serve.values.read_request import unknown_feature
 
 APPROVE, ROLLBACK, RETRY = "approve", "rollback", "retry"
 _TAKES: Mapping[str, tuple[str, ...]] = {

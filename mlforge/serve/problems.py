@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
+from mlforge.core.renames import Renames
 from mlforge.errors import (
     ColumnMissing,
     DefinitionError,
@@ -22,6 +24,7 @@ from mlforge.errors import (
     StoreError,
     VersionConflict,
     VersionNotFound,
+    did_you_mean,
 )
 
 CONTENT_TYPE = "application/problem+json"
@@ -105,3 +108,16 @@ def problem_of(error: MlforgeError) -> Problem:
 
 UNEXPECTED = Problem(500, "internal", "the server failed; its log says on what")
 """The problem that stands for an error which is none of the library's: its text is for the log alone."""
+
+
+def unknown_feature(name: str, names: Iterable[str], renames: Renames) -> Refused:
+    """The refusal of a name that no feature has, with the present name where a feature had it."""
+    sentence = renames.sentence(name)
+    if sentence is None:
+        return unknown("feature", name, dict.fromkeys(names))
+    return Refused(404, "unknown_feature", f"{sentence}; ask for {renames.now(name)}")
+
+
+def unknown(kind: str, name: str, names: Mapping[str, object]) -> Refused:
+    """The refusal of a name that nothing of this kind has, with near ones."""
+    return Refused(404, f"unknown_{kind}", f"no {kind} {name!r}; {did_you_mean(name, names)}")

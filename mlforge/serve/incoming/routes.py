@@ -33,10 +33,10 @@ from mlforge.serve.incoming.places import NAME, Folder, Schemas, folders
 from mlforge.serve.incoming.room import Room
 from mlforge.serve.incoming.writing import holds, parquet_of, write_bytes
 from mlforge.serve.limits import Limits
-from mlforge.serve.problems import Refused
+from mlforge.serve.problems import Refused, unknown
 from mlforge.serve.queries import query_of
 from mlforge.serve.threads import LOOKS, in_thread
-from mlforge.serve.values.read_request import ARROW, unknown
+from mlforge.serve.values.read_request import ARROW
 from mlforge.sources.damage import UNDECODABLE
 from mlforge.sources.parquet_reader import fault_of
 

@@ -36,10 +36,9 @@ from mlforge.serve.page.project import ProjectView
 from mlforge.serve.page.rendering import HEADERS, HERE, render
 from mlforge.serve.page.service import service_page
 from mlforge.serve.page.unread import unread_page
-from mlforge.serve.problems import Problem, Refused, problem_of
+from mlforge.serve.problems import Problem, Refused, problem_of, unknown, unknown_feature
 from mlforge.serve.queries import each_once
 from mlforge.serve.threads import DEEDS, LOOKS, in_thread
-from mlforge.serve.values.read_request import unknown, unknown_feature
 
 _HTML = "text/html; charset=utf-8"
 _KINDS = {

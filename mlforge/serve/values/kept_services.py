@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from mlforge.definitions.registry import Definitions
 from mlforge.definitions.services import service_named
 from mlforge.errors import LockMismatch, RetrievalError
-from mlforge.serve.problems import Refused
-from mlforge.serve.values.read_request import unknown
+from mlforge.serve.problems import Refused, unknown
 from mlforge.services.keeping import AT
 from mlforge.services.service import Service
 

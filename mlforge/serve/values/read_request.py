@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
-from typing import Any, TypeAlias
+from typing import Any
 from urllib.parse import parse_qsl
 
 from mlforge.core.arguments import shown
 from mlforge.core.renames import Renames
-from mlforge.core.schema import FLOATS, INSTANT, INTEGERS
 from mlforge.core.values import Duration
 from mlforge.errors import DefinitionError, did_you_mean
 from mlforge.features.feature import Feature
@@ -20,8 +16,9 @@ from mlforge.features.selection import Selection
 from mlforge.retrieval.references import FeatureRef
 from mlforge.serve.bodies import list_of_objects, parsed_object
 from mlforge.serve.limits import Limits
-from mlforge.serve.problems import Refused
+from mlforge.serve.problems import Refused, unknown_feature
 from mlforge.serve.queries import column_in_query, each_once, parted
+from mlforge.serve.values.request_values import OF_JSON, OF_TEXT, boolean, request_row
 from mlforge.services.service import Service
 
 ARROW = "application/vnd.apache.arrow.stream"
@@ -73,7 +70,7 @@ def service_request(
     fields = parsed_object(body, _SERVICE_FIELDS)
     rows = list_of_objects(fields, "request", limits.entities) if "request" in fields else None
     if rows is not None:
-        rows = [_request_row(service, row, _OF_JSON) for row in rows]
+        rows = [request_row(service, row, OF_JSON) for row in rows]
     entities = list_of_objects(fields, "entities", limits.entities)
     return _read_request(service, entities, rows, fields, _layout(_pairs(query)), accept)
 
@@ -84,10 +81,10 @@ def entity_request(service: Service, query: bytes, accept: str) -> ReadRequest:
     layout = _layout({name: told.pop(name) for name in ("layout",) if name in told})
     options: dict[str, Any] = {**told}
     if "details" in options:
-        options["details"] = _boolean(options["details"], "details")
+        options["details"] = boolean(options["details"], "details")
     names = [column.name for column in service.request]
     row = {name: columns.pop(name) for name in names if name in columns}
-    rows = [_request_row(service, row, _OF_TEXT)] if names else None
+    rows = [request_row(service, row, OF_TEXT)] if names else None
     missing = [column_in_query(name, IN_QUERY) for name in names if name not in row]
     if missing:
         raise Refused(
@@ -198,19 +195,6 @@ def _selection(feature: Feature, use: Mapping[str, Any]) -> Selection:
     return selection.as_(prefix or feature.name, **keys) if prefix or keys else selection
 
 
-def unknown_feature(name: str, names: Iterable[str], renames: Renames) -> Refused:
-    """The refusal of a name that no feature has, with the present name where a feature had it."""
-    sentence = renames.sentence(name)
-    if sentence is None:
-        return unknown("feature", name, dict.fromkeys(names))
-    return Refused(404, "unknown_feature", f"{sentence}; ask for {renames.now(name)}")
-
-
-def unknown(kind: str, name: str, names: Mapping[str, object]) -> Refused:
-    """The refusal of a name that nothing of this kind has, with near ones."""
-    return Refused(404, f"unknown_{kind}", f"no {kind} {name!r}; {did_you_mean(name, names)}")
-
-
 def _pairs(query: bytes) -> dict[str, str]:
     """The query's names and values; Refused where it is not text, or says one name twice."""
     if not query:
@@ -233,76 +217,3 @@ def _layout(pairs: Mapping[str, str]) -> str:
             422, "unfit_request", f"layout={layout!r} is neither {' nor '.join(map(repr, LAYOUTS))}"
         )
     return layout
-
-
-_Convert: TypeAlias = Callable[[Any, str], Any]
-
-
-def _request_row(
-    service: Service, row: Mapping[str, Any], convert: Mapping[str, _Convert]
-) -> dict[str, Any]:
-    """A row of the request's columns as Python has their values; what has no conversion stays as it is."""
-    values = dict(row)
-    for column in service.request:
-        name, value = column.name, row.get(column.name)
-        if column.dtype in convert and value is not None:
-            what = f"{service.name}: request {name!r}"
-            values[name] = convert[column.dtype](value, what)
-    return values
-
-
-def _instant(value: Any, what: str) -> Any:
-    return _from_iso(datetime, value, what, "an instant as in '2026-01-31T10:00:00Z'")
-
-
-def _date(value: Any, what: str) -> Any:
-    return _from_iso(date, value, what, "a date as in '2026-01-31'")
-
-
-def _from_iso(kind: Any, value: Any, what: str, works: str) -> Any:
-    try:
-        return kind.fromisoformat(value)
-    except (TypeError, ValueError):
-        raise Refused(422, "unfit_request", f"{what} is {shown(value)}; write {works}") from None
-
-
-def _boolean(value: Any, what: str) -> bool:
-    if value not in ("true", "false"):
-        raise Refused(422, "unfit_request", f"{what} is {shown(value)}; write true or false")
-    return bool(value == "true")
-
-
-def _whole(value: Any, what: str) -> int:
-    if not _WHOLE.fullmatch(value):
-        raise Refused(422, "unfit_request", f"{what} is {shown(value)}, no whole number")
-    return int(value)
-
-
-def _float(value: Any, what: str) -> float:
-    if not _NUMBER.fullmatch(value):
-        raise Refused(422, "unfit_request", f"{what} is {shown(value)}, no number")
-    return float(_finite(float(value), what))
-
-
-def _finite(value: Any, what: str) -> Any:
-    """A number of JSON; Refused for one that is too large for a float, as infinity counts as null."""
-    if value in (math.inf, -math.inf):
-        raise Refused(422, "unfit_request", f"{what} is larger than a float can be")
-    return value
-
-
-_WHOLE = re.compile(r"-?[0-9]{1,40}")
-_NUMBER = re.compile(r"-?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
-"""Numbers of a query, much as JSON has them: Python takes others, too, and what counts as null."""
-_OF_JSON: dict[str, _Convert] = {
-    INSTANT: _instant,
-    "Date": _date,
-    **dict.fromkeys(FLOATS, _finite),
-}
-_OF_TEXT: dict[str, _Convert] = {
-    **_OF_JSON,
-    **dict.fromkeys(INTEGERS, _whole),
-    **dict.fromkeys(FLOATS, _float),
-    "Boolean": _boolean,
-}
-"""How a request column's value in JSON, or its text in a query, becomes Python's, by the column's dtype."""

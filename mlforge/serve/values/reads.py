@@ -13,7 +13,7 @@ from mlforge.online.steps import answered_async
 from mlforge.retrieval.serving import OnlineAnswer, online_answer
 from mlforge.serve.http import Receive, Reply, Scope, body_of, header
 from mlforge.serve.limits import Limits
-from mlforge.serve.problems import Refused
+from mlforge.serve.problems import Refused, unknown
 from mlforge.serve.threads import LOOKS, in_thread
 from mlforge.serve.values.answers import arrow_body, json_body, served, targets_of
 from mlforge.serve.values.kept_services import KeptServices
@@ -24,7 +24,6 @@ from mlforge.serve.values.read_request import (
     entity_request,
     features_request,
     service_request,
-    unknown,
 )
 from mlforge.serve.values.served_log import ServedLog
 from mlforge.services.keeping import AT
