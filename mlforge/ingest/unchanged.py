@@ -110,15 +110,13 @@ def of_version(latest: Manifest, file_states: FileStateMap) -> UnchangedFiles:
         own = tuple([partials[record.partial] for record in latest.sources])
         pairs = list(zip(latest.sources, own, strict=True))
         unchanged_files = UnchangedFiles().grown(pairs, (latest.sources, own), file_states)
-    return keep(latest.sources, file_states, unchanged_files)
-
-
-def keep(
-    records: Records, file_states: FileStateMap, unchanged_files: UnchangedFiles
-) -> UnchangedFiles:
-    """The unchanged files themselves, noted for `of_version` with the states that tell them, for a version's records."""
-    file_states.memo = records, unchanged_files
+    keep(latest.sources, file_states, unchanged_files)
     return unchanged_files
+
+
+def keep(records: Records, file_states: FileStateMap, unchanged_files: UnchangedFiles) -> None:
+    """Note the unchanged files of a version's records for `of_version`, with the states that tell them."""
+    file_states.memo = records, unchanged_files
 
 
 def _settled(record: SourceRecord, state: FileState) -> bool:

@@ -31,12 +31,11 @@ class ManifestCache:
         """
         return self._known.get(state_of(path))
 
-    def keep(self, path: Path, manifest: Manifest) -> Manifest:
-        """The manifest itself, known from now on for the file as it is."""
+    def keep(self, path: Path, manifest: Manifest) -> None:
+        """Know the manifest from now on, for the file as it is."""
         while len(self._known) >= _REMEMBERED:
             self._known.pop(next(iter(self._known)), None)
         self._known[state_of(path)] = manifest
-        return manifest
 
 
 def read_manifest(path: Path, document: Mapping[str, Any], chunks: ManifestChunks) -> Manifest:
