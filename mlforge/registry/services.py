@@ -89,7 +89,7 @@ def _served(definitions: Definitions, uses: Sequence[FeatureUse]) -> Iterator[Co
             yield _of_feature(
                 definitions,
                 use.manifest.name,
-                use.label(column.name),
+                use.answer_name(column.name),
                 column.name,
                 column.dtype,
             )

@@ -48,21 +48,23 @@ def joined(
     Raises RetrievalError for a spine that does not fit, IntegrityError where stored events are missing or damaged.
     """
     names = AnswerNames(table.columns, "the spine has a column")
-    labels: list[list[str]] = []
+    answer_names: list[list[str]] = []
     requests: list[Request] = []
     for use in reading.uses:
-        labels.append([names.add(use.label(c.name), use.manifest.name, c.name) for c in use.chosen])
+        answer_names.append(
+            [names.add(use.answer_name(c.name), use.manifest.name, c.name) for c in use.chosen]
+        )
         points = spine_points(table, use.manifest, timestamp, use.reference)
         requests.append(Request(_events(use, reading), points))
         if warns:
             _warn_of_own_events(requests[-1].events, points)
     outputs = [output for use in reading.uses for output in use.outputs]
     columns = [
-        values[column.name].alias(label)
+        values[column.name].alias(name)
         for values, use, own in zip(
-            values_of_each(engine, requests), reading.uses, labels, strict=True
+            values_of_each(engine, requests), reading.uses, answer_names, strict=True
         )
-        for column, label in zip(use.chosen, own, strict=True)
+        for column, name in zip(use.chosen, own, strict=True)
     ]
     ahead = _labels(table, reading, timestamp, engine, names)
     service = reading.service

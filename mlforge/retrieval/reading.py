@@ -40,7 +40,7 @@ class FeatureUse:
     def outputs(self) -> list[Output]:
         """The chosen columns as the answer has them, with their defaults."""
         return [
-            Output.of(self.label(column.name), column.name, column.dtype, self.defaults)
+            Output.of(self.answer_name(column.name), column.name, column.dtype, self.defaults)
             for column in self.chosen
         ]
 
@@ -50,7 +50,7 @@ class FeatureUse:
         values = {column.name: column for column in self.manifest.spec.values(self.manifest.events)}
         return tuple(values[name] for name in self.reference.chosen(list(values)))
 
-    def label(self, column: str) -> str:
+    def answer_name(self, column: str) -> str:
         """The name of one of its columns in the answer."""
         return f"{self.prefix}__{column}"
 

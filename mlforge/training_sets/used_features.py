@@ -43,7 +43,7 @@ class UsedFeature:
             use.reference,
             manifest.version,
             use.prefix,
-            tuple((column.name, use.label(column.name)) for column in use.chosen),
+            tuple((column.name, use.answer_name(column.name)) for column in use.chosen),
             manifest.content_hash,
             manifest.rows_hash,
             manifest.code_hash,
