@@ -6,12 +6,15 @@ import base64
 import json
 import struct
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import polars as pl
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
+from pyiceberg.catalog import sql
 from pyiceberg.catalog.sql import SqlCatalog
 from sqlalchemy import NullPool, create_engine
 
@@ -130,11 +133,9 @@ class IcebergEvents:
 def catalog_in(folder: Path, **options: str) -> SqlCatalog:
     """A catalog of SQLite in a folder, which keeps no connection open: Python 3.13 complains of those that nobody closed."""
     folder.mkdir(parents=True, exist_ok=True)
-    uri = f"sqlite:///{folder}/catalog.db"
-    catalog = SqlCatalog("test", uri=uri, **options)
-    catalog.engine.dispose()
-    catalog.engine = create_engine(uri, poolclass=NullPool)
-    return catalog
+    without_pool = partial(create_engine, poolclass=NullPool)
+    with mock.patch.object(sql, "create_engine", without_pool):
+        return SqlCatalog("test", uri=f"sqlite:///{folder}/catalog.db", **options)
 
 
 def _bitmap(rows: Sequence[int]) -> bytes:
