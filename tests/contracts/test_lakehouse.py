@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
 import pytest
+from pyiceberg.catalog import sql
 from pyiceberg.utils.config import Config
+from sqlalchemy import Engine, create_engine
 
 from mlforge.errors import BuildError, DefinitionError, SourceError
 from mlforge.store.lakehouse import source as lake_source
@@ -176,9 +179,18 @@ def test_an_iceberg_table_is_known_by_its_name_in_a_catalog(project, tmp_path, m
         else:
             with pytest.raises(SourceError, match="cannot be read"):
                 source.scan()
+    engines: list[Engine] = []
+
+    def noted(*args: Any, **options: Any) -> Engine:
+        engines.append(create_engine(*args, **options))
+        return engines[-1]
+
+    monkeypatch.setattr(sql, "create_engine", noted)
     named = project.define(source="iceberg:test:lake.spend", metrics=[])
     project.definitions(named).build()
     assert project.store.read("spend")["user_id"].to_list() == [1]
+    assert engines
+    assert [engine.pool.checkedin() for engine in engines] == [0] * len(engines)
 
 
 def test_a_file_that_is_gone_makes_no_version_and_the_last_one_is_served(project, table):

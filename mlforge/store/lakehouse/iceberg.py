@@ -106,10 +106,12 @@ def _table(source: str, address: str) -> Any:
     from mlforge.store.lakehouse.iceberg_io import catalog_of, table_of
 
     if named := NAMED.fullmatch(address):
-        try:
-            return catalog_of(named[1]).load_table(named[2])
-        except NoSuchTableError:
-            return None
+        # Closed, as each look opens one: its connections would stay until they are collected, to a database that lends out few.
+        with catalog_of(named[1]) as catalog:
+            try:
+                return catalog.load_table(named[2])
+            except NoSuchTableError:
+                return None
     document = address if address.endswith(".metadata.json") else _document(source, address)
     return None if document is None else table_of(document)
 
