@@ -51,7 +51,7 @@ def copy(
     is another store, lies within one or has gone on alone, IntegrityError where a version differs or is damaged, VersionConflict if the source changes all the time.
     """
     if target.address is not None:
-        check_in_no_store(target.address, may_be_one=True)
+        check_in_no_store(target.address, may_be_one=True, store=target)
         if source.address is not None:
             check_beside(target.address, source.address)
     chosen = source.features() if names is None else list(names)

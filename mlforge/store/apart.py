@@ -9,6 +9,8 @@ from pathlib import Path
 from mlforge.core.paths import real_path_of
 from mlforge.errors import UnsupportedStore
 from mlforge.store.addresses import is_bucket
+from mlforge.store.base import Store
+from mlforge.store.bucket_client import NotReadable, each, objects_at
 from mlforge.store.local.identity import FILE
 from mlforge.store.local.state_files import LATEST
 
@@ -41,14 +43,34 @@ def check_beside(place: str, store: str) -> None:
     )
 
 
-def check_in_no_store(place: str, *, may_be_one: bool = False) -> None:
-    """Raise UnsupportedStore for a place of this machine within any store. may_be_one: whether the place itself may be a store, as that of a copy is."""
+def check_in_no_store(place: str, *, may_be_one: bool = False, store: Store | None = None) -> None:
+    """Raise UnsupportedStore for a place within any store. may_be_one: whether the place itself may be a store, as that of a copy is.
+
+    store: the one as which a bucket is reached; by default as the cloud's own tools do. Raises StoreError where a bucket cannot be asked.
+    """
     if is_bucket(place):
+        _check_in_no_store_of_bucket(place, may_be_one, store)
         return
     path = real_path_of(place)
     for folder in path.parents if may_be_one else (path, *path.parents):
         if (folder / _METADATA / FILE).is_file():
             check_beside(place, str(folder))
+
+
+def _check_in_no_store_of_bucket(place: str, may_be_one: bool, store: Store | None) -> None:
+    scheme, bucket, *folders = _parts(place)
+    within = range(len(folders) + (0 if may_be_one else 1))
+    addresses = ["/".join((f"{scheme}//{bucket}", *folders[:depth])) for depth in within]
+
+    def is_store(address: str) -> bool:
+        try:
+            return objects_at(address, store).look(f"{_METADATA}/{FILE}") is not None
+        except NotReadable:  # credentials that reach no further than the place
+            return False
+
+    for address, found in zip(addresses, each(is_store, addresses), strict=True):
+        if found:
+            check_beside(place, address)
 
 
 def _is_beside(name: str, store: Path) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from mlforge.store.addresses import scheme_of
 from mlforge.store.base import Store
 from mlforge.store.objects.bucket import Bucket
-from mlforge.store.objects.objects import ConditionFailed, Objects, each
+from mlforge.store.objects.objects import ConditionFailed, NotReadable, Objects, each
 
-__all__ = ["ConditionFailed", "Objects", "each", "objects_at"]
+__all__ = ["ConditionFailed", "NotReadable", "Objects", "each", "objects_at"]
 
 
 def objects_at(url: str, store: Store | None = None) -> Objects:

@@ -162,7 +162,7 @@ def _place(out: object, store: Any) -> SetPlace:
             f"out must be a folder's path, or an address such as 's3://bucket/train/2026-11', not {shown(out)}"
         )
     place = place_at(out, store)
-    check_in_no_store(place.address)
+    check_in_no_store(place.address, store=store if isinstance(store, Store) else None)
     # Another value in the place of a store is refused in a moment.
     if isinstance(store, Store) and store.address is not None:
         check_beside(place.address, store.address)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from mlforge.cli.main import main
 from mlforge.store import LocalStore
+from tests.support.gcs_server import GoogleServer, Stored, google
 from tests.support.projects import Project, rows
 
 DEFINITIONS = """
@@ -133,3 +136,48 @@ def test_what_is_written_is_what_was_checked_also_where_its_name_begins_with_a_t
     assert main(["copy", "--from", "~/store", "--to", "~no.body/copy"]) == 0
     assert sorted(each.name for each in tmp_path.iterdir()) == ["~no.body", "~no.body.lock"]
     assert {"another", "rows.parquet"} <= {each.name for each in shop.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def their_bucket() -> Iterator[GoogleServer]:
+    """A bucket with somebody's store in a folder of it."""
+    with google() as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        server.stored["ours/theirs/_metadata/store.json"] = Stored(b"{}", 1, datetime.now(UTC))
+        yield server
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "export spend --delta gs://ours/theirs/table",
+        "export spend --iceberg gs://ours/theirs",
+        "copy --from store --to gs://ours/theirs/copy",
+        "train checkout --events-of spend --out gs://ours/theirs/sets/1",
+    ],
+)
+def test_no_object_is_written_into_a_store_in_a_bucket(
+    words: str,
+    shop: Path,
+    their_bucket: GoogleServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(shop)
+    assert main(words.split()) == 1
+    assert "gs://ours/theirs" in (told := capsys.readouterr().err)
+    assert "nothing was written" in told
+    assert [*their_bucket.stored] == ["ours/theirs/_metadata/store.json"]
+
+
+def test_a_place_beside_a_store_in_a_bucket_is_written(
+    shop: Path, their_bucket: GoogleServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also by credentials that may look at nothing above the place."""
+    monkeypatch.chdir(shop)
+    their_bucket.refuse = lambda method, path: (
+        (403, "AccessDenied") if "ours/_metadata" in path else None
+    )
+    assert main(["export", "spend", "--iceberg", "gs://ours/table"]) == 0
+    assert any(name.startswith("ours/table/metadata/") for name in their_bucket.stored)

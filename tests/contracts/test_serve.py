@@ -606,6 +606,10 @@ def test_an_empty_name_of_keys_or_host_opens_the_server_to_nobody_and_a_root_pat
         assert f"argument {option}: it is empty" in capsys.readouterr().err
     for path in ("shop", "/shop/", "/", "//shop", "https://here/shop", "/a b"):
         assert main(["serve", "--root-path", path]) == 2
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("MLFORGE_ROOT_PATH", path)
+            # Empty is as good as unset: compose has the variable of whoever runs it.
+            assert main(["serve", "--definitions", "nowhere.py"]) == (2 if path else 1)
         assert "write it with a slash before it and none behind it" in capsys.readouterr().err
     monkeypatch.setenv("MLFORGE_KEYS", "")
     with pytest.raises(DefinitionError, match="MLFORGE_KEYS is empty"):

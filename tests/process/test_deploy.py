@@ -129,6 +129,11 @@ def test_each_service_of_compose_has_the_least_of_rights(compose: dict[str, Any]
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
 
 
+def test_the_path_of_a_proxy_reaches_the_server_of_compose(compose: dict[str, Any]) -> None:
+    serve, worker = (compose["services"][name]["environment"] for name in ("serve", "worker"))
+    assert serve == {**worker, "MLFORGE_ROOT_PATH": "${MLFORGE_ROOT_PATH:-}"}
+
+
 def test_compose_names_only_what_it_defines(compose: dict[str, Any]) -> None:
     for service in compose["services"].values():
         assert set(service["secrets"]) <= set(compose["secrets"])

@@ -41,7 +41,7 @@ EVERYTHING = {
     "serviceAccount": {"annotations": {"role": "shop"}},
     "watcher": PLACED,
     "worker": {"autoscaling": {"enabled": True}, **PLACED},
-    "serve": {"autoscaling": {"enabled": True}, "port": 9000, **PLACED},
+    "serve": {"autoscaling": {"enabled": True}, "port": 9000, "rootPath": "/shop", **PLACED},
 }
 LEAST = {
     "serviceAccount": {"name": "theirs"},
@@ -126,6 +126,8 @@ def test_selectors_ports_and_scaling_meet_what_they_name(tmp_path: Path) -> None
         if kind == "HorizontalPodAutoscaler":
             _, scaled = pods[spec["scaleTargetRef"]["name"]]
             assert "replicas" not in scaled
+    [serving] = [each for _, each in containers(objects) if each["name"] == "serve"]
+    assert "--root-path=/shop" in serving["args"]
     [metric] = objects["HorizontalPodAutoscaler", "shop-mlforge-worker"]["spec"]["metrics"]
     assert metric["external"]["metric"]["name"] == "mlforge_queue_depth"
 
@@ -156,6 +158,7 @@ def test_each_part_runs_where_and_as_its_own_values_say_and_starts_in_the_time_t
         ({"wroker": {"replicas": 3}}, "wroker"),
         ({"worker": {"replicas": -1}}, "replicas"),
         ({"serve": {"port": 80}}, "port"),
+        ({"serve": {"rootPath": "shop/"}}, "rootPath"),
         ({"watcher": {"startupSeconds": 0}}, "startupSeconds"),
         ({"worker": {"tolerations": {"key": "batch"}}}, "tolerations"),
         ({"secrets": {"redisUrl": ""}}, "redisUrl"),

@@ -39,6 +39,12 @@ class MemoryObjects(Objects):
         self.before: Callable[[str, str], None] = lambda deed, key: None
         self.after: Callable[[str, str], None] = lambda deed, key: None
 
+    def at(self, url: str) -> MemoryObjects:
+        """Another address, at which nothing is."""
+        other = MemoryObjects()
+        other.url = url
+        return other
+
     def read(self, key: str, unless: Tag | None = None) -> Blob | None:
         def answer() -> Blob | None:
             if key not in self.stored:

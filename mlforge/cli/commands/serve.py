@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,9 @@ from pathlib import Path
 from mlforge.cli.command import Command
 from mlforge.cli.options import definitions_option, port, served_definitions_of, workers_url
 from mlforge.cli.output import note
+
+ROOT_PATH = "MLFORGE_ROOT_PATH"
+"""Under which the environment has the path of a proxy: of a unit or a container, whose command is written down elsewhere."""
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -34,8 +38,9 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--root-path",
         type=_root_path,
+        default=os.environ.get(ROOT_PATH) or None,
         metavar="PATH",
-        help="the path below which a proxy has this server answer, and which it takes off, as in /shop",
+        help=f"the path below which a proxy has this server answer, and which it takes off, as in /shop (default: ${ROOT_PATH}, else none)",
     )
     parser.add_argument(
         "--tls-cert",

@@ -50,6 +50,10 @@ class Bucket(Objects):
         self._opened: tuple[int, Any] | None = None
         self._unanswered = Unanswered(self._read)
 
+    def at(self, url: str) -> Bucket:
+        """One with the same configuration."""
+        return Bucket(url, self._options)
+
     def read(self, key: str, unless: Tag | None = None) -> Blob | None:
         """A GET, with If-None-Match where a state is known."""
         blob = self._unanswered.answer(key, lambda: self._read(key, unless))

@@ -67,6 +67,10 @@ class Objects(ABC):
     """The address of the prefix, without credentials."""
 
     @abstractmethod
+    def at(self, url: str) -> Objects:
+        """The client of another address of the same server; nothing is asked."""
+
+    @abstractmethod
     def read(self, key: str, unless: Tag | None = None) -> Blob | None:
         """The object, or None where there is none; NotChanged where it still is in the state `unless`.
 

@@ -123,7 +123,7 @@ class ObjectStore(ErasingStore, RecordedStore):
 
     def objects_at(self, url: str) -> Objects:
         """The client of another address, with the same options."""
-        return Bucket(url, self._options)
+        return self._objects.at(url)
 
     def _like(self, url: str, cache: Path, objects: Objects | None = None) -> ObjectStore:
         options, bytes_ = self._options, self._cache_bytes
