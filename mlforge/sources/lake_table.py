@@ -1,4 +1,4 @@
-"""Tables that keep a log of which of their files count: their folders are refused as plain sources."""
+"""Tables that keep a log of which of their files count, and stores of mlforge: their folders are refused as plain sources."""
 
 from __future__ import annotations
 
@@ -16,6 +16,22 @@ _READS = {
 }
 METADATA = "metadata"
 """The folder of an Iceberg table's log, which other folders may be called, too."""
+STORE = "_metadata"
+"""The folder of what a store of mlforge knows of itself, which other folders may be called, too."""
+_IDENTITY = "store.json"
+
+
+def check_store(source: str, folder: Path) -> None:
+    """Raise SourceError for a folder of a source that is a store of mlforge, as where one was moved there by hand."""
+    if os.path.isfile(f"{folder}/{STORE}/{_IDENTITY}"):  # noqa: PTH113 - False where pathlib raises
+        raise SourceError(_is_store(source, str(folder)))
+
+
+def _is_store(source: str, folder: str) -> str:
+    return (
+        f"source {source!r}: {folder} is a store of mlforge: its files are versions of features, which hold the same events many "
+        "times; move it out of the source"
+    )
 
 
 def check_log(source: str, folder: Path, name: str) -> None:
@@ -45,6 +61,13 @@ def check_key(source: str, bucket: str, key: str) -> None:
             f"source {source!r}: {bucket}/{key} belongs to a table in {kinds[0]} format: its files as they lie include "
             "deleted and replaced rows; name the table, 'delta:s3://...' or 'iceberg:s3://...', or write its present rows elsewhere"
         )
+
+
+def check_store_key(source: str, bucket: str, key: str) -> None:
+    """Raise as `check_store` for a bucket that holds an object with this key, if that is a store's own."""
+    *folders, name = key.split("/")
+    if name == _IDENTITY and folders[-1:] == [STORE]:
+        raise SourceError(_is_store(source, "/".join((bucket.rstrip("/"), *folders[:-1]))))
 
 
 def check_above(source: str, root: Path) -> None:

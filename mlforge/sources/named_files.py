@@ -8,8 +8,8 @@ import stat
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from mlforge.sources.glob import Parts
-from mlforge.sources.lake_table import LOGS, METADATA, check_above, check_log
+from mlforge.sources.glob import EVERYTHING, Parts
+from mlforge.sources.lake_table import LOGS, METADATA, check_above, check_log, check_store
 from mlforge.sources.place import Place
 from mlforge.sources.source_file import Stat, stat_of
 
@@ -21,7 +21,7 @@ def look_at(
 
     A walk must where links, or anything but files and folders, are involved, where a path cannot be one of the place's, where
     something may not be looked at, and where files have gone that may not have gone alone, as with a disk that was unmounted.
-    Raises SourceError for a folder that belongs to a table with a log.
+    Raises SourceError for a folder that belongs to a table with a log, or that is a store.
     """
     if place.pattern.is_one:
         return None
@@ -95,4 +95,6 @@ class _Folders:
         for name in (*LOGS, METADATA):
             if os.path.lexists(folder / name):
                 check_log(self._place.text, folder, name)
+        if parts or self._place.pattern is EVERYTHING:
+            check_store(self._place.text, folder)
         return True

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mlforge.errors import SourceError, SourceUnavailable
 from mlforge.sources.glob import EVERYTHING, Parts
-from mlforge.sources.lake_table import METADATA, check_above, check_log
+from mlforge.sources.lake_table import METADATA, STORE, check_above, check_log, check_store
 from mlforge.sources.place import HIDDEN, READERS, SUFFIXES, UNFINISHED, Place
 from mlforge.sources.source_file import Stat, stat_of
 
@@ -49,7 +49,7 @@ class Walk:
         self.looked_into: dict[str, FolderState | None] = {}
 
     def run(self) -> Walk:
-        """Walk the whole place. Raises SourceError if a folder cannot be listed or belongs to a table with a log."""
+        """Walk the whole place. Raises SourceError if a folder cannot be listed or belongs to a table with a log, or to a store."""
         root = self.place.root
         check_above(self.place.text, root)
         try:
@@ -106,6 +106,8 @@ class Walk:
                     continue
                 if name[0] in HIDDEN or name == METADATA:
                     check_log(self.place.text, folder, name)
+                    if name == STORE and (above or takes_all):
+                        check_store(self.place.text, folder)
                 if name[0] not in HIDDEN and not name.endswith(UNFINISHED):
                     self._entry(entry, folder / name, (*above, name))
             except OSError as error:

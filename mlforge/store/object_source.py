@@ -13,7 +13,7 @@ from pathlib import Path
 from mlforge.core import clock
 from mlforge.errors import SourceUnavailable, StoreError
 from mlforge.sources.glob import EVERYTHING
-from mlforge.sources.lake_table import check_key
+from mlforge.sources.lake_table import check_key, check_store_key
 from mlforge.sources.listing import Listing
 from mlforge.sources.place import SUFFIXES, Place, is_skipped
 from mlforge.sources.row_source import RowSource
@@ -243,6 +243,9 @@ def _take_in(
         elif name.endswith(".json"):
             check_key(place.text, place.bucket, entry.key)
         if not folders[folder] or not name or is_skipped(name):
+            above = tuple(folder.split("/")[:-1])
+            if takes_all or (above and place.place.pattern.leads(above)):
+                check_store_key(place.text, place.bucket, entry.key)
             continue
         parts = tuple(within.split("/"))
         if not (takes_all and name.endswith(SUFFIXES)) and not place.place.takes(parts):

@@ -18,7 +18,7 @@ from mlforge.errors import SourceError
 from mlforge.metrics import Rolling
 from mlforge.sources import source as module_of_sources
 from mlforge.sources import source_reading
-from mlforge.store import Store
+from mlforge.store import LocalStore, Store
 from tests.support.contents import as_parquet
 from tests.support.projects import Project, rows
 
@@ -236,6 +236,14 @@ def test_a_log_beside_a_named_file_is_refused(project: Project) -> None:
     (project.events / "_delta_log").mkdir()
     with pytest.raises(SourceError, match="Delta format"):
         told(project, "a.parquet")
+
+
+def test_a_file_of_a_store_that_was_moved_into_the_source_is_refused(project: Project) -> None:
+    project.drop("a", rows((7, 3, 2.0)))
+    LocalStore(project.events / "moved").establish()
+    project.drop("moved/spend/1.0.0/data", rows((8, 3, 2.0)))
+    with pytest.raises(SourceError, match="moved is a store of mlforge"):
+        told(project, "moved/spend/1.0.0/data.parquet")
 
 
 def test_a_file_that_is_being_written_leaves_the_look_unsure(project: Project) -> None:

@@ -104,6 +104,15 @@ def test_a_table_with_a_log_is_refused_by_its_objects(bucket, key):
         ObjectSource.of([DROPS]).scan()
 
 
+def test_a_store_that_lies_in_a_source_is_refused_by_its_objects(bucket):
+    put(bucket, "drops/a.parquet", rows((1, 0.0, 1.0)))
+    put(bucket, "drops/moved/spend/_parts/1.parquet", rows((1, 0.0, 1.0)))
+    bucket.put("drops/moved/_metadata/store.json", b"{}")
+    with pytest.raises(SourceError, match="drops/moved is a store of mlforge"):
+        ObjectSource.of([DROPS]).scan()
+    assert [*ObjectSource.of([f"{DROPS}*.parquet"]).scan().stats] == ["a.parquet"]
+
+
 # What comes of it
 
 

@@ -51,7 +51,7 @@ class Bucket(Objects):
         self._unanswered = Unanswered(self._read)
 
     def at(self, url: str) -> Bucket:
-        """One with the same configuration."""
+        """A client with the same configuration."""
         return Bucket(url, self._options)
 
     def read(self, key: str, unless: Tag | None = None) -> Blob | None:

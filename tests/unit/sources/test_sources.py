@@ -357,6 +357,22 @@ def test_a_table_with_a_log_is_refused_by_name_however_it_is_reached(tmp_path, k
         Source.of(text, tmp_path).scan()
 
 
+@pytest.mark.parametrize("text", [".", "moved", "**/*.parquet", "*/*/*/*.parquet"])
+def test_a_store_that_lies_in_a_source_is_refused_by_name(tmp_path, text):
+    touch(tmp_path, "a.parquet", "moved/spend/1.0.0/data.parquet", "moved/_metadata/store.json")
+    with pytest.raises(SourceError, match=rf"{tmp_path}/moved is a store of mlforge: .*move it"):
+        Source.of(text, tmp_path).scan()
+
+
+@pytest.mark.parametrize("text", ["*.parquet", "drops/"])
+def test_a_store_in_the_folder_of_a_project_does_not_matter_to_a_source_that_reaches_none_of_it(
+    tmp_path, text
+):
+    touch(tmp_path, "a.parquet", "drops/b.parquet", "spend/1.0.0/data.parquet")
+    touch(tmp_path, "_metadata/store.json")
+    assert len(found(Source.of(text, tmp_path))) == 1
+
+
 def test_a_folder_named_metadata_is_no_table_by_itself(tmp_path):
     touch(tmp_path, "data/metadata/a.parquet", "data/b.parquet", "data/metadata/notes.json")
     assert found(Source.of("data", tmp_path)) == ["b.parquet", "metadata/a.parquet"]
