@@ -75,12 +75,14 @@ def _of_function(
     store: Store, candidate: Manifest, views: _Views, diff: EventDiff
 ) -> OfFunction | None:
     """The events in memory that values of all features of the job with this function follow from; None where there are no others, or these are too many."""
-    metrics, [now, before] = tuple(asked_of_function(candidate.spec)), views
-    spec = replace(candidate.spec, columns=metrics, derived=())
-    if not metrics or not {*spec.needed()} <= {column.name for column in candidate.events}:
+    metrics, [now, before] = asked_of_function(candidate.spec), views
+    if not metrics:
         return None
 
     def gathered() -> OfFunction | None:
+        spec = replace(candidate.spec, columns=tuple(metrics), derived=())
+        if not {*spec.needed()} <= {column.name for column in candidate.events}:
+            return None
         wide = [replace(view, events=view.events.of_metrics(metrics)) for view in views]
         within = _seen_by_both(*wide)
         if within is None or diff.times is None:

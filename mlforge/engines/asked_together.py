@@ -103,9 +103,9 @@ def asked_beside(spec: FeatureSpec) -> list[MetricColumn]:
 
 
 def asked_of_function(spec: FeatureSpec) -> Sequence[MetricColumn]:
-    """The metrics of all features of the job with this one's function, its own among them; none where there are no others, or values are not exact."""
+    """The metrics of all features of the job with this one's function, by name; none where there are no others, or values are not exact."""
     asked = _of_one_function.get({}).get(spec.name, ())
-    return asked if len(asked) > len(spec.columns) and {*spec.columns} <= {*asked} else ()
+    return asked if len(asked) > len(spec.columns) else ()
 
 
 def with_others(

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import polars as pl
 
@@ -43,14 +43,21 @@ class _Result:
     frames: tuple[pl.DataFrame, ...]
     value: Any
     bytes_at_first: int
+    may_grow: bool
+    """Whether it is no frame, and tells its size itself."""
+
+    @classmethod
+    def of(cls, key: Hashable, frames: tuple[pl.DataFrame, ...], value: Any, size: int) -> Self:
+        """A result that was just computed. size: the bytes of its value."""
+        may_grow = hasattr(value, "estimated_size") and not isinstance(value, pl.DataFrame)
+        return cls(key, frames, value, size + _bytes_of(frames), may_grow)
 
     @property
     def bytes(self) -> int:
-        """Its bytes by now: a value that is no frame, and tells its size itself, may have grown."""
-        has_grown = hasattr(self.value, "estimated_size") and not isinstance(
-            self.value, pl.DataFrame
-        )
-        return _bytes_of(self.value) + _bytes_of(self.frames) if has_grown else self.bytes_at_first
+        """Its bytes by now."""
+        if not self.may_grow:
+            return self.bytes_at_first
+        return _bytes_of(self.value) + _bytes_of(self.frames)
 
 
 class SharedResults:
@@ -74,21 +81,25 @@ class SharedResults:
         for result in self._by_name.get(name, ()):
             if result.key == key and _are_same(result.frames, frames):
                 self.handed_on += 1
-                self._keep(name, result)
+                self._keep(name, result, as_before=not result.may_grow)
                 value: T = result.value
                 return value
         value = compute()
         self.computed += 1
         size = _bytes_of(value)
         if size <= MOST_BYTES:
-            self._keep(name, _Result(key, frames, value, size + _bytes_of(frames)))
+            self._keep(name, _Result.of(key, frames, value, size))
         return value
 
-    def _keep(self, name: str, last: _Result) -> None:
-        """Have a result be the one that was asked for last. The list that others may be going through stays as it is."""
+    def _keep(self, name: str, last: _Result, *, as_before: bool = False) -> None:
+        """Have a result be the one that was asked for last. The list that others may be going through stays as it is.
+
+        as_before: whether it is among those that are kept, and no larger.
+        """
         with self._lock:
             others = (each for each in self._by_name.get(name, ()) if each is not last)
-            self._by_name[name] = _newest([*others, last])
+            known = [*others, last]
+            self._by_name[name] = known if as_before else _newest(known)
 
 
 _of_job: ContextVar[SharedResults | None] = ContextVar("shared_results", default=None)
