@@ -48,14 +48,7 @@ from mlforge.core.values import Version
 from mlforge.errors import DefinitionError, StoreError, UnsupportedStore
 from mlforge.store.base import Store
 from mlforge.store.draft import Draft
-from mlforge.store.local import (
-    index,
-    io,
-    publishing,
-    renaming,
-    staging,
-    state_files,
-)
+from mlforge.store.local import index, io, publishing, renaming, staging, state_files
 from mlforge.store.local.erasing import LET_GO, LocalErasure, finish
 from mlforge.store.local.feature_folder import FeatureFolder
 from mlforge.store.local.forgotten import ForgottenFile
