@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from mlforge.build.distribution import run_task
-from mlforge.build.intake_by_tasks.running import Hands, run_intake_task
+from mlforge.build.intake_by_tasks.running import LoadedFeature, run_intake_task
 from mlforge.build.intake_by_tasks.tasks import IntakeTask
 from mlforge.build.tasks import BuildTask
 from mlforge.engines import Engine, engine_named
@@ -44,12 +44,12 @@ def _built(definitions: Definitions, task: BuildTask, engine: Engine) -> Result:
 def _ingested(definitions: Definitions, task: IntakeTask, engine: Engine) -> Result:
     with ExitStack() as stack:
 
-        def hands_of(name: str) -> Hands:
+        def loaded(name: str) -> LoadedFeature:
             child = command(*definitions.loaded_from, name) if definitions.loaded_from else ()
             process = stack.enter_context(FunctionProcess.opened(child, at_once=True))
-            return Hands(definitions.feature(name), definitions.source(name), process)
+            return LoadedFeature(definitions.feature(name), definitions.source(name), process)
 
-        return run_intake_task(task, hands_of, definitions.store)
+        return run_intake_task(task, loaded, definitions.store)
 
 
 def _pushed(definitions: Definitions, task: PushTask, engine: Engine) -> Result:

@@ -150,7 +150,7 @@ class GuestSession(Session):
 
 
 @dataclass(frozen=True)
-class Around:
+class Circumstances:
     """All that the outcomes of some files depend on besides their bytes and the feature.
 
     hive: the columns that only folders' names hold. tables: listings of the function's tables. hashes: the tables' content
@@ -175,30 +175,33 @@ class Guest:
     def __init__(
         self,
         feature: Feature,
-        around: Around,
+        circumstances: Circumstances,
         store: Store,
         write: Callable[[Sequence[PartialWrite]], None],
         reading: SourceReading,
         process: FunctionProcess | None,
     ) -> None:
-        tables = SideTables.of(feature, around.tables, reading)
-        forgotten, latest, max_bytes = store.forgotten(), around.latest, reading.max_bytes
-        self._is_alike = (tables.hashes, forgotten.digest) == (around.hashes, around.forgotten)
-        self._waits = around.adopted is None
+        tables = SideTables.of(feature, circumstances.tables, reading)
+        forgotten, latest, max_bytes = store.forgotten(), circumstances.latest, reading.max_bytes
+        self._is_alike = (tables.hashes, forgotten.digest) == (
+            circumstances.hashes,
+            circumstances.forgotten,
+        )
+        self._waits = circumstances.adopted is None
         self._unproven: str | None = None
         self._pairs: dict[str, FilePartial] = {}
         self._waiting: set[str] = set()
         self._session = GuestSession(
             feature=feature,
-            listing=Listing(Path(), exists=True, hive=around.hive),
+            listing=Listing(Path(), exists=True, hive=circumstances.hive),
             latest=latest,
             states=FileStates(FileStateMap(), (), careful=False, reading=reading),
             cache=PartialCache(feature, store, latest, tables.hashes, afresh=True, write=write),
-            transform=Transform(feature, around.hive, tables, max_bytes, process, forgotten),
+            transform=Transform(feature, circumstances.hive, tables, max_bytes, process, forgotten),
             quarantine=Quarantine({}),
             amended=AmendedFiles(store, feature.name),
             max_bytes=max_bytes,
-            adopted=around.adopted or {},
+            adopted=circumstances.adopted or {},
         )
 
     def read(self, files: Sequence[SourceFile]) -> None:

@@ -13,7 +13,7 @@ from mlforge.core.values import Version
 from mlforge.errors import IntegrityError, TaskRefused
 from mlforge.features.feature import Feature
 from mlforge.frames.shared_results import shared_results
-from mlforge.ingest.elsewhere import Around, Guest
+from mlforge.ingest.elsewhere import Circumstances, Guest
 from mlforge.ingest.function_process import FunctionProcess
 from mlforge.sources.row_source import RowSource
 from mlforge.sources.source_file import SourceFile
@@ -28,7 +28,7 @@ TURN_BYTES = 8 << 20
 log = get_logger("mlforge.build")
 
 
-class Hands(NamedTuple):
+class LoadedFeature(NamedTuple):
     """All that a process has for tasks of a feature: its definition, its source, and where its function is bounded."""
 
     feature: Feature
@@ -37,11 +37,11 @@ class Hands(NamedTuple):
 
 
 def run_intake_task(
-    task: IntakeTask, hands_of: Callable[[str], Hands], store: Store
+    task: IntakeTask, loaded: Callable[[str], LoadedFeature], store: Store
 ) -> IntakeResult:
     """Ingest a task's files, write their events to the store, and return the result, which is kept there, too.
 
-    hands_of: by the name of a feature. A task that was run before gives the result of then. A file that is not here as the task
+    loaded: by the name of a feature. A task that was run before gives the result of then. A file that is not here as the task
     names it has no outcome. Tasks beside it are done with the same reading; one that cannot be is left to its own turn.
     Raises VersionConflict where the task's build has ended, TaskRefused where this process has other code of the function.
     """
@@ -51,13 +51,13 @@ def run_intake_task(
     if known is not None:
         return known
     reading = SourceReading(task.max_bytes, KEPT_BYTES if task.beside else 0)
-    own = _Work(task, hands_of(task.feature), store, reading)
+    own = _Work(task, loaded(task.feature), store, reading)
     if not task.beside or _ended_a_process(task, files):
         own.read(own.files)
         reach("task.ingested")
         return own.kept()
     with shared_results():
-        others = _begun(task, hands_of, store, reading)
+        others = _begun(task, loaded, store, reading)
         for turn in groups_of(own.files, TURN_BYTES):
             own.read(turn)
             others = [other for other in others if _could(other.task, partial(other.read, turn))]
@@ -79,7 +79,7 @@ def _ended_a_process(task: IntakeTask, files: TaskFiles) -> bool:
 
 
 def _begun(
-    task: IntakeTask, hands_of: Callable[[str], Hands], store: Store, reading: SourceReading
+    task: IntakeTask, loaded: Callable[[str], LoadedFeature], store: Store, reading: SourceReading
 ) -> list[_Work]:
     """The tasks beside a task, as far as they can be done here, and were not before."""
     works: list[_Work] = []
@@ -88,7 +88,7 @@ def _begun(
         files = store.task_files(other.feature)
         files.check_open()
         if known_result(files, other) is None:
-            works.append(_Work(other, hands_of(other.feature), store, reading))
+            works.append(_Work(other, loaded(other.feature), store, reading))
 
     for other in task.others:
         _could(other, partial(begin, other))
@@ -111,10 +111,10 @@ class _Work:
     """A task that is being done. files: those that are here as it names them."""
 
     def __init__(
-        self, task: IntakeTask, hands: Hands, store: Store, reading: SourceReading
+        self, task: IntakeTask, loaded_feature: LoadedFeature, store: Store, reading: SourceReading
     ) -> None:
         self.task, self._written = task, list[str]()
-        feature, source, process = hands
+        feature, source, process = loaded_feature
         if feature.code_hash != task.code:
             raise TaskRefused(
                 f"{task.feature}: the task is of other code of its function than this process has; deploy the same definitions "
@@ -127,7 +127,7 @@ class _Work:
                 f"{task.feature}: {task.group[:12]}, which a task names, is gone or damaged; build again"
             )
         self.files = source.files_as_listed({path: tuple(stat) for path, *stat in group["files"]})
-        around = Around(
+        circumstances = Circumstances(
             frozenset(group["hive"]),
             {name: table.scan() for name, table in source.tables},
             group["tables"],
@@ -139,7 +139,7 @@ class _Work:
         def write(partials: Sequence[PartialWrite]) -> None:
             self._written += self._shared.write_partials(partials, feature.spec.timestamp)
 
-        self._guest = Guest(feature, around, store, write, reading, process)
+        self._guest = Guest(feature, circumstances, store, write, reading, process)
 
     def read(self, files: Sequence[SourceFile]) -> None:
         """Ingest some of the files."""

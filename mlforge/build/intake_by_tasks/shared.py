@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from mlforge.build.intake_by_tasks.companions import Companion, tasks_beside
 from mlforge.build.intake_by_tasks.planning import IntakePlan
-from mlforge.build.intake_by_tasks.running import Hands, run_intake_task
+from mlforge.build.intake_by_tasks.running import LoadedFeature, run_intake_task
 from mlforge.build.intake_by_tasks.tasks import IntakeResult, IntakeTask, groups_of, known_result
 from mlforge.core.logs import get_logger
 from mlforge.errors import IntegrityError, TaskFailed, UnsupportedStore
@@ -79,8 +79,8 @@ class SharedIntake:
         return sum([file.stat.size for file in files]) > EVENT_BYTES * self.plan.sharing.above
 
     def _here(self, task: IntakeTask) -> IntakeResult:
-        hands = Hands(self.plan.feature, self.plan.source, self.process)
-        return run_intake_task(replace(task, beside=()), lambda _: hands, self.plan.store)
+        loaded_feature = LoadedFeature(self.plan.feature, self.plan.source, self.process)
+        return run_intake_task(replace(task, beside=()), lambda _: loaded_feature, self.plan.store)
 
     def _results(
         self, tasks: Sequence[IntakeTask], files: TaskFiles
