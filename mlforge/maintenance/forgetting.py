@@ -21,7 +21,7 @@ from mlforge.engines.versions_diff import VersionsDiff
 from mlforge.errors import StoreError
 from mlforge.frames.forgotten import rows_of, without
 from mlforge.ingest import partials
-from mlforge.maintenance.manifests import manifests_of, remove
+from mlforge.maintenance.manifests import manifests_of
 from mlforge.store import Audit, Books, Store
 from mlforge.store.file_tasks import PartialWrite, by_file, read_together
 from mlforge.store.integrity import intact
@@ -89,7 +89,7 @@ def scrub(
             )
         clean = stored - dirty  # what a partial held that is missing is not known
         unclean = [v for v, m in manifests.items() if m is not served and not _all_in(m, clean)]
-        gone, in_use = remove(store, name, [*unclean, *unreadable])
+        gone, in_use = store.remove_each(name, [*unclean, *unreadable])
         reach("forget.removed")
         staying = [m for v, m in manifests.items() if v not in gone]
         spare = dirty - {p.hash for manifest in staying for p in manifest.partials}

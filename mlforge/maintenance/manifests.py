@@ -1,12 +1,10 @@
-"""The manifests of all versions of a feature, and the removal of some of these."""
+"""The manifests of all versions of a feature."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from mlforge.core.manifest import Manifest
 from mlforge.core.values import Version
-from mlforge.errors import StoreError, VersionInUse
+from mlforge.errors import StoreError
 from mlforge.store import Store
 
 
@@ -22,17 +20,3 @@ def manifests_of(store: Store, name: str) -> tuple[dict[Version, Manifest], list
         except StoreError:
             unreadable.append(version)
     return manifests, unreadable
-
-
-def remove(
-    store: Store, name: str, versions: Iterable[Version]
-) -> tuple[list[Version], list[Version]]:
-    """Remove versions; returns those that are gone, and those that stay because they are being read."""
-    gone, in_use = [], []
-    for version in versions:
-        try:
-            store.remove(name, version)
-            gone.append(version)
-        except VersionInUse:
-            in_use.append(version)
-    return gone, in_use

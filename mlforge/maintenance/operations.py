@@ -14,7 +14,7 @@ from mlforge.engines.events import keep_all_time
 from mlforge.engines.kinds import kinds_of
 from mlforge.errors import MlforgeError, VersionConflict, VersionNotFound
 from mlforge.frames.digest import digest
-from mlforge.maintenance.manifests import manifests_of, remove
+from mlforge.maintenance.manifests import manifests_of
 from mlforge.maintenance.retention import UNATTENDED, Retention, removable
 from mlforge.sources.damage import DAMAGE
 from mlforge.store import Pointer, Store
@@ -211,7 +211,7 @@ def _prune(
         )
         in_use: list[Version] = []
         if not dry_run:
-            removed, in_use = remove(store, name, removed)
+            removed, in_use = store.remove_each(name, removed)
         needed = {p.hash for v, m in manifests.items() if v not in removed for p in m.partials}
         # Which partials an unreadable version names is not known.
         spare = [] if unreadable else [h for h in store.partials(name) if h not in needed]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 from mlforge.core.keeper import DefinedNames
@@ -12,7 +13,7 @@ from mlforge.core.manifest import Manifest, Part
 from mlforge.core.renames import Renames
 from mlforge.core.signatures import named_methods
 from mlforge.core.values import Version
-from mlforge.errors import UnsupportedStore
+from mlforge.errors import UnsupportedStore, VersionInUse
 from mlforge.store.records import Audit, Books, FileStateMap, StoreIdentity
 from mlforge.store.task_files import TaskFiles
 from mlforge.store.transaction import Pointer, Snapshot, Transaction
@@ -99,6 +100,12 @@ class VersionStorage(ABC):
 
         Raises VersionInUse while a reader holds a lease of it.
         """
+
+    def remove_each(
+        self, name: str, versions: Iterable[Version]
+    ) -> tuple[list[Version], list[Version]]:
+        """Delete versions that are not served; returns those that are gone, and those that stay because they are being read."""
+        return removed_each(partial(self.remove, name), versions)
 
     @abstractmethod
     def check_manifest(self, manifest: Manifest) -> list[str]:
@@ -213,3 +220,17 @@ class VersionStorage(ABC):
         raise UnsupportedStore(
             f"{self!r} has no place for the tasks of {name}; build it with runner='local'"
         )
+
+
+def removed_each(
+    remove: Callable[[Version], None], versions: Iterable[Version]
+) -> tuple[list[Version], list[Version]]:
+    """Remove versions; returns those that are gone, and those that stay because they are being read."""
+    gone, in_use = list[Version](), list[Version]()
+    for version in versions:
+        try:
+            remove(version)
+            gone.append(version)
+        except VersionInUse:
+            in_use.append(version)
+    return gone, in_use

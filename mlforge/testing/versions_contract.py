@@ -183,6 +183,16 @@ class VersionsContract(StoreFixtures):
         with pytest.raises(VersionNotFound), store.lease("spend", FIRST):
             pass
 
+    def test_of_several_versions_those_that_are_being_read_stay(self, store: Store) -> None:
+        versions = [FIRST, SECOND, THIRD]
+        for version in (*versions, Version(2, 0, 0)):
+            publish(store, version, version.patch)
+        with store.lease("spend", SECOND), store.lock("spend"):
+            assert store.remove_each("spend", versions) == ([FIRST, THIRD], [SECOND])
+            assert store.remove_each("spend", []) == ([], [])
+        assert self.again(store).versions("spend") == [SECOND, Version(2, 0, 0)]
+        assert store.read("spend", "1.0.1").equals(events(1))
+
     def test_an_erased_feature_leaves_nothing_and_its_name_is_free(self, store: Store) -> None:
         publish(store, FIRST, 1)
         publish(store, SECOND, 1, 2)

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import shutil
 from abc import abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 from mlforge.core.failpoints import reach
 from mlforge.core.forgotten import Forgotten
 from mlforge.core.signatures import named_methods
+from mlforge.core.values import Version
 from mlforge.store.erasure import Erasure
 from mlforge.store.local import index, io, publishing, renaming, staging, state_files, upkeep
 from mlforge.store.local.feature_folder import FeatureFolder
@@ -22,7 +24,7 @@ from mlforge.store.local.forgotten import ForgottenFile
 from mlforge.store.local.leases import unshared
 from mlforge.store.local.paths import META, entries_of
 from mlforge.store.local.task_files import LocalTaskFiles
-from mlforge.store.version_storage import VersionStorage
+from mlforge.store.version_storage import VersionStorage, removed_each
 
 LOCKS = (".refreshing", ".publishing")
 """The files that stay: whoever waits for them would otherwise hold a lock that nobody else sees."""
@@ -101,6 +103,23 @@ class LocalErasure(Erasure, VersionStorage):
     _features: dict[str, FeatureFolder]
     _forgotten: ForgottenFile
     _renames: renaming.RenamesFile
+
+    def remove(self, name: str, version: Version) -> None:
+        """Take the folder out of sight in one step, then delete it."""
+        self._take_away(name, version)
+        publishing.sweep_chunks(self._feature(name))
+
+    def remove_each(
+        self, name: str, versions: Iterable[Version]
+    ) -> tuple[list[Version], list[Version]]:
+        """As `remove`; all other versions are asked once which pieces of lists they name."""
+        removed = removed_each(partial(self._take_away, name), versions)
+        publishing.sweep_chunks(self._feature(name))
+        return removed
+
+    def _take_away(self, name: str, version: Version) -> None:
+        self.manifest(name, version)
+        publishing.remove(self._feature(name), version)
 
     def erase(self, name: str) -> None:
         """Delete the folder's contents but its lock files."""

@@ -72,7 +72,7 @@ def serve(feature: FeatureFolder, version: Version, at_least: int = 0) -> Pointe
 
 
 def remove(feature: FeatureFolder, version: Version) -> None:
-    """Take a version's folder out of sight in one step, then delete it and the chunks that it alone named.
+    """Take a version's folder out of sight in one step, then delete it; the chunks that it alone named are left to `sweep_chunks`.
 
     Raises StoreError for the served version, and VersionInUse while a reader holds a lease.
     """
@@ -86,11 +86,10 @@ def remove(feature: FeatureFolder, version: Version) -> None:
     reach("remove.hidden")
     with io.storage_errors(path):
         shutil.rmtree(hidden)
-        _sweep_chunks(feature)
 
 
-def _sweep_chunks(feature: FeatureFolder) -> None:
+def sweep_chunks(feature: FeatureFolder) -> None:
     """Delete the chunks that no version names; none if a version cannot be asked."""
-    with suppress(IntegrityError):
+    with suppress(IntegrityError), io.storage_errors(feature.path):
         metas = [io.read_json(feature.version(v) / META) for v in feature.versions()]
         feature.chunks.sweep(meta for meta in metas if meta)

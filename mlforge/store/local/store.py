@@ -185,11 +185,6 @@ class LocalStore(LocalPartials, LocalErasure, LocalPromises, Store):
                 raise self._no_version(name, version) from None
             yield
 
-    def remove(self, name: str, version: Version) -> None:
-        """Take the folder out of sight in one step, then delete it."""
-        self.manifest(name, version)
-        publishing.remove(self._feature(name), version)
-
     def check_manifest(self, manifest: Manifest) -> list[str]:
         """Compare the hashes that the document states with those of what it says, and of the parts' bytes."""
         assert manifest.version is not None

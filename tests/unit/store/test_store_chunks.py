@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -128,15 +129,25 @@ def test_what_is_half_written_of_a_piece_goes_without_a_listing_of_all_pieces(
     assert [*folder.glob("**/.*.json.*")] == []
 
 
-def test_pieces_go_with_the_last_version_that_names_them(project: Project) -> None:
+def test_pieces_go_with_the_last_version_that_names_them(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for number in range(3):
         project.drop("d000", rows((1, 0, 10.0 + number)))
         project.build()
     folder = project.store.path / "spend" / "_lineage"
     half_written = folder / f".{'0' * 64}.json.{'1' * 32}"
     half_written.write_text("[")  # as a killed writer of an earlier release left it
+    sweep, swept = ManifestChunks.sweep, list[ManifestChunks]()
+
+    def sweeping(chunks: ManifestChunks, documents: Iterable[Mapping[str, Any]]) -> None:
+        swept.append(chunks)
+        sweep(chunks, documents)
+
+    monkeypatch.setattr(ManifestChunks, "sweep", sweeping)
     [pruned] = prune(project.store, ["spend"], Retention(newest=1))
     assert pruned.versions == ("1.0.0", "1.0.1", "1.0.2")
+    assert len(swept) == 1  # it asks all other versions, however many went
     named = manifest_chunks.named(
         json.loads((project.store.path / "spend" / "1.0.3" / ".meta.json").read_text())
     )
