@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cached_property
 from threading import Lock
 from typing import Any, Self, TypeVar
 
@@ -37,17 +38,43 @@ class ByIdentity:
         return id(self._value)
 
 
+@dataclass(frozen=True)
+class _Frame:
+    """A frame that a computation is of, whose schema is made once: it is compared with those of many results."""
+
+    frame: pl.DataFrame
+
+    @cached_property
+    def schema(self) -> pl.Schema:
+        """The names and dtypes of its columns."""
+        return self.frame.schema
+
+    @cached_property
+    def is_rounded(self) -> bool:
+        """Whether a column is of floats, or may hold some within: 0.0 equals -0.0."""
+        return any(dtype in _ROUNDED or dtype.is_nested() for dtype in self.schema.dtypes())
+
+    def is_same(self, other: _Frame) -> bool:
+        """Whether two frames are the same to the bit: those with floats only if they are one."""
+        one, two = self.frame, other.frame
+        if one is two:
+            return True
+        if one.height != two.height or self.schema != other.schema:
+            return False
+        return not self.is_rounded and one.equals(two)
+
+
 @dataclass(frozen=True, slots=True)
 class _Result:
     key: Hashable
-    frames: tuple[pl.DataFrame, ...]
+    frames: tuple[_Frame, ...]
     value: Any
     bytes_at_first: int
     may_grow: bool
     """Whether it is no frame, and tells its size itself."""
 
     @classmethod
-    def of(cls, key: Hashable, frames: tuple[pl.DataFrame, ...], value: Any, size: int) -> Self:
+    def of(cls, key: Hashable, frames: tuple[_Frame, ...], value: Any, size: int) -> Self:
         """A result that was just computed. size: the bytes of its value."""
         may_grow = hasattr(value, "estimated_size") and not isinstance(value, pl.DataFrame)
         return cls(key, frames, value, size + _bytes_of(frames), may_grow)
@@ -78,8 +105,9 @@ class SharedResults:
         """The result of a computation, as `once` gives it."""
         if not _are_few(frames):
             return compute()
-        for result in self._by_name.get(name, ()):
-            if result.key == key and _are_same(result.frames, frames):
+        asked = tuple(map(_Frame, frames))
+        for result in reversed(self._by_name.get(name, [])):
+            if result.key == key and _are_same(result.frames, asked):
                 self.handed_on += 1
                 self._keep(name, result, as_before=not result.may_grow)
                 value: T = result.value
@@ -88,7 +116,7 @@ class SharedResults:
         self.computed += 1
         size = _bytes_of(value)
         if size <= MOST_BYTES:
-            self._keep(name, _Result.of(key, frames, value, size))
+            self._keep(name, _Result.of(key, asked, value, size))
         return value
 
     def _keep(self, name: str, last: _Result, *, as_before: bool = False) -> None:
@@ -151,24 +179,11 @@ def _bytes_of(value: object) -> int:
     """The bytes of a result: of the frame that it is, of all in a list or tuple, or as it tells itself."""
     if isinstance(value, list | tuple):
         return sum(map(_bytes_of, value))
+    if isinstance(value, _Frame):
+        value = value.frame
     size = getattr(value, "estimated_size", None)
     return 0 if size is None else int(size())
 
 
-def _are_same(known: Sequence[pl.DataFrame], frames: Sequence[pl.DataFrame]) -> bool:
-    return len(known) == len(frames) and all(map(_is_same, known, frames))
-
-
-def _is_same(known: pl.DataFrame, frame: pl.DataFrame) -> bool:
-    """Whether two frames are the same to the bit: floats are only if it is one frame, since 0.0 equals -0.0."""
-    if known is frame:
-        return True
-    if known.height != frame.height or known.schema != frame.schema:
-        return False
-    return not any(dtype in _ROUNDED for dtype in _leaves(known)) and known.equals(frame)
-
-
-def _leaves(frame: pl.DataFrame) -> Iterator[pl.DataType]:
-    """The dtypes of a frame's columns; floats for one that may hold some within."""
-    for dtype in frame.dtypes:
-        yield pl.Float64() if dtype.is_nested() else dtype
+def _are_same(known: Sequence[_Frame], frames: Sequence[_Frame]) -> bool:
+    return len(known) == len(frames) and all(map(_Frame.is_same, known, frames))
