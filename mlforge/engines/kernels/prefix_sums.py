@@ -72,6 +72,13 @@ class Sums:
         return self.values if self.scale is None else self.values.to_physical()
 
     @cached_property
+    def most(self) -> int | None:
+        """The greatest magnitude of whole numbers, of decimals as integers; None where there is none."""
+        ends = self.physical.min(), self.physical.max()
+        magnitudes = [abs(end) for end in ends if isinstance(end, int)]
+        return max(magnitudes, default=None)
+
+    @cached_property
     def floats(self) -> pl.Series:
         """The values as floats."""
         return self.values.cast(pl.Float64)
@@ -132,9 +139,8 @@ class SegmentSums:
 
     def _fits(self) -> bool:
         """Whether no sum is so large that 128 bits would have wrapped around unseen."""
-        physical = self.column.physical
-        most = physical.abs().max()
-        if not isinstance(most, int) or most * max(self.column.longest, 1) < 10**DIGITS:
+        most = self.column.most
+        if most is None or most * max(self.column.longest, 1) < 10**DIGITS:
             return True
-        greatest = pairwise.sums(physical, self.segments).abs().max()
+        greatest = pairwise.sums(self.column.physical, self.segments).abs().max()
         return not isinstance(greatest, float) or greatest < _SURE
