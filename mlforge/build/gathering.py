@@ -17,7 +17,7 @@ from mlforge.engines.evaluation import entities_affected_by_time
 from mlforge.engines.events import Events, events_of
 from mlforge.engines.tiles.totals import Totals
 from mlforge.engines.views import AsOfView, Gathered, OfFunction, distinct, gather
-from mlforge.frames.shared_results import once
+from mlforge.frames.shared_results import MOST_BYTES, once
 from mlforge.store import Store
 from mlforge.store.changes import EventDiff
 from mlforge.store.integrity import intact
@@ -92,10 +92,10 @@ def _of_function(
         held = [replace(v, events=replace(v.events, resident=resident)) for v in wide]
         if not held[0].events.is_resident(within):
             return None
-        of_all = gather(held, _affected(held, diff), within=within)
         rows = diff.own_times.touched(spec)
-        is_all = of_all.frames.shared.height <= MOST and of_all.has_all_of(rows)
-        return OfFunction(of_all, rows) if is_all else None
+        of_all = OfFunction(gather(held, _affected(held, diff), within=within), rows)
+        is_kept = of_all.estimated_size() <= MOST_BYTES  # else each feature would gather them anew
+        return of_all if is_kept and of_all.gathered.has_all_of(rows) else None
 
     instants = now.as_of, before.as_of
     contents = now.events.content, before.events.content

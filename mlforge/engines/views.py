@@ -129,6 +129,11 @@ class OfFunction:
     gathered: Gathered
     rows: EntityTimes
 
+    def estimated_size(self) -> int:
+        """The bytes of the events."""
+        frames = self.gathered.frames
+        return sum(int(frame.estimated_size()) for frame in (frames.seen, *frames.own[1:]))
+
 
 @dataclass(frozen=True)
 class Gathered:

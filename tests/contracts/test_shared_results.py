@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import polars as pl
@@ -13,6 +14,7 @@ import redis
 
 import mlforge.validators as v
 from mlforge import Definitions, Feature, get_online_features
+from mlforge.build import gathering
 from mlforge.build.result import Options
 from mlforge.core import clock, failpoints
 from mlforge.core.forgotten import Entity, Forgotten
@@ -176,7 +178,12 @@ def test_what_each_feature_has_does_not_depend_on_those_before_it(
 
 
 @pytest.mark.parametrize(
-    "room", [pytest.param(16_000_000, id="kept"), pytest.param(0, id="too large")]
+    ("room", "where"),
+    [
+        pytest.param(16_000_000, function_pass, id="kept"),
+        pytest.param(0, function_pass, id="too many values"),
+        pytest.param(0, gathering, id="too many events"),
+    ],
 )
 def test_features_of_one_function_are_evaluated_in_one_pass_whatever_their_windows(
     tmp_path: Path,
@@ -184,6 +191,7 @@ def test_features_of_one_function_are_evaluated_in_one_pass_whatever_their_windo
     client: redis.Redis,
     monkeypatch: pytest.MonkeyPatch,
     room: int,
+    where: ModuleType,
 ) -> None:
     evaluated: list[int] = []
     values = PolarsEngine.values
@@ -193,7 +201,7 @@ def test_features_of_one_function_are_evaluated_in_one_pass_whatever_their_windo
         return values(engine, events, points)
 
     monkeypatch.setattr(PolarsEngine, "values", counted)
-    monkeypatch.setattr(function_pass, "MOST_BYTES", room)
+    monkeypatch.setattr(where, "MOST_BYTES", room)
     metrics = {
         "short": of(["4d"], "sum", "last"),
         "long": of(["7d"], "mean", "min", "count"),
