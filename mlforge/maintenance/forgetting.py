@@ -89,7 +89,7 @@ def scrub(
             )
         clean = stored - dirty  # what a partial held that is missing is not known
         unclean = [v for v, m in manifests.items() if m is not served and not _all_in(m, clean)]
-        gone, in_use = store.remove_each(name, [*unclean, *unreadable])
+        gone, in_use = store.remove_each(name, sorted([*unclean, *unreadable]))
         reach("forget.removed")
         staying = [m for v, m in manifests.items() if v not in gone]
         spare = dirty - {p.hash for manifest in staying for p in manifest.partials}

@@ -380,6 +380,23 @@ def test_a_version_of_events_that_are_gone_goes_as_it_may_have_held_an_entity(
     assert list(map(str, store.versions("spend"))) == ["1.0.1"]
 
 
+def test_a_version_that_cannot_be_read_goes_as_it_may_hold_an_entity(
+    definitions: Definitions,
+) -> None:
+    drop("a", ("bob", 0, 1.0), ("ann", 1, 1.0))
+    definitions.build(["spend"])
+    drop("b", ("cleo", 2, 1.0))
+    definitions.build(["spend"])
+    Path("store/spend/1.0.0/.meta.json").write_text("{")
+
+    outcome = forget(definitions, entities_of(definitions.store, ["user_id=ann"]))
+
+    assert outcome.failures == {}
+    assert outcome.features["spend"].scrubbed.versions == ("1.0.0", "1.0.1")
+    assert list(map(str, definitions.store.versions("spend"))) == ["1.0.2"]
+    assert held_in_store("ann") == []
+
+
 def test_forgetting_keeps_no_connection_to_the_server_of_the_event_log(
     definitions: Definitions, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

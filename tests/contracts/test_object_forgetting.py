@@ -15,12 +15,14 @@ from redis import Redis
 from mlforge import Definitions
 from mlforge.core import failpoints
 from mlforge.core.forgotten import Entity, Forgotten
+from mlforge.core.values import Version
 from mlforge.errors import IntegrityError, StoreBusy
 from mlforge.maintenance.operations import pin, prune, verify
 from mlforge.maintenance.retention import Retention
 from mlforge.online import RedisStore
 from mlforge.registry.forgetting import entities_of, forget
 from mlforge.store import ObjectStore
+from mlforge.store.objects import keys
 from mlforge.store.objects.bucket import Bucket
 from mlforge.store.objects.objects import Objects
 from tests.support.object_servers import BUCKET, moto, seaweed
@@ -291,3 +293,16 @@ def test_every_byte_of_an_entity_leaves_a_real_server(served_shop: Shop) -> None
     forget_ann(served_shop)
     shutil.rmtree(served_shop.root / "caches" / "third", ignore_errors=True)
     judged(served_shop)
+
+
+def test_a_version_that_cannot_be_read_goes_as_it_may_hold_an_entity(shop: Shop) -> None:
+    definitions = shop.definitions()
+    for number in range(2):
+        shop.drop((BOB, number, 1.0), (ANN, number, 1.0))
+        definitions.build()
+    shop.objects.put(keys.meta("spend", Version(1, 0, 0)), b"{")
+    other = shop.definitions("second")
+
+    assert forget(other, entities_of(other.store, [f"user_id={ANN}"])).failures == {}
+    assert [str(version) for version in shop.machine("third").versions("spend")] == ["1.0.2"]
+    assert not [name for name in shop.held(ANN) if "/caches/first/" not in name]

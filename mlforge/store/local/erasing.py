@@ -118,8 +118,12 @@ class LocalErasure(Erasure, VersionStorage):
         return removed
 
     def _take_away(self, name: str, version: Version) -> None:
-        self.manifest(name, version)
-        publishing.remove(self._feature(name), version)
+        """Remove a version, also one whose document cannot be read: a forgetting must not leave it."""
+        try:
+            publishing.remove(self._feature(name), version)
+        except (FileNotFoundError, NotADirectoryError):
+            self.manifest(name, version)  # says which versions there are
+            raise
 
     def erase(self, name: str) -> None:
         """Delete the folder's contents but its lock files."""

@@ -252,9 +252,12 @@ class ObjectStore(ErasingStore, RecordedStore):
 
     def remove(self, name: str, version: Version) -> None:
         """Hide the version from readers; its objects go once the grace period is over."""
-        self.manifest(name, version)
+        with suppress(IntegrityError):  # one that cannot be read goes, too
+            self.manifest(name, version)
         folder = self._files(name).path / str(version)
-        with unshared(folder / META, f"{name} {version}"):
+        with ExitStack() as leases:
+            with suppress(FileNotFoundError, NotADirectoryError):  # nobody here has read it
+                leases.enter_context(unshared(folder / META, f"{name} {version}"))
             removal.hide(self._documents, name, version)
             shutil.rmtree(folder, ignore_errors=True)
 
