@@ -21,7 +21,7 @@ from mlforge.core.schema import FLOATS, INSTANT, INTEGERS, Column, Schema
 from mlforge.core.signatures import named_arguments
 from mlforge.core.text import plural
 from mlforge.core.values import Duration, check_name
-from mlforge.errors import DefinitionError
+from mlforge.errors import DefinitionError, did_you_mean
 from mlforge.features.defaults import default_value
 from mlforge.features.feature import Feature
 from mlforge.features.selection import Selection
@@ -135,7 +135,8 @@ class ServiceSpec:
 
         features: by name, for those that the service names by their names alone. Raises DefinitionError.
         """
-        outputs = self._outputs(features)
+        columns = self._columns(features)
+        outputs = [label for label, _ in columns or ()]
         own = self.own_names
         if T in own:
             raise DefinitionError(
@@ -150,27 +151,41 @@ class ServiceSpec:
             raise DefinitionError(
                 f"{self.name}: the column {clash!r} of the service has the name of a key; give it another name"
             )
-        twice = first_repeated([*(outputs or ()), *own])
+        twice = first_repeated([*outputs, *own])
         if twice is not None:
             raise DefinitionError(
                 f"{self.name}: two columns would be {twice!r} in an answer; give one another name, or its feature "
                 'another prefix: user_spend.as_("...")'
             )
         columns_of_t(self.derived, self.name)
-        if outputs is not None:
+        if columns is not None:
             known = [*outputs, *(column.name for column in self.request), *self._keys(features)]
             check_names(self.derived, self.name, known, T)
+            self._check_defaults(columns)
         check_kinds(self.derived, self.name, self._known_kinds(features))
 
-    def _outputs(self, features: Mapping[str, Feature]) -> tuple[str, ...] | None:
-        """The feature columns' names in an answer, in order; None where some follow from data or from a version."""
-        names: list[str] = []
+    def _check_defaults(self, columns: Sequence[tuple[str, str]]) -> None:
+        named = {name for column in columns for name in column}
+        unknown = next((name for name in self.defaults if name not in named), None)
+        if unknown is not None:
+            labels = sorted(label for label, _ in columns)
+            raise DefinitionError(
+                f"{self.name}: defaults: no column {unknown!r}; {did_you_mean(unknown, labels)}"
+            )
+
+    def _columns(self, features: Mapping[str, Feature]) -> list[tuple[str, str]] | None:
+        """The feature columns by their names in an answer, in order, each with its feature's name for it.
+
+        None where some follow from data or from a version.
+        """
+        pairs: list[tuple[str, str]] = []
         for selection in self._selections(features):
             if selection is None or not (selection.columns or selection.spec.columns):
                 return None
             columns = selection.columns or selection.spec.output_names
-            names += [f"{selection.prefix or selection.feature}__{column}" for column in columns]
-        return tuple(names)
+            prefix = selection.prefix or selection.feature
+            pairs += [(f"{prefix}__{column}", column) for column in columns]
+        return pairs
 
     def _known_kinds(self, features: Mapping[str, Feature]) -> dict[str, str]:
         """The kinds of what its derived columns may read, as far as they do not follow from data."""

@@ -408,6 +408,8 @@ def test_what_no_service_can_mean_is_refused(served: Definitions, online: RedisS
         (DefinitionError, f"two columns would be 'spend__{SUM}'", {"features": [spend, spend[SUM]]}),
         (ExpressionError, "no column 'spend__amont'", {"derive": {"x": "spend__amont + 1"}}),
         (ExpressionError, "derive 'x'", {"derive": {"x": "1 +"}}),
+        (DefinitionError, "defaults: no column 'amont'; there are spend__", {"defaults": {"amont": 1}}),
+        (DefinitionError, "defaults: no column 'user_id'", {"defaults": {SUM: 1, f"spend__{SUM}": 1, "user_id": 1}}),
         (DefinitionError, "max_age", {"max_age": "soon"}),
         (DefinitionError, "owner must be a text", {"owner": 3}),
         (DefinitionError, "s: defaults: 'x' must be a number, a text", {"defaults": {"x": pl.lit(0)}}),
@@ -426,6 +428,8 @@ def test_what_no_service_can_mean_is_refused(served: Definitions, online: RedisS
         redefined(served, Service("s", ["spnd"]))
     with pytest.raises(ExpressionError, match="no column 'spend__amont'"):
         redefined(served, Service("s", ["spend"], derive={"x": "spend__amont + 1"}))
+    with pytest.raises(DefinitionError, match="s: defaults: no column 'amont'"):
+        redefined(served, Service("s", ["spend"], defaults={"amont": 1}))
     with pytest.raises(DefinitionError, match="must be a Service, not 'spend'"):
         redefined(served, "spend")
     assert list(redefined(served, Service("s", ["spend", raw])).services) == ["s"]
