@@ -9,9 +9,12 @@ from typing import Any
 
 import polars as pl
 
+from mlforge.core import clock
 from mlforge.core.lock import Lock, lock_named
 from mlforge.core.signatures import named_arguments
+from mlforge.core.values import SECOND_US, to_iso
 from mlforge.engines import engine_named
+from mlforge.errors import RetrievalError
 from mlforge.frames import interop
 from mlforge.retrieval.join import joined
 from mlforge.retrieval.labels import Ahead, parse_labels
@@ -70,9 +73,21 @@ def get_training_data(
     return table.with_values(read(features, store, answer, terms))
 
 
+_AHEAD_US = 3_600 * SECOND_US
+"""So far clocks of hosts may be apart."""
+
+
 def parse_known_at(known_at: datetime | date | str | int | None) -> int | None:
-    """The instant in UTC microseconds; RetrievalError for all that is none."""
-    return None if known_at is None else parse_instant(known_at, "known_at")
+    """The instant in UTC microseconds; RetrievalError for all that is none, and for one ahead of now, whose store nobody knows yet."""
+    if known_at is None:
+        return None
+    instant, now = parse_instant(known_at, "known_at"), clock.now()
+    if instant > now + _AHEAD_US:
+        raise RetrievalError(
+            f"known_at={to_iso(instant)} is ahead of now, {to_iso(now)}: what the store will have then is not known; "
+            "leave it out for the store as it is"
+        )
+    return instant
 
 
 def stored_values(

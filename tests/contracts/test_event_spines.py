@@ -10,6 +10,7 @@ import pytest
 
 from mlforge import Feature, TrainingSet, ahead, events_of, feature, get_training_data, training_set
 from mlforge.cli.main import main
+from mlforge.core import clock
 from mlforge.core.values import DAY_US, HOUR_US, Version, from_us, to_us
 from mlforge.errors import DefinitionError, MlforgeError, RetrievalError, VersionNotFound
 from mlforge.maintenance.operations import pin, prune
@@ -249,6 +250,11 @@ def test_known_at_is_the_store_as_it_was_then(project: Project, tmp_path: Path) 
         known(marks[0] - 1)
     with pytest.raises(VersionNotFound, match="after known_at"):
         get_training_data(spine, [("spend", "1.0.3")], project.store, known_at=marks[1])
+    tomorrow = clock.now() + DAY_US
+    with pytest.raises(RetrievalError, match="is ahead of now"):
+        get_training_data(spine, ["spend"], project.store, known_at=tomorrow)
+    with pytest.raises(RetrievalError, match="is ahead of now"):
+        training_set(spine, ["spend"], project.store, tmp_path / "ahead", known_at=tomorrow)
     with pytest.raises(RetrievalError, match="known_at='x'"):
         known("x")
     prune(project.store, ["spend"], Retention(newest=1))
