@@ -15,6 +15,7 @@ from mlforge.build.tasks import TaskFigures
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.keeper import ALONE, Keeper
 from mlforge.core.manifest import Manifest
+from mlforge.core.text import bump_word, duration, plural
 from mlforge.engines.versions_diff import VersionsDiff
 from mlforge.engines.views import Gathered
 from mlforge.store import Quarantined
@@ -76,7 +77,7 @@ class Options:
         return self.distribution and replace(self.distribution, run=self.run)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class BuildResult:
     """A refresh's outcome for one feature.
 
@@ -107,14 +108,24 @@ class BuildResult:
     warnings: tuple[str, ...] = ()
     steps: Mapping[str, float] = field(default_factory=dict)
     engine: str = ""
-    tasks: tuple[TaskFigures, ...] = field(default=(), repr=False, compare=False)
-    intake: tuple[GroupFigures, ...] = field(default=(), repr=False, compare=False)
+    tasks: tuple[TaskFigures, ...] = field(default=(), compare=False)
+    intake: tuple[GroupFigures, ...] = field(default=(), compare=False)
     planned: bool = False
     held: str | None = None
     rows_dropped: Mapping[str, int] = field(default_factory=dict)
     keys_written: int | None = None
-    manifest: Manifest | None = field(default=None, repr=False, compare=False)
-    diff: VersionsDiff | None = field(default=None, repr=False, compare=False)
+    manifest: Manifest | None = field(default=None, compare=False)
+    diff: VersionsDiff | None = field(default=None, compare=False)
+
+    def __repr__(self) -> str:
+        """Its version and why that was made, and what needs somebody; its fields have the rest."""
+        bump = bump_word(self.bump, self.reason)
+        told = [" ".join(filter(None, [self.version or "no version", bump])), self.reason]
+        told += [plural(self.rows, "row")]
+        told += [f"{self.mode} in {duration(self.seconds)}"] if self.changed else []
+        told += [f"{plural(len(self.quarantined), 'file')} set aside"] if self.quarantined else []
+        told += ["held"] if self.held else []
+        return f"BuildResult({self.feature!r}: {', '.join(told)})"
 
     @property
     def seconds(self) -> float:

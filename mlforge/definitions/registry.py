@@ -17,6 +17,7 @@ from mlforge.build.runner import Runner
 from mlforge.core.arguments import text
 from mlforge.core.keeper import Keeper
 from mlforge.core.signatures import named_methods
+from mlforge.core.text import plural
 from mlforge.core.values import Duration
 from mlforge.definitions.building import build_each, engine_name_of, engine_of, options_of
 from mlforge.definitions.calls import check_arguments, check_optional
@@ -146,6 +147,12 @@ class Definitions:
             self.source(feature)  # refuses what can name no file
         if self._described[0] == describe_store(store):  # else the store has yet to find its place
             check_places(self)
+
+    def __repr__(self) -> str:
+        """Its name, how many features and services it has, and its store."""
+        told = [plural(len(self.features), "feature")]
+        told += [plural(len(self.services), "service")] if self.services else []
+        return f"Definitions({self.name!r}: {', '.join(told)}, {self.store!r})"
 
     @property
     def name(self) -> str:

@@ -65,9 +65,17 @@ def parse_references(features: Any) -> list[Reference]:
     if not references:
         raise RetrievalError(
             "features must be a list of names, features or (name, version) pairs, at least one, or a Service, "
-            f"not {shown(features)}"
+            f"not {shown(features)}{_instead_of(features)}"
         )
     return references
+
+
+def _instead_of(features: object) -> str:
+    """The end of the sentence for one feature, or a service's name, that is given as it is."""
+    if isinstance(features, str):
+        return f"; write [{features!r}] for the feature of that name; a service is given itself, from the definitions"
+    is_one = isinstance(features, Feature | Selection)
+    return "; write it in brackets" if is_one else ""
 
 
 def check_store(store: object, kind: type, works: str) -> None:

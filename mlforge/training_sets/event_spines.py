@@ -47,6 +47,13 @@ class EventSpine:
     start: int | None = None
     end: int | None = None
 
+    def __repr__(self) -> str:
+        """As it is written."""
+        told = [self.reference.name, *([f"every={str(self.every)!r}"] if self.every else [])]
+        is_bounded = (self.start, self.end) != (None, None)
+        told += [f"between={(to_iso(self.start), to_iso(self.end))!r}"] if is_bounded else []
+        return f"events_of({', '.join(told)})"
+
 
 @named_arguments(
     "events_of", 'write events_of(user_spend, every="1d", between=("2026-01-01", "2026-03-01"))'

@@ -1085,3 +1085,25 @@ def test_a_spine_of_the_feature_s_own_events_is_warned_of_where_windows_count_th
     get_training_data(table, ["spend"], project.store)
     captured = capsys.readouterr()
     assert ("the feature's own events" in captured.out + captured.err) is warned
+
+
+@pytest.mark.parametrize(
+    ("one", "told"),
+    [
+        (
+            lambda feature: feature.name,
+            r"; write \['spend'\] for the feature of that name; a service",
+        ),
+        (lambda feature: feature, "; write it in brackets"),
+        (lambda feature: feature["amount__sum__7d"], "; write it in brackets"),
+        (lambda _: 7, "not 7$"),
+    ],
+    ids=["a name", "a feature", "some columns", "something else"],
+)
+def test_what_is_given_in_place_of_a_list_of_features_is_told_how_to_be_one(
+    one: Any, told: str, tmp_path: Path
+) -> None:
+    project = Project(tmp_path)
+    feature = project.define()
+    with pytest.raises(RetrievalError, match=told):
+        get_training_data(rows((1, 0, 1.0)), one(feature), store=project.store, timestamp="at")
