@@ -17,8 +17,8 @@ from mlforge.sources.source_file import Stat
 from mlforge.sources.walk import Ignored
 from mlforge.store import Snapshot
 
-MANY_FILES = 1_000
-"""With fewer files all are looked at, as that costs next to nothing."""
+MANY_FILES = 100
+"""With fewer files all are looked at, as that costs next to nothing; some hundreds take a millisecond and more of each drop."""
 
 
 @contextmanager

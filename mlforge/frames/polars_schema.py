@@ -145,7 +145,7 @@ def in_memory(plan: pl.LazyFrame) -> pl.DataFrame:
 
 def instant(us: int | None) -> pl.Expr:
     """A literal instant, or a null one."""
-    return pl.lit(us, dtype=pl.Int64).cast(UTC_INSTANT)
+    return pl.lit(us).cast(UTC_INSTANT)  # with a dtype of its own it would be a column first
 
 
 def microseconds(column: str) -> pl.Expr:

@@ -179,8 +179,11 @@ class Resident:
         return self.rows.drop(NUMBER)
 
     @cached_property
-    def _times(self) -> pl.Series:
-        return self.rows[self.time].to_physical()
+    def _times(self) -> memoryview:
+        """The rows' instants, as they lie in memory: a look at one of a column of polars takes ten times as long."""
+        times = self.rows[self.time].to_physical().to_arrow()
+        values = memoryview(times.buffers()[1] or b"").cast("q")
+        return values[times.offset : times.offset + len(times)]
 
     @cached_property
     def _places(self) -> pl.DataFrame | None:

@@ -189,6 +189,8 @@ class EventScan:
     def _is_resident(self, columns: Schema, times: TimeRange | None) -> bool:
         if self.resident is None or not self.resident.holds(columns, times):
             return False
+        if 2 * len(self.partials) <= len(self.resident.partials):
+            return False  # whichever they are, as many are gone
         gone, _ = self._beside_resident
         return 2 * len(gone) < len(self.resident.partials)  # else few rows there are the scan's
 
