@@ -77,8 +77,8 @@ def by_number(rows: pl.DataFrame, name: str) -> pl.DataFrame:
 
     Each row is one integer, of its number and its place: to sort these takes half of what it takes to sort by the column.
     """
-    place = pl.int_range(pl.len(), dtype=pl.Int64)
-    numbers = rows.select(pl.col(name).cast(pl.Int64) * _PLACES + place).to_series().sort()
+    places = pl.int_range(rows.height, eager=True)
+    numbers = (rows[name].cast(pl.Int64) * _PLACES + places).sort()  # of columns: no plan is run
     return rows.rechunk()[(numbers & (_PLACES - 1)).cast(pl.UInt32)]
 
 
