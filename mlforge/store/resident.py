@@ -178,9 +178,12 @@ class Resident:
     def _without_numbers(self) -> pl.DataFrame:
         return self.rows.drop(NUMBER)
 
-    @cached_property
+    @property
     def _times(self) -> memoryview:
-        """The rows' instants, as they lie in memory: a look at one of a column of polars takes ten times as long."""
+        """The rows' instants, as they lie in memory: a look at one of a column of polars takes ten times as long.
+
+        Not kept, as no memory can be pickled.
+        """
         times = self.rows[self.time].to_physical().to_arrow()
         values = memoryview(times.buffers()[1] or b"").cast("q")
         return values[times.offset : times.offset + len(times)]

@@ -26,8 +26,11 @@ JUNK = b"PAR1 this is no parquet"
 
 
 @pytest.fixture(autouse=True)
-def few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+def usual_many(monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many files are many; in these tests few are."""
+    usual = looking.MANY_FILES
     monkeypatch.setattr(looking, "MANY_FILES", 0)
+    return usual
 
 
 @pytest.fixture
@@ -58,6 +61,20 @@ def scans(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(module_of_sources, "Walk", Noting)
     return walked
+
+
+def test_a_source_of_a_hundred_files_is_not_walked_over_for_one_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, usual_many: int, scans: list[str]
+) -> None:
+    monkeypatch.setattr(looking, "MANY_FILES", usual_many)
+    project = Project(tmp_path / "many")
+    for number in range(100):
+        project.drop(f"d{number:03d}", rows((number, 0, 1.0)))
+    build_settled(project, monkeypatch)
+    scans.clear()
+    project.drop("new", rows((1, 1, 2.0)))
+    assert told(project, "new.parquet").changed
+    assert scans == []
 
 
 def told(project: Project, *paths: str, **options: object) -> BuildResult:

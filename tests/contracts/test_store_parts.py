@@ -28,6 +28,7 @@ from mlforge.maintenance.operations import verify
 from mlforge.store import Books, LocalStore, Pointer, Snapshot
 from mlforge.store.changes import EventDiff
 from mlforge.store.file_tasks import PartialLocation, plan_files
+from mlforge.store.local.recent_parts import RecentParts
 from mlforge.store.local.transaction import LocalTransaction
 from tests.support.projects import Project, rows
 
@@ -216,6 +217,7 @@ def drop_by_drop(
     """Write a version a drop; returns the last parts, where they lie, and how many rows were written."""
     chance, engine = random.Random(pattern), engine_named("polars")
     parts: tuple[Part, ...] = ()
+    recent = RecentParts()
     lies, written, frames = folder, 0, []
     path = folder / "partial.parquet"
     for i in range(drops):
@@ -229,7 +231,8 @@ def drop_by_drop(
         partial = Partial("p", frame.height, span, EVENTS, {}, digest(frame))
         into = folder / str(i)
         into.mkdir()
-        tx = LocalTransaction(NOTHING, into, lies, _no_publish, _no_books, lambda _: None)
+        of_feature = (lambda _: None), recent
+        tx = LocalTransaction(NOTHING, into, lies, _no_publish, _no_books, *of_feature)
         writer = TableWriter(
             engine,
             Events(

@@ -22,6 +22,7 @@ from mlforge.store.local.packs import Packing
 from mlforge.store.local.partials import PartialStore
 from mlforge.store.local.paths import META, no_link
 from mlforge.store.local.profiles import ProfileFolder
+from mlforge.store.local.recent_parts import RecentParts
 from mlforge.store.local.tiles import TileFolder
 from mlforge.store.local.version_folders import VersionFolders
 from mlforge.store.transaction import Pointer
@@ -43,6 +44,7 @@ class FeatureFolder:
     manifests: ManifestCache
     folders: VersionFolders
     documents: state_files.Documents
+    recent_parts: RecentParts
     present_name: Callable[[str], str]
     """The present name of a feature that has, or had, some name."""
 
@@ -66,6 +68,7 @@ class FeatureFolder:
             manifests=ManifestCache(),
             folders=VersionFolders(path),
             documents=state_files.Documents(path),
+            recent_parts=RecentParts(),
             present_name=present_name,
         )
 

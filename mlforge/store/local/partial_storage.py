@@ -33,8 +33,9 @@ class LocalPartials(ComputedFiles):
 
     def keep(self, manifest: Manifest, since: int | None) -> None:
         """Read them once for all later reads of this store's, unless they are in memory as another feature's."""
-        own = self._feature(manifest.name).partial_store
-        own.keep(manifest, since, self._kept_before(manifest.name))
+        feature = self._feature(manifest.name)
+        feature.recent_parts.retain(manifest.parts)
+        feature.partial_store.keep(manifest, since, self._kept_before(manifest.name))
 
     def shares(self, manifest: Manifest, since: int) -> bool:
         """Look at the events of features that were asked for earlier, so that of two that share them one counts."""

@@ -224,8 +224,9 @@ class LocalStore(LocalPartials, LocalErasure, LocalPromises, Store):
         try:
             with io.storage_errors(staged):
                 reach("stage.made")
+                of_feature = feature.begin_lists, feature.recent_parts
                 yield LocalTransaction(
-                    snapshot, staged, served, self._publish, self.write_books, feature.begin_lists
+                    snapshot, staged, served, self._publish, self.write_books, *of_feature
                 )
         finally:
             shutil.rmtree(staged, ignore_errors=True)

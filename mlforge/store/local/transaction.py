@@ -19,8 +19,16 @@ from mlforge.errors import IntegrityError
 from mlforge.frames.shared_results import are_shared, once
 from mlforge.store.local import io
 from mlforge.store.local.paths import DATA
+from mlforge.store.local.recent_parts import RecentParts
 from mlforge.store.records import Books
-from mlforge.store.transaction import Piece, Pointer, Snapshot, StoredPiece, Transaction
+from mlforge.store.transaction import (
+    Piece,
+    Pointer,
+    Snapshot,
+    StoredPiece,
+    TablePiece,
+    Transaction,
+)
 
 _ROW_GROUP = 32_768
 _FEW_ROWS, _QUICKLY = 250_000, 1
@@ -44,6 +52,7 @@ class LocalTransaction(Transaction):
     publish: Callable[[Path, Manifest, Snapshot], Pointer]
     write_books: Callable[[str, Books], None]
     begin_lists: Callable[[Manifest], None]
+    recent: RecentParts
     _parts: tuple[Part, ...] = field(default=(), init=False)
 
     def write_table(
@@ -53,10 +62,11 @@ class LocalTransaction(Transaction):
         with io.storage_errors(self.staged):
             files = ((piece, self._hidden(number)) for number, piece in enumerate(pieces))
             # While a part is written, the next one is evaluated.
-            written = [*each_ahead(lambda file: write_part(*file), files, ahead=1)]
+            written = [*each_ahead(lambda file: self._written(*file), files, ahead=1)]
             reach("parts.written")
             self._parts = self._place([*self._shared(before), *written, *self._shared(after)])
             reach("parts.placed")
+        self.recent.retain(self._parts)
         return self._parts
 
     def foresee(self, candidate: Manifest) -> None:
@@ -74,7 +84,9 @@ class LocalTransaction(Transaction):
         return self._parts
 
     def scan_served(self, parts: Sequence[Part]) -> pl.LazyFrame:
-        """Read the folder of the served version."""
+        """Read the folder of the served version, unless this process has just written them."""
+        if (held := self.recent.rows_of(parts)) is not None:
+            return held.lazy()
         return pl.scan_parquet([path for _, path in self._shared(parts)], glob=False)
 
     def scan_table(self) -> pl.LazyFrame:
@@ -88,6 +100,13 @@ class LocalTransaction(Transaction):
         if books is not None and books != self.snapshot.books:
             self.write_books(manifest.name, books)
         return pointer
+
+    def _written(self, piece: Piece, path: Path) -> _PartFile:
+        """As `write_part`; a part's rows are at hand for the next version."""
+        part, path = write_part(piece, path)
+        if isinstance(piece, TablePiece):
+            self.recent.add(part, piece.rows)
+        return part, path
 
     def _shared(self, parts: Sequence[Part]) -> list[_PartFile]:
         if not parts:
