@@ -23,7 +23,6 @@ from mlforge.engines.tiles.build import (
     parts,
     wide,
 )
-from mlforge.frames import polars_schema
 
 # How a kernel merges the parts of tiles. `scaled_mean` and `squares`: the mean of a tile as a whole number, and
 # its square, each times the tile's number of values.
@@ -219,11 +218,11 @@ def _with_means(
         return rows, None
     whole = scale.whole(mean.fill_nan(None))
     weighted = whole * pl.col(part_alias(column, "count")).cast(pl.Int128)
-    with_means = rows.lazy().with_columns(  # lazily, as both have most in common
+    # Not lazily, though both have most in common: last bits then differ between all entities at once and a bucket of them.
+    return rows.with_columns(
         wide(weighted).alias(part_alias(column, "scaled_mean")),
         wide(weighted * whole).alias(part_alias(column, "squares")),
-    )
-    return polars_schema.in_memory(with_means), scale
+    ), scale
 
 
 def _at_end(column: str, kind: str, spec: FeatureSpec) -> pl.Expr:
