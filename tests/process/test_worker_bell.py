@@ -13,10 +13,17 @@ from worker.watch.bell import Bell
 
 
 class Heard(list[str]):
-    """The names of files that the bell told of, in order."""
+    """The names of files that the bell told of, in order; and how many of them had been told each time that no more came."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gathered: list[int] = []
 
     def __call__(self, files: list[str]) -> None:
         self.extend(Path(file).name for file in files)
+
+    def gather(self) -> None:
+        self.gathered.append(len(self))
 
 
 @pytest.fixture
@@ -34,7 +41,7 @@ def heard() -> Heard:
 @pytest.fixture
 def bell(heard: Heard, folder: Path) -> Iterator[Bell]:
     """A running bell that knows the folder."""
-    bell = Bell(heard)
+    bell = Bell(heard, heard.gather)
     with bell.running():
         if not bell.is_there:
             pytest.skip("this system has no inotify")
@@ -114,6 +121,18 @@ def test_more_files_at_once_than_it_tells_are_left_to_the_watch(bell, folder, he
     assert {*heard} == {"z.parquet"}
 
 
+def test_files_that_come_while_one_is_looked_at_are_gathered_with_it(bell, folder, heard):
+    def look(files: list[str]) -> None:
+        heard(files)
+        if heard == ["a.parquet"]:
+            (folder / "b.parquet").write_bytes(b"1")
+
+    bell._heard = look
+    (folder / "a.parquet").write_bytes(b"1")
+    eventually(lambda: heard.gathered)
+    assert (heard, heard.gathered) == (["a.parquet", "b.parquet"], [2])
+
+
 def test_no_more_folders_are_known_than_it_may(bell, folder, heard, monkeypatch):
     monkeypatch.setattr(bells, "MOST_FOLDERS", 1)
     other = folder.parent / "other"
@@ -126,7 +145,7 @@ def test_no_more_folders_are_known_than_it_may(bell, folder, heard, monkeypatch)
 
 def test_without_inotify_it_never_rings(heard, folder, monkeypatch):
     monkeypatch.setattr(bells, "_libc", lambda: None)
-    bell = Bell(heard)
+    bell = Bell(heard, heard.gather)
     with bell.running():
         assert not bell.is_there
         bell.follow([str(folder)])

@@ -205,5 +205,6 @@ def test_a_feature_that_reads_a_source_as_a_table_is_told_of_no_file_by_name(dro
         (drops.parent / folder).mkdir()
     watcher._tick(scan=True)
     watcher._heard([str(write(drops.parent / "users/a.parquet", parquet()))])
+    watcher._hand_on_heard()
     told = {feature: pending.paths for feature, pending in requests[-1].items()}
     assert told == {"spend": None, "users": {"a.parquet"}}

@@ -12,6 +12,7 @@ import os
 import select
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -22,7 +23,7 @@ MOST_FOLDERS = 10_000
 MOST_FILES = 64
 """More files at once are left to the watch, which gathers them into one request."""
 GATHER_MS, ROUNDS = 1, 10
-"""After the first file, others are waited for until none came for a moment, at most so many times."""
+"""While a file is looked at, and at least for a moment, others are waited for; at most so many times."""
 
 _CLOSED, _MOVED_OUT, _MOVED_IN, _CREATED, _DELETED = 0x8, 0x40, 0x80, 0x100, 0x200
 _FOLDER_GONE = 0x400 | 0x800 | 0x2000 | 0x8000  # deleted, moved, unmounted, no longer watched
@@ -34,10 +35,10 @@ _BYTES = 1 << 16
 
 
 class Bell:
-    """Calls `heard` with the paths of files, in a thread of its own, while it is `running`."""
+    """Calls `heard` with the paths of files as they come, and `gathered` once no more did for a moment, in a thread of its own, while it is `running`."""
 
-    def __init__(self, heard: Callable[[list[str]], None]) -> None:
-        self._heard = heard
+    def __init__(self, heard: Callable[[list[str]], None], gathered: Callable[[], None]) -> None:
+        self._heard, self._gathered = heard, gathered
         self._inotify = -1
         self._folders: dict[int, str] = {}  # by the system's number of their watch
         self._known: set[str] = set()
@@ -88,19 +89,26 @@ class Bell:
         for descriptor in (self._inotify, ended):
             poll.register(descriptor, select.POLLIN)
         while ended not in dict(poll.poll()):
-            files = self._gathered()
-            if 0 < len(files) <= MOST_FILES:
-                with survived("look at files that the bell told of"):
-                    self._heard(files)
+            with survived("look at files that the bell told of"):
+                self._ring()
 
-    def _gathered(self) -> list[str]:
-        """The files that events tell of, until there are no more for a moment."""
-        files: dict[str, None] = {}
+    def _ring(self) -> None:
+        """Tell of the files that events tell of, until there are no more for a moment."""
+        told = 0
         for _ in range(ROUNDS):
-            files |= dict.fromkeys(self._read())
-            if not files or not select.select([self._inotify], [], [], GATHER_MS / 1000)[0]:
+            began = time.monotonic()
+            files = [*dict.fromkeys(self._read())]
+            told += len(files)
+            if not told:
+                return
+            if told > MOST_FILES:
                 break
-        return list(files)
+            if files:
+                self._heard(files)
+            left_s = max(0.0, began + GATHER_MS / 1000 - time.monotonic())
+            if not select.select([self._inotify], [], [], left_s)[0]:
+                break
+        self._gathered()
 
     def _read(self) -> list[str]:
         """The files of the events that wait. New folders are known from now on, those that are gone no more."""

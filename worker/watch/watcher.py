@@ -90,8 +90,9 @@ class Watcher:
         self._why = why
         self._polling = timing.polling
         self._roots = Roots(self._trackers)
-        self._bell = Bell(self._heard)
+        self._bell = Bell(self._heard, self._hand_on_heard)
         self._looking = threading.RLock()  # the bell has a thread of its own
+        self._seen: dict[int, tuple[FileTracker, Change]] = {}
         self._noted: dict[str, PendingRequest] = {}
         self._watched: dict[str, int] = {}
         self._watched_at = 0.0
@@ -192,6 +193,7 @@ class Watcher:
             scan, self._stands = not self._stands, True
             with self._looking:
                 self._look_at(batch)
+                self._hand_on()
             self._tick(scan)
             self._untold = self._untold and not scan
             if self._are_others(bool(batch)) or self._has_holes():
@@ -220,6 +222,11 @@ class Watcher:
         with self._looking:
             self._look_at({(Event.modified, file) for file in files})
 
+    def _hand_on_heard(self) -> None:
+        """Request what files that the bell told of have changed: together, as several of a drop would make a job each."""
+        with self._looking:
+            self._hand_on()
+
     def _look_at(self, batch: Collection[tuple[Event, str]]) -> None:
         now_us, now_s = clock.now(), time.monotonic()
         if len(batch) >= _FLOOD:  # more than that may have been lost
@@ -233,16 +240,14 @@ class Watcher:
                 events[id(tracker)].append((kind, Path(path)))
         for key, tracker in concerned.items():
             with survived("look at files of a source", source=tracker.source.text):
-                change = None
                 for kind, place_of_event in events[key]:
                     place = tracker.locate(place_of_event)
                     if place is not None and tracker.takes(place):
-                        later = tracker.glance(place, now_us, now_s)
-                        change = later.and_then(change) if later else change
+                        if later := tracker.glance(place, now_us, now_s):
+                            _, before = self._seen.get(key, (tracker, None))
+                            self._seen[key] = tracker, later.and_then(before)
                     elif kind is not Event.modified and tracker.concerns_folder(place_of_event):
                         self._scan_at += [now_s, *(now_s + echo for echo in ECHOES_S)]
-                self._note(tracker, change, is_told=True)
-        self._hand_on()
 
     def _tick(self, scan: bool = False) -> None:
         with self._looking:
@@ -309,7 +314,10 @@ class Watcher:
         merge_into(self._noted, by_feature)
 
     def _hand_on(self) -> None:
-        """Request all that is noted together."""
+        """Request all that was seen and noted together."""
+        seen, self._seen = self._seen, {}
+        for tracker, change in seen.values():
+            self._note(tracker, change, is_told=True)
         noted, self._noted = self._noted, {}
         if noted:
             self._request(noted)
