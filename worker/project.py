@@ -23,6 +23,7 @@ from worker.connection import connect
 from worker.state.counters import Counts
 from worker.state.event_log import EventLog
 from worker.state.presence import Presence
+from worker.state.ticket import Ticket
 from worker.state.work_queue import WorkQueue
 
 if TYPE_CHECKING:
@@ -174,7 +175,14 @@ class Project:
 
     def is_current(self) -> bool:
         """Whether these are the definitions that the watcher last took up."""
-        current: Any = _or_nothing(self.redis.get, _current_key(self.scope))
+        return self._is_deciding(_or_nothing(self.redis.get, _current_key(self.scope)))
+
+    def ticket_if_current(self, feature: str) -> Ticket | None:
+        """A feature's ticket, where these are the definitions that the watcher last took up; both in one trip."""
+        [ticket], current = self.work_queue.read_beside(_current_key(self.scope), [feature])
+        return ticket if self._is_deciding(current) else None
+
+    def _is_deciding(self, current: bytes | None) -> bool:
         return current is None or _deciding(current) == self.hash
 
     def has_say(self) -> bool:

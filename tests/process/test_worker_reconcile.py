@@ -109,7 +109,8 @@ def work(project: Project, feature: str) -> str:
     """Do what the queue holds for a feature, as a worker would."""
     [job] = [job for job in waiting(project) if job.startswith(feature)]
     project.redis.lrem(f"rq:queue:{queue_of(project.scope)}", 1, job)
-    return refresh_job.serve(project, feature, job, SourceReading())
+    [ticket] = project.work_queue.read([feature])
+    return refresh_job.serve(project, ticket, job, SourceReading())
 
 
 def test_a_job_lost_from_the_queue_is_made_again(project):
@@ -606,8 +607,11 @@ def test_whoever_resigns_leaves_the_say_to_what_is_taken_up_next(project):
     taken = project.make_current()
     other.resign()
     assert project.is_current(), "only who decides can resign"
+    [ticket] = project.work_queue.read(["spend"])
+    assert project.ticket_if_current("spend") == ticket
     project.resign()
     assert not project.is_current()
+    assert project.ticket_if_current("spend") is None
     project.stay_current(taken.since)
     assert not project.is_current()
     assert project.make_current().since > taken.since
@@ -639,7 +643,8 @@ def test_a_key_that_names_no_definitions_is_written_over(project, there):
             project.redis.rpush(key, *there)
         case dict():
             project.redis.hset(key, mapping=there)
-    project.is_current()
+    is_current = project.is_current()
+    assert (project.ticket_if_current("spend") is not None) is is_current
     replace(reconciler(project), since=taken.since).tick(0.0)
     assert project.redis.get(key).decode() == f"{project.hash} {taken.since}"
     assert project.is_current()

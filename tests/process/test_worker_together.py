@@ -240,7 +240,7 @@ def test_a_feature_at_rest_is_only_pushed_also_where_the_host_s_clock_is_behind(
     rest = {"rests_until": now + 60 * SECOND_US, "served_at": now}
     project.redis.hset(f"mlforge-work:{project.scope}:ticket:f1", mapping=rest)
     with clock.fixed(now - 10 * SECOND_US):
-        refresh_job._serve_together(project, "f0", idle.ticket("f0").queued)
+        refresh_job._serve_together(project, idle.ticket("f0"), idle.ticket("f0").queued)
     assert [t.feature for t in project.work_queue.read(NAMES) if t.behind] == ["f1"]
 
 
@@ -283,7 +283,8 @@ def test_a_job_that_was_taken_over_finds_nothing_to_do(idle, project):
     queued = idle.ticket("f1").queued
     lease = project.work_queue.claim(idle.ticket("f1"), "the-job")
     assert lease is not None
-    assert refresh_job.serve(project, "f1", queued, SourceReading()) == "nothing to do"
+    outcome = refresh_job.serve(project, idle.ticket("f1"), queued, SourceReading())
+    assert outcome == "nothing to do"
     assert project.work_queue.renew("f1", "the-job"), "its lease is still held"
     assert project.work_queue.done(lease) is None
 

@@ -28,8 +28,9 @@ from mlforge.definitions.together import of_one_source
 from worker import project
 from worker.child_process import GROWTH_BYTES, resident_bytes
 from worker.project import JOB_TIMEOUT, Project
+from worker.queue.intake import ForgeJob
 from worker.queue.outcomes import SOUND
-from worker.queue.prefork import ForkedProcess, PreforkPool
+from worker.queue.prefork import ORDER_BYTES, ForkedProcess, PreforkPool
 from worker.queue.rq_queue import argument
 from worker.queue.rq_worker import SCOPE, Forge, outage_survived
 from worker.queue.warmup import warm_up
@@ -40,6 +41,7 @@ OVERDUE_S = 5
 _TRIAL_S = 3.0
 """How long a fork may take to show that it can use polars."""
 _LATE = "MLFORGE_LOAD_LATE"
+_BYTES = "latin-1"  # a character for each byte
 _PREFORKED = 1
 JOBS_A_PROCESS = 1_000
 """After so many jobs a process is replaced, whatever it may have gathered."""
@@ -102,9 +104,7 @@ class ForgeWorker(Forge, Worker):
 
     def fork_work_horse(self, job: Job, queue: Queue) -> None:
         """Let a process that was forked ahead do the job, or a new fork where there is none."""
-        order = (
-            json.dumps({"job": job.id, "execution": self.execution.id}) if self.execution else ""
-        )
+        order = order_text(job, self.execution.id) if self.execution else ""
         self._prefork = self._pool.give(order) if order else None
         if self._prefork is None:
             super().fork_work_horse(job, queue)
@@ -129,17 +129,23 @@ class ForgeWorker(Forge, Worker):
             random.seed()
             self._is_horse = True
             self._bytes_before = resident_bytes()
-        ids = json.loads(order)
-        job = self.job_class.fetch(
-            ids["job"], connection=self.connection, serializer=self.serializer
-        )
+        job, execution_id = self._ordered(order)
         job.redis_server_version = self.get_redis_server_version()  # type: ignore[no-untyped-call]
-        execution = Execution(ids["execution"], job.id, self.connection, self.name)
+        execution = Execution(execution_id, job.id, self.connection, self.name)
         execution._job = job
         self.execution = execution
         self._served += 1
         outcome = job._result if self.perform_job(job, self.queues[0], execution) else None
         return may_serve_on(outcome, self._served, resident_bytes() - self._bytes_before)
+
+    def _ordered(self, order: str) -> tuple[Job, str]:
+        """The job of an order, and the id of its execution."""
+        fields = json.loads(order)
+        job, record = fields["job"], fields["record"]
+        if not record:
+            return ForgeJob.fetch(job, self.connection, self.serializer), fields["execution"]
+        as_read = {name.encode(_BYTES): text.encode(_BYTES) for name, text in record.items()}
+        return ForgeJob.of_record(job, as_read, self.connection), fields["execution"]
 
     def _at_leisure(self) -> bool:
         try:
@@ -213,6 +219,16 @@ class ForgeWorker(Forge, Worker):
             )
             self._restart({_LATE: "1", SCOPE: opened.scope})
         return opened
+
+
+def order_text(job: Job, execution: str) -> str:
+    """The order to run a job, with the job as this process has read it, which spares the other a trip; without it where it is long."""
+    read = job.record or {} if isinstance(job, ForgeJob) else {}
+    record = {name.decode(_BYTES): text.decode(_BYTES) for name, text in read.items()}
+    fields = {"job": job.id, "execution": execution, "record": record}
+    text = json.dumps(fields, ensure_ascii=False)
+    is_long = len(text.encode()) > ORDER_BYTES
+    return json.dumps(fields | {"record": {}}) if is_long else text
 
 
 def may_serve_on(outcome: str | None, served: int, grown_bytes: int) -> bool:

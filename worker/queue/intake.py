@@ -7,7 +7,8 @@ each is logged and removed, and the worker goes on.
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self
 
 from redis import Redis
 from redis.exceptions import ConnectionError as NoConnection
@@ -40,10 +41,23 @@ log = get_logger(__name__)
 
 
 class ForgeJob(Job):
-    """A job of ours: it may call the refresh or take part in a build, and nothing else, whatever was put into the queue."""
+    """A job of ours: it may call the refresh or take part in a build, and nothing else, whatever was put into the queue.
+
+    record: its hash in Redis as it was read, None for a job that was not.
+    """
+
+    record: Mapping[bytes, bytes] | None = None
+
+    @classmethod
+    def of_record(cls, id: str, record: Mapping[bytes, bytes], connection: Redis) -> Self:
+        """The job that another process has read; raises as `restore` does."""
+        job = cls(id, connection=connection, serializer=JSONSerializer)
+        job.restore(record)
+        return job
 
     def restore(self, raw_data: Any) -> Any:
         """Read the job's hash; NoSuchJobError, after a word in the log, where it is no job of ours."""
+        self.record = raw_data
         try:
             restored = super().restore(raw_data)
             self._check()
@@ -98,6 +112,10 @@ class ForgeJob(Job):
 
 class ForgeQueue(Queue):
     """A queue that removes entries that are no job of ours, instead of raising their errors."""
+
+    def move_dependents_to_ready(self, *arguments: Any, **options: Any) -> dict[str, list[str]]:
+        """rq's own looks for jobs that wait for this one, a trip for each job: nothing does, as a job that depends on others is refused."""
+        return {}
 
     @classmethod
     def lmove(cls, connection: Redis, queue_key: str, timeout: int | None) -> Any:

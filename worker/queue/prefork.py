@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 from mlforge.core.bound import die_with_parent
 
-_ORDER_BYTES = 4_096  # what a pipe takes in one piece
+ORDER_BYTES = 4_096
+"""The most that an order has: a pipe takes so much in one piece."""
 _LOOK_S = 0.1
 _GOES_ON, _ENDS = b"+", b"."
 
@@ -116,7 +117,7 @@ class PreforkPool:
     def give(self, order: str) -> ForkedProcess | None:
         """Let the oldest process serve the order; None if no process lives."""
         text = order.encode()
-        assert len(text) <= _ORDER_BYTES
+        assert len(text) <= ORDER_BYTES
         while self._idle:
             process = self._idle.pop(0)
             if process.take(text):
@@ -166,7 +167,7 @@ class PreforkPool:
             for pause in steps:
                 if select.select([orders], [], [], pause)[0]:
                     break
-            order = os.read(orders, _ORDER_BYTES)
+            order = os.read(orders, ORDER_BYTES)
             if not order:
                 return
             goes_on = self._serve(order.decode())

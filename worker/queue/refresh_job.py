@@ -58,21 +58,23 @@ def refresh(feature: str, definitions: str, definitions_hash: str) -> Outcome:
         if definitions != at_work.scope:
             log.error("job of another project on this server", other=definitions)
             return "not ours"
-        if not at_work.is_current():
+        before = at_work.ticket_if_current(feature)
+        if before is None:
             # The watcher is about to take up what this process has just loaded.
             time.sleep(_PAUSE_S)
             give_back(at_work, feature, job)
             return "given back"
     others = of_one_source(at_work.definitions.features, feature)
     with shared_results() if others else nullcontext():
-        return _serve_together(at_work, feature, job)
+        return _serve_together(at_work, before, job)
 
 
-def _serve_together(at_work: Project, feature: str, job: str) -> Outcome:
-    """Serve the feature of the job, then others of its source, from one reading of the files."""
+def _serve_together(at_work: Project, before: Ticket, job: str) -> Outcome:
+    """Serve the feature of the job, then others of its source, from one reading of the files. before: the feature's ticket."""
+    feature = before.feature
     reading = SourceReading(at_work.definitions.settings.max_file_memory)
     with structlog.contextvars.bound_contextvars(feature=feature, job=job):
-        outcome = serve(at_work, feature, job, reading)
+        outcome = serve(at_work, before, job, reading)
     if outcome in ENDING:
         return outcome
     served = {feature: outcome}
@@ -80,10 +82,10 @@ def _serve_together(at_work: Project, feature: str, job: str) -> Outcome:
     others = [features[name] for name in of_one_source(features, feature)]
     store = at_work.definitions.store
     with asked_together(others), store.listing_later():
-        for lease, before in waiting_together(at_work, feature, job):
+        for lease, ticket in waiting_together(at_work, feature, job):
             with structlog.contextvars.bound_contextvars(feature=lease.feature, job=job):
                 reach("job.begun")
-                ending = _serve_leased(at_work, lease, before, reading)
+                ending = _serve_leased(at_work, lease, ticket, reading)
             if ending in ENDING:
                 return ending
             served[lease.feature] = ending
@@ -91,14 +93,13 @@ def _serve_together(at_work: Project, feature: str, job: str) -> Outcome:
     return outcome
 
 
-def serve(at_work: Project, feature: str, job: str, reading: SourceReading) -> Outcome:
-    """Take the feature's lease, bring everything up to date, give the lease back.
+def serve(at_work: Project, before: Ticket, job: str, reading: SourceReading) -> Outcome:
+    """Take the lease of a feature, bring everything up to date, give the lease back. before: the feature's ticket.
 
     Never raises for a fault of the feature, its files or the server: it is logged, noted in the
     ticket and tried again, or parked.
     """
-    work_queue = at_work.work_queue
-    [before] = work_queue.read([feature])
+    work_queue, feature = at_work.work_queue, before.feature
     reach("job.begun")
     lease = work_queue.start(feature, job)
     if lease is None:

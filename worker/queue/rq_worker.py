@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import socket
 import sys
@@ -61,6 +62,8 @@ SCOPE = "MLFORGESCOPE"
 _YOUNG_S, _STRANGER_S = 2.0, 30.0
 """How old a process is, at the least, when it starts anew for other definitions: one that had the say, any other."""
 _PAUSE_S, _LOOK_S = 1.0, 0.1
+_REPORT_S = 1.0
+"""So long a report between jobs does for those that follow it."""
 
 log = get_logger(__name__)
 
@@ -113,6 +116,7 @@ class Forge(BaseWorker):
         connection.set_retry(patience())
         self._project: Project | None = None
         self._opened_at = time.monotonic()
+        self._reported_at = -math.inf
         self._had_say = False
         self._told_to_end = False
         self._ending: Ending | None = None
@@ -210,10 +214,21 @@ class Forge(BaseWorker):
             self._pause(pause_after(faults) if faults else _PAUSE_S)
         raise StopRequested
 
+    def reorder_queues(self, reference_queue: Queue) -> None:
+        """rq's own, for a job that was just taken; rq would report next, in two trips, and what prepares the job reports as well."""
+        self._reported_at = time.monotonic()
+        super().reorder_queues(reference_queue)
+
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
-        """rq's own, in one trip; between jobs, each round of its loops comes by here, and ends where an end was asked for."""
+        """rq's own, in one trip; between jobs, each round of its loops comes by here, and ends where an end was asked for.
+
+        A round that follows another within a moment, as those around a job do, has nothing new to report.
+        """
         if self._stop_requested and self.get_state() == WorkerStatus.IDLE:
             raise StopRequested
+        is_round = timeout is None and pipeline is None
+        if is_round and time.monotonic() - self._reported_at < _REPORT_S:
+            return
         with outage_survived():
             commands = self.connection.pipeline(transaction=False) if pipeline is None else pipeline
             life_s = timeout or self.worker_ttl + 60  # as rq has it
@@ -223,6 +238,12 @@ class Forge(BaseWorker):
             if pipeline is None:
                 commands.execute()
                 self.stay_listed()
+        if is_round:
+            self._reported_at = time.monotonic()
+
+    def handle_execution_ended(self, job: Job, queue: Queue, heartbeat_ttl: int) -> None:
+        """rq's own, without a report of the job: that of its result follows."""
+        job.ended_at = now()
 
     def stay_listed(self) -> None:
         """Be listed again where the server has lost this worker's record: it was flushed, or this host slept for long."""

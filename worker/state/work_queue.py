@@ -17,7 +17,7 @@ from typing import Any, Literal
 from uuid import uuid4
 
 from redis import Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from mlforge.core import clock
 from mlforge.core.values import SECOND_US
@@ -226,17 +226,31 @@ class WorkQueue:
 
     def read(self, features: Iterable[str]) -> list[Ticket]:
         """The tickets of these features, in order."""
+        return self._read(features)[0]
+
+    def read_beside(self, key: str, features: Iterable[str]) -> tuple[list[Ticket], bytes | None]:
+        """The tickets of these features, in order, and the value of a key, in one trip; None for no key, or one of another type."""
+        tickets, [value] = self._read(features, [key])
+        if isinstance(value, RedisError) and not str(value).startswith("WRONGTYPE"):
+            raise value
+        return tickets, None if isinstance(value, RedisError) else value
+
+    def _read(self, features: Iterable[str], keys: Sequence[str] = ()) -> tuple[list[Ticket], Any]:
+        """The tickets of features, and the server's answers about other keys, in one trip."""
         names = list(features)
         pipeline = self._redis.pipeline(transaction=False)
         for name in names:
             ticket, lease = self._keys(name)
             pipeline.hgetall(ticket)
             pipeline.pttl(lease)
+        for key in keys:
+            pipeline.get(key)
         answers = pipeline.execute(raise_on_error=False)
-        return [
+        tickets = [
             ticket_of(name, answers[2 * place], answers[2 * place + 1])
             for place, name in enumerate(names)
         ]
+        return tickets, answers[2 * len(names) :]
 
     def now(self) -> int:
         """The server's time, which all tickets are stamped with."""

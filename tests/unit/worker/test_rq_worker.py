@@ -59,3 +59,29 @@ def test_a_connection_waits_for_longer_than_a_worker_waits_for_a_job(redis_url: 
     pool.release(made)
     assert made.socket_timeout > worker.dequeue_timeout
     connection.close()
+
+
+def test_a_worker_reports_once_in_a_moment_and_not_between_a_job_and_its_preparation(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 100.0
+    monkeypatch.setattr(
+        "worker.queue.rq_worker.time", SimpleNamespace(monotonic=lambda: now_s, sleep=time.sleep)
+    )
+    connection = connect(redis_url)
+    worker = ForgeSimpleWorker(connection=connection)
+
+    def reports() -> bool:
+        connection.delete(worker.key)
+        worker.heartbeat()
+        return bool(connection.exists(worker.key))
+
+    assert [reports(), reports()] == [True, False]
+    now_s += 2
+    assert reports()
+    now_s += 2
+    worker.reorder_queues(worker.queues[0])  # as rq does once a job is taken
+    assert not reports(), "what prepares the job reports"
+    now_s += 2
+    assert reports()
+    connection.close()
