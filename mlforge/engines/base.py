@@ -182,8 +182,7 @@ class Engine(ABC):
             line, apart = self._line(step, entities, ordered)
             kernel = self._kernel(step, line, apart)
             results = self._aggregated(line, step.metrics, step.dtypes, spec.name, kernel)
-            outputs = results.lazy().select(step.outputs)  # lazily, as they have much in common
-            answers = answers.hstack(polars_schema.in_memory(outputs))
+            answers = answers.hstack(results.select(step.outputs))
         return answers[[ROW, *(column.name for column in spec.columns)]]
 
     def _line(
