@@ -170,13 +170,16 @@ class _Push:
 
     def run(self) -> PushResult:
         name, target = self.manifest.name, self.target
-        books = self.online.books(name)
-        claim = self.claim(books)
-        is_there = books is not None and books.is_at(target, self.online.layout)
-        if books is not None and is_there and not claim.takes_from:
-            return self._renewed(books)
-        evidence = self._evidence()
-        books = self.online.begin(name, target, claim)
+        begun = self._begun_unread()
+        if begun is None:
+            books = self.online.books(name)
+            claim = self.claim(books)
+            is_there = books is not None and books.is_at(target, self.online.layout)
+            if books is not None and is_there and not claim.takes_from:
+                return self._renewed(books)
+            evidence = self._evidence()
+            begun = self.online.begin(name, target, claim), evidence
+        books, evidence = begun
         reach("push.begun")
         try:
             affected = self.affected(books)
@@ -188,6 +191,19 @@ class _Push:
             # The damage may lie in what was pushed before, which a full push does not read.
             log.warning("all rows are written anew", feature=name, why=str(error))
         return self._all(evidence)
+
+    def _begun_unread(self) -> tuple[OnlineBooks, Evidence | None] | None:
+        """The books once the push has begun, without a question what they were: a version that was published just now is in none yet.
+
+        None where the version may have been pushed before, and where the books are another's.
+        """
+        if self.diff is None:
+            return None
+        evidence = self._evidence()
+        try:
+            return self.online.begin(self.manifest.name, self.target, Claim(self.owner)), evidence
+        except OwnedElsewhere:
+            return None
 
     def _evidence(self) -> Evidence | None:
         """Evidence from before the first row is written: of a job's features that of the first. The older it is, the more shows as lost."""
@@ -357,7 +373,9 @@ class _Push:
 
 
 def _without(entities: pl.DataFrame, rows: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
-    """The entities that have none of some rows."""
+    """The entities that have none of some rows, each of another of the entities."""
+    if rows.height == entities.height:
+        return entities.clear()
     present = rows[list(keys)]
     return once(
         "gone",

@@ -19,7 +19,7 @@ from mlforge.core.manifest import Manifest
 from mlforge.errors import IntegrityError, NotServed, OnlineError, OwnedElsewhere
 from mlforge.frames.encoding import key_hash
 from mlforge.metrics import Rolling
-from mlforge.online import Evidence, RedisStore, Target, batches
+from mlforge.online import Evidence, OnlineBooks, RedisStore, Target, batches
 from mlforge.online import affected as affecting
 from mlforge.online import push as pushing
 from mlforge.online.staleness import behind
@@ -630,3 +630,24 @@ def test_a_push_compares_no_events_that_the_refresh_before_it_has_compared(
     defs.push("spend", diff=stale)  # of other versions than the push goes between
     assert compared == ["1.0.3"]
     assert [week_sum(client, user) for user in (1, 2, 3)] == [19.0, 6.0, 2.0]
+
+
+def test_a_push_behind_a_refresh_asks_for_books_only_where_they_are_anothers(
+    project: Project, defs: Definitions, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    books = RedisStore.books
+
+    def counted(store: RedisStore, feature: str) -> OnlineBooks | None:
+        asked.append(feature)
+        return books(store, feature)
+
+    defs.build(online=True)
+    monkeypatch.setattr(RedisStore, "books", counted)
+    project.drop("two", rows((1, 6, 2.0)))
+    defs.push("spend", diff=defs.refresh("spend").diff)
+    assert (asked, week_sum(client, 1)) == ([], 12.0)
+    client.hset("mlforge:spend", "owner", "another")
+    project.drop("three", rows((2, 6, 5.0)))
+    defs.push("spend", diff=defs.refresh("spend").diff)  # of a store that was here before
+    assert (asked, week_sum(client, 2)) == (["spend"], 6.0)
