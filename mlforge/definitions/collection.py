@@ -11,6 +11,7 @@ from types import ModuleType
 
 from mlforge.core.arguments import listed, shown, texts
 from mlforge.core.manifest import config_of
+from mlforge.core.text import plural
 from mlforge.definitions.namesakes import check_none_lost
 from mlforge.definitions.settings import Settings
 from mlforge.errors import DefinitionError, did_you_mean
@@ -18,6 +19,13 @@ from mlforge.features.feature import Feature
 from mlforge.online import OnlineStore
 from mlforge.services.description import describe, described_defaults
 from mlforge.services.service import Service
+
+
+def sizes(features: Collection[str], services: Collection[str]) -> str:
+    """How many features and services there are, for people; services only where there are some."""
+    told = [plural(len(features), "feature")]
+    told += [plural(len(services), "service")] if services else []
+    return ", ".join(told)
 
 
 def features_by_name(entries: object) -> dict[str, Feature]:

@@ -11,7 +11,7 @@ from mlforge.core import signatures
 from mlforge.core.arguments import shown
 from mlforge.core.paths import path_of
 from mlforge.definitions.collection import describe_store
-from mlforge.errors import DefinitionError
+from mlforge.errors import DefinitionError, OnlineError
 from mlforge.online import OnlineStore
 from mlforge.online.opening import online_store_at
 from mlforge.store import Store
@@ -47,6 +47,15 @@ def checked_online_store(online_store: object) -> OnlineStore | None:
         "Definitions: online_store must be an OnlineStore such as RedisStore(host='localhost') or the URL of one such "
         f"as 'redis://localhost:6379/0', not {shown(online_store)}"
     )
+
+
+def given_online_store(online_store: OnlineStore | None) -> OnlineStore:
+    """The online store of definitions; OnlineError where they have none."""
+    if online_store is None:
+        raise OnlineError(
+            "these definitions have no online store; give Definitions(online_store=RedisStore(...))"
+        )
+    return online_store
 
 
 def absolute(path: Path) -> Path:

@@ -17,7 +17,6 @@ from mlforge.build.runner import Runner
 from mlforge.core.arguments import text
 from mlforge.core.keeper import Keeper
 from mlforge.core.signatures import named_methods
-from mlforge.core.text import plural
 from mlforge.core.values import Duration
 from mlforge.definitions.building import build_each, engine_name_of, engine_of, options_of
 from mlforge.definitions.calls import check_arguments, check_optional
@@ -28,6 +27,7 @@ from mlforge.definitions.collection import (
     features_by_name,
     hash_of,
     selected,
+    sizes,
 )
 from mlforge.definitions.keeping import take_over
 from mlforge.definitions.places import (
@@ -36,6 +36,7 @@ from mlforge.definitions.places import (
     checked_online_store,
     checked_store,
     described_places,
+    given_online_store,
     parsed_root,
 )
 from mlforge.definitions.planned_keys import with_keys
@@ -48,7 +49,6 @@ from mlforge.definitions.tasks import task_run
 from mlforge.definitions.together import Drafts, Readings, each_in_turn
 from mlforge.engines import MEMORY_LIMIT
 from mlforge.engines.versions_diff import VersionsDiff
-from mlforge.errors import OnlineError
 from mlforge.features.feature import Feature
 from mlforge.maintenance.audit import audit
 from mlforge.maintenance.operations import rollback
@@ -150,9 +150,7 @@ class Definitions:
 
     def __repr__(self) -> str:
         """Its name, how many features and services it has, and its store."""
-        told = [plural(len(self.features), "feature")]
-        told += [plural(len(self.services), "service")] if self.services else []
-        return f"Definitions({self.name!r}: {', '.join(told)}, {self.store!r})"
+        return f"Definitions({self.name!r}: {sizes(self.features, self.services)}, {self.store!r})"
 
     @property
     def name(self) -> str:
@@ -399,8 +397,4 @@ class Definitions:
             self.online_store.close()
 
     def _online(self) -> OnlineStore:
-        if self.online_store is None:
-            raise OnlineError(
-                "these definitions have no online store; give Definitions(online_store=RedisStore(...))"
-            )
-        return self.online_store
+        return given_online_store(self.online_store)
