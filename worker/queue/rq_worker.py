@@ -117,6 +117,7 @@ class Forge(BaseWorker):
         self._project: Project | None = None
         self._opened_at = time.monotonic()
         self._reported_at = -math.inf
+        self._has_just_taken = False
         self._had_say = False
         self._told_to_end = False
         self._ending: Ending | None = None
@@ -216,18 +217,21 @@ class Forge(BaseWorker):
 
     def reorder_queues(self, reference_queue: Queue) -> None:
         """rq's own, for a job that was just taken; rq would report next, in two trips, and what prepares the job reports as well."""
-        self._reported_at = time.monotonic()
+        self._has_just_taken = True
         super().reorder_queues(reference_queue)
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
         """rq's own, in one trip; between jobs, each round of its loops comes by here, and ends where an end was asked for.
 
-        A round that follows another within a moment, as those around a job do, has nothing new to report.
+        A round that reports within a moment of another, as those around a job do, has nothing new to say. Where jobs come one
+        upon the other, some rounds report all the same: what prepares jobs does not look whether the worker is still listed.
         """
+        has_just_taken, self._has_just_taken = self._has_just_taken, False
         if self._stop_requested and self.get_state() == WorkerStatus.IDLE:
             raise StopRequested
         is_round = timeout is None and pipeline is None
-        if is_round and time.monotonic() - self._reported_at < _REPORT_S:
+        is_news = not has_just_taken and time.monotonic() - self._reported_at >= _REPORT_S
+        if is_round and not is_news:
             return
         with outage_survived():
             commands = self.connection.pipeline(transaction=False) if pipeline is None else pipeline

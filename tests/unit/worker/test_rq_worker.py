@@ -82,6 +82,26 @@ def test_a_worker_reports_once_in_a_moment_and_not_between_a_job_and_its_prepara
     now_s += 2
     worker.reorder_queues(worker.queues[0])  # as rq does once a job is taken
     assert not reports(), "what prepares the job reports"
-    now_s += 2
-    assert reports()
+    assert reports(), "the job is done, and the last report was long ago"
+    connection.close()
+
+
+def test_a_worker_is_listed_again_also_where_one_short_job_follows_the_other(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 100.0
+    monkeypatch.setattr(
+        "worker.queue.rq_worker.time", SimpleNamespace(monotonic=lambda: now_s, sleep=time.sleep)
+    )
+    connection = connect(redis_url)
+    worker = ForgeSimpleWorker(connection=connection)
+    worker.heartbeat()
+    connection.delete(worker.key)  # the server was flushed
+    for _ in range(3):
+        worker.reorder_queues(worker.queues[0])
+        worker.heartbeat()
+        worker.heartbeat(15, connection)  # of the process that does the job
+        now_s += 0.6
+        worker.heartbeat()
+    assert connection.hexists(worker.key, "birth")
     connection.close()
