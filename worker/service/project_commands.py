@@ -66,7 +66,7 @@ def status(args: argparse.Namespace) -> int:
     JSON: `{"project", "at", "definitions", "features": [...], "queued", "watcher", "workers": [...],
     "gone": [...], "warnings": [...], "services": [{"service", "owner", "state", "why", "max_age",
     "served": {feature: version}}, ...], "well"}`; each feature has feature, state, version, rows, online_version,
-    online_rows, as_of, lag, lag_seconds, held, held_now, error, retry_at, quarantine, ignored, source_missing, freshness, audit, unreadable, upstream.
+    online_rows, as_of, lag, lag_seconds, held, held_now, error, failing_since, retry_at, quarantine, ignored, source_missing, freshness, audit, unreadable, upstream.
     With --slow: `{"drops": [{"feature", "at", "trigger", "version", "total_ms", "steps": {...}}, ...]}`, steps in milliseconds; exit code 0.
     """
     from mlforge.cli.output import print_json

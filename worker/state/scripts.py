@@ -59,8 +59,9 @@ local function rests(ticket, rests_until)
   return began <= time and left > 0 and left <= {REST_AT_MOST_US}
 end
 local faults = {{'failures', 'interruptions', 'deaths', 'error', 'failed_at', 'exhausted', 'took'}}
--- A dropped file ends no outage: what an attempt costs is not spent again for each.
-local function is_paused(interruptions, took)
+-- A dropped file ends no outage: what an attempt costs is not spent again for each. But it may mend what parks a feature.
+local function is_paused(failures, interruptions, deaths, took)
+  if failures or deaths then return false end
   return (tonumber(interruptions or '') or 0) > 0 and (tonumber(took or '') or 0) > {COSTLY_US}
 end
 local function named(ticket, wanted, paths)
@@ -87,7 +88,7 @@ local function request(ticket, lease, job, reason, closed_at, afresh, paths)
     set('requested_at', now())
   end
   if afresh == '1' and (failed_at or seen[4] or seen[5] or seen[6] or seen[7])
-    and not (closed_at ~= '' and is_paused(seen[5], seen[10])) then
+    and not (closed_at ~= '' and is_paused(seen[4], seen[5], seen[6], seen[10])) then
     redis.call('HDEL', ticket, unpack(faults))
     failed_at = false
   end
