@@ -143,6 +143,15 @@ def in_memory(plan: pl.LazyFrame) -> pl.DataFrame:
     return plan.collect(engine="in-memory")
 
 
+def row_by_row(frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame, at least a column of it, with a value of its own in each row.
+
+    A column that polars holds as one value for all rows, as it does of frames of one row that were put together, it divides by through
+    the reciprocal, which gives other last bits.
+    """
+    return pl.DataFrame(frame.get_columns())
+
+
 def instant(us: int | None) -> pl.Expr:
     """A literal instant, or a null one."""
     return pl.lit(us).cast(UTC_INSTANT)  # with a dtype of its own it would be a column first

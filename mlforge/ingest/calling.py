@@ -9,6 +9,7 @@ import polars as pl
 
 from mlforge.features.file_reads import scans_files
 from mlforge.features.purity import hearing_reads
+from mlforge.frames.polars_schema import in_memory, row_by_row
 
 
 class ReadsFilesError(Exception):
@@ -47,7 +48,7 @@ def collected(
     if isinstance(returned, pl.LazyFrame):
         if not is_proven and scans_files(returned):
             reads.append("its plan has a scan of files")
-        returned = returned.collect() if is_proven else _bounded(returned, most)
+        returned = in_memory(returned) if is_proven else _bounded(returned, most)
     if reads:
         raise ReadsFilesError(reads[0])
     if isinstance(returned, pl.DataFrame):
@@ -63,18 +64,28 @@ def collected_each(
     most: bytes that all of them may take together. Raises as `collected` does, if any of them would.
     """
     with hearing_reads() as reads:
-        plans = [function(frame.lazy()) for frame in frames]
-    returned = pl.collect_all(plans)
+        plans = [function(among_several(frame).lazy()) for frame in frames]
+    returned = pl.collect_all(plans, engine="in-memory")
+    returned = [own.head(each.height) for own, each in zip(returned, frames, strict=True)]
     if reads:
         raise ReadsFilesError(reads[0])
     _check_size(returned, most)
     return returned
 
 
+def among_several(frame: pl.DataFrame) -> pl.DataFrame:
+    """A frame whose first rows are those of another, as a proven function gets them: a lone row twice.
+
+    polars divides a lone row by a number, and multiplies several by its reciprocal: last bits of a row's values would tell of how many
+    rows its file is. For the same reason a plan runs in memory, as others hand it rows in as many pieces as there are cores.
+    """
+    return row_by_row(pl.concat([frame, frame])) if frame.height == 1 else frame
+
+
 def _bounded(plan: pl.LazyFrame, most: int | None) -> pl.DataFrame:
     """A plan's rows, gathered in batches, so that one that makes far too many is stopped on its way."""
     if most is None:
-        return plan.collect()
+        return in_memory(plan)
     batches, size = [pl.DataFrame(schema=plan.collect_schema())], 0
     for batch in plan.collect_batches(maintain_order=True):
         batches.append(batch)

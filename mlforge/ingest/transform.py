@@ -30,11 +30,12 @@ from mlforge.frames import normalize, validate
 from mlforge.frames.forgotten import rows_of, without
 from mlforge.frames.future import future_warning
 from mlforge.frames.normalize import EventFrame
-from mlforge.frames.polars_schema import times_of
+from mlforge.frames.polars_schema import row_by_row, times_of
 from mlforge.ingest.calling import (
     FunctionFaultError,
     ReadsFilesError,
     TooLargeError,
+    among_several,
     collected,
     collected_each,
     size_of,
@@ -175,11 +176,15 @@ class Transform:
         unproven = self._doubt(frame) if lazy else None
         if unproven or not lazy:
             self._check_reads(frame)
-        returned = self._returned(rows, frame if unproven or not lazy else frame.lazy(), most)
+        if not lazy:
+            return self._returned(rows, frame, most)
         if unproven:
+            self._returned(rows, frame, most)
             # The function takes this file, so it is the function that is not row-wise, not the file that is bad.
             raise NotProvenError(unproven)
-        return returned
+        if feature.tables:  # a join may add rows
+            return self._returned(rows, frame.lazy(), most)
+        return self._returned(rows, among_several(frame).lazy(), most).head(frame.height)
 
     def apply_each(self, files: Sequence[FileRows]) -> Iterator[pl.DataFrame | MlforgeError]:
         """The function's rows of each of several files of one schema, or why the file is refused: as `apply`, alone.
@@ -208,10 +213,10 @@ class Transform:
             return None
         heights = [frame.height for frame in frames]
         try:
-            if not _has_categories(frames[0].schema):
+            if not _has_categories(frames[0].schema) and sum(heights) > 1:
                 are_short = sum(heights) < _LONG_ROWS * len(frames)
-                rows = pl.concat(frames, rechunk=are_short).lazy()
-                returned = collected(feature.function, rows, {}, self._max_bytes)
+                rows = row_by_row(pl.concat(frames, rechunk=are_short))
+                returned = collected(feature.function, rows.lazy(), {}, self._max_bytes)
                 if returned.height == sum(heights):
                     return _cut(returned, heights)
             return collected_each(feature.function, frames, self._max_bytes)

@@ -144,6 +144,39 @@ def test_files_taken_together_give_what_each_gives_alone(
     assert of_each or max(together) > 1
 
 
+def divided(df: pl.DataFrame) -> pl.DataFrame:
+    by = pl.when(pl.col("user_id") < 30).then(pl.col("amount") / 237)
+    return df.select("user_id", "at", by.otherwise(pl.col("amount") / pl.col("parts")))
+
+
+def divided_and_filtered(df: pl.DataFrame) -> pl.DataFrame:
+    return divided(df.filter(pl.col("user_id") != 3))
+
+
+@pytest.mark.parametrize("function", [divided, divided_and_filtered])
+def test_a_row_means_the_same_whatever_rows_its_file_has_and_with_which_it_is_taken(
+    function: Callable[[pl.DataFrame], pl.DataFrame],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """polars divides a lone row by a number, and several, or all by one value, through its reciprocal."""
+    monkeypatch.setattr(small_files, "_FEW_FILES", 1)
+    each = [
+        rows((user, user / 10, user * 0.37 + 1)).with_columns(parts=pl.Series([49]))
+        for user in range(60)
+    ]
+    values = []
+    for most, frames in ((1, each), (256, each), (256, [pl.concat(each)])):
+        monkeypatch.setattr(small_files, "_MOST_FILES", most)
+        folder = Project(tmp_path / str(len(values)))
+        for number, frame in enumerate(frames):
+            folder.drop(f"{number:02}", frame)
+        events = outcome(folder, folder.define(function))["events"]
+        values.append(sorted(row for file in events for row in file))
+    assert values[0] == values[1] == values[2]
+    assert len(values[0]) == (60 if function is divided else 59)
+
+
 @pytest.mark.parametrize("files", [mixed, nested])
 def test_files_that_processes_read_give_what_they_give_read_here(
     files: Callable[[Project], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -23,6 +23,7 @@ from mlforge.engines.tiles.build import (
     parts,
     wide,
 )
+from mlforge.frames import polars_schema
 
 # How a kernel merges the parts of tiles. `scaled_mean` and `squares`: the mean of a tile as a whole number, and
 # its square, each times the tile's number of values.
@@ -186,7 +187,7 @@ class Sizes:
     @classmethod
     def of(cls, rows: pl.DataFrame, column: str, keys: Sequence[str], mean: pl.Expr) -> Self:
         """The sizes of a column that has spreads; `mean`: of each tile."""
-        count = pl.col(part_alias(column, "count"))
+        rows, count = polars_schema.row_by_row(rows), pl.col(part_alias(column, "count"))
         size = (pl.col(part_alias(column, "spread")) / count + mean.pow(2)).sqrt().fill_nan(None)
         most = rows.group_by(keys).agg(count.sum().alias(_MOST)).select(pl.col(_MOST).max()).item()
         return cls(Extent.of(rows.select(size.alias(_MOST)).to_series()), most or 0)
@@ -212,7 +213,7 @@ def _with_means(
     rows: pl.DataFrame, column: str, dtype: str, sum_scale: Scale, spec: FeatureSpec
 ) -> tuple[pl.DataFrame, Scale | None]:
     """Tiles with their means as whole numbers, for deviations between them, and the scale of the means."""
-    mean = mean_of(column, dtype, sum_scale)
+    rows, mean = polars_schema.row_by_row(rows), mean_of(column, dtype, sum_scale)
     scale = Sizes.of(rows, column, spec.entity, mean).scale()
     if scale is None:
         return rows, None
@@ -235,7 +236,9 @@ def _at_end(column: str, kind: str, spec: FeatureSpec) -> pl.Expr:
 def _number(sums: pl.Expr, dtype: str, scale: Scale | None) -> pl.Expr:
     """The sums of tiles, as floats."""
     assert scale is not None
-    return scale.number(sums.to_physical()).cast(pl.Float64) / 10.0 ** (decimal_scale(dtype) or 0)
+    # By the reciprocal, as polars divides several rows: a lone one it would divide, with other last bits.
+    unit = 1 / 10.0 ** (decimal_scale(dtype) or 0)
+    return scale.number(sums.to_physical()).cast(pl.Float64) * unit
 
 
 def _total(sums: pl.Expr, dtype: str, scale: Scale | None) -> pl.Expr:
