@@ -242,6 +242,29 @@ def test_since_when_no_refresh_goes_well_is_known_whatever_is_dropped_meanwhile(
     assert ticket_of(tickets).failing_since is None
 
 
+@pytest.mark.parametrize("again", ["death", "fault"])
+def test_a_feature_does_not_fail_for_a_process_that_was_ended_once(tickets, again):
+    """A deploy ends processes, and the build that is made again may take long."""
+    job = requested(tickets, "spend", "a came").job
+    tickets.start("spend", job)
+    tickets.died("spend", job, "killed")
+    first = ticket_of(tickets)
+    assert (first.deaths, first.failing_since) == (1, None)
+    job = requested(tickets, "spend", "b came", closed_at=1).job
+    lease = tickets.start("spend", job)
+    assert ticket_of(tickets).failing_since is None
+    if again == "death":
+        tickets.died("spend", job, "killed")
+    else:
+        tickets.failed(lease, "no bucket", transient=True)
+    assert ticket_of(tickets).failing_since == first.failed_at
+    tickets.done(tickets.start("spend", tickets.requeue(ticket_of(tickets))))
+    job = requested(tickets, "spend", "c came").job
+    tickets.start("spend", job)
+    tickets.died("spend", job, "killed")
+    assert ticket_of(tickets).failing_since is None
+
+
 def test_that_memory_or_time_ran_out_is_known_until_an_attempt_ends_otherwise(tickets):
     job = requested(tickets, "spend", "a came").job
 

@@ -178,7 +178,7 @@ redis.call('DEL', KEYS[2])
 if rest > 0 then redis.call('HSET', KEYS[1], 'rests_until', string.format('%d', now + rest))
 else redis.call('HDEL', KEYS[1], 'rests_until') end
 redis.call('HDEL', KEYS[1], 'working', 'failures', 'interruptions', 'deaths', 'error', 'failed_at', 'exhausted', 'told_outages')
-redis.call('HDEL', KEYS[1], 'failing_since', 'took')
+redis.call('HDEL', KEYS[1], 'failing_since', 'first_died_at', 'took')
 local wanted = tonumber(redis.call('HGET', KEYS[1], 'wanted') or '0')
 if rest > 0 or wanted <= serves or redis.call('HEXISTS', KEYS[1], 'queued') == 1 then return 0 end
 redis.call('HSET', KEYS[1], 'queued', job)
@@ -195,7 +195,11 @@ redis.call('DEL', KEYS[2])
 redis.call('HDEL', KEYS[1], 'working')
 {_NOW}
 redis.call('HSET', KEYS[1], 'error', error, 'failed_at', string.format('%d', now))
-redis.call('HSETNX', KEYS[1], 'failing_since', string.format('%d', now))
+-- A process that is ended once, as a deploy does, tells nothing of the feature, whose long build may go well now.
+if counter ~= 'deaths' or redis.call('HSETNX', KEYS[1], 'first_died_at', string.format('%d', now)) == 0 then
+  local since = redis.call('HGET', KEYS[1], 'first_died_at') or string.format('%d', now)
+  redis.call('HSETNX', KEYS[1], 'failing_since', since)
+end
 if exhausted == '1' then redis.call('HSET', KEYS[1], 'exhausted', '1') else redis.call('HDEL', KEYS[1], 'exhausted') end
 local times = redis.call('HINCRBY', KEYS[1], counter, 1)
 local took = now - (tonumber(redis.call('HGET', KEYS[1], 'taken_at') or '') or now)

@@ -41,7 +41,7 @@ class Ticket:
     """Whether memory or time ran out at the last attempt."""
     failed_at: int | None = None
     failing_since: int | None = None
-    """When the first refresh failed of those since the last that went well: whatever is dropped meanwhile."""
+    """When the first refresh failed of those since the last that went well: whatever is dropped meanwhile. One death alone is no failure."""
     took: int = 0
     """So many microseconds the last attempt took, where an outage ended it and it was a costly one."""
     served_at: int | None = None
