@@ -11,6 +11,9 @@ from mlforge.features.file_reads import scans_files
 from mlforge.features.purity import hearing_reads
 from mlforge.frames.polars_schema import in_memory, row_by_row
 
+_FEW_ROWS = 10_000
+"""Of more rows hardly a piece is a lone one, and a plan is not run twice."""
+
 
 class ReadsFilesError(Exception):
     """The way in which a function was seen to read files by itself, as the end of a sentence."""
@@ -46,9 +49,12 @@ def collected(
     with hearing_reads() as reads:
         returned = function(frame, **further)
     if isinstance(returned, pl.LazyFrame):
-        if not is_proven and scans_files(returned):
-            reads.append("its plan has a scan of files")
-        returned = in_memory(returned) if is_proven else _bounded(returned, most)
+        if isinstance(frame, pl.LazyFrame):
+            returned = in_memory(returned)
+        else:
+            if scans_files(returned):
+                reads.append("its plan has a scan of files")
+            returned = _bounded(returned, frame.height, most)
     if reads:
         raise ReadsFilesError(reads[0])
     if isinstance(returned, pl.DataFrame):
@@ -82,8 +88,11 @@ def among_several(frame: pl.DataFrame) -> pl.DataFrame:
     return row_by_row(pl.concat([frame, frame])) if frame.height == 1 else frame
 
 
-def _bounded(plan: pl.LazyFrame, most: int | None) -> pl.DataFrame:
-    """A plan's rows, gathered in batches, so that one that makes far too many is stopped on its way."""
+def _bounded(plan: pl.LazyFrame, height: int, most: int | None) -> pl.DataFrame:
+    """The rows of a plan over so many, gathered in batches, so that one that makes far too many is stopped on its way.
+
+    Few rows are in pieces by the number of cores then, as told in `among_several`: if all is well, their plan runs in memory, too.
+    """
     if most is None:
         return in_memory(plan)
     batches, size = [pl.DataFrame(schema=plan.collect_schema())], 0
@@ -92,7 +101,7 @@ def _bounded(plan: pl.LazyFrame, most: int | None) -> pl.DataFrame:
         size += _own_size(batch, most)
         if size > most:
             raise TooLargeError.of(size, most)
-    return pl.concat(batches)
+    return in_memory(plan) if height <= _FEW_ROWS else pl.concat(batches)
 
 
 def _check_size(frames: Sequence[pl.DataFrame], most: int | None) -> None:

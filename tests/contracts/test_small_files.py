@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,24 @@ def test_a_row_means_the_same_whatever_rows_its_file_has_and_with_which_it_is_ta
         values.append(sorted(row for file in events for row in file))
     assert values[0] == values[1] == values[2]
     assert len(values[0]) == (60 if function is divided else 59)
+
+
+def test_a_plan_of_a_function_that_is_not_proven_gives_few_rows_the_bits_that_they_have_in_memory(
+    tmp_path: Path,
+) -> None:
+    def lazily(df: pl.DataFrame) -> pl.LazyFrame:
+        return df.lazy().with_columns(pl.col("amount") / 237)
+
+    folder = Project(tmp_path)
+    frames = [
+        rows(*[(user, user / 10, user * 0.37 + 1) for user in range(first, first + 2)])
+        for first in range(0, 60, 2)
+    ]
+    for number, frame in enumerate(frames):
+        folder.drop(f"{number:02}", frame)
+    events = outcome(folder, folder.define(lazily, incremental=True))["events"]
+    in_memory = [lazily(frame).collect(engine="in-memory").rows() for frame in frames]
+    assert sorted(chain(*events)) == sorted(chain(*in_memory))
 
 
 @pytest.mark.parametrize("files", [mixed, nested])
