@@ -182,9 +182,10 @@ class Transform:
             self._returned(rows, frame, most)
             # The function takes this file, so it is the function that is not row-wise, not the file that is bad.
             raise NotProvenError(unproven)
-        if feature.tables:  # a join may add rows
-            return self._returned(rows, frame.lazy(), most)
-        return self._returned(rows, among_several(frame).lazy(), most).head(frame.height)
+        if frame.height == 1 and not feature.tables:  # a join may add rows
+            with suppress(MlforgeError):  # which is told of the row alone
+                return self._returned(rows, among_several(frame).lazy(), most).head(1)
+        return self._returned(rows, frame.lazy(), most)
 
     def apply_each(self, files: Sequence[FileRows]) -> Iterator[pl.DataFrame | MlforgeError]:
         """The function's rows of each of several files of one schema, or why the file is refused: as `apply`, alone.

@@ -178,6 +178,17 @@ def test_a_row_means_the_same_whatever_rows_its_file_has_and_with_which_it_is_ta
     assert len(values[0]) == (60 if function is divided else 59)
 
 
+def test_what_is_wrong_with_a_lone_row_is_told_of_one_row(tmp_path: Path) -> None:
+    def numbers(df: pl.DataFrame) -> pl.DataFrame:
+        return df.with_columns(pl.col("amount").cast(pl.Float64))
+
+    folder = Project(tmp_path)
+    folder.drop("good", rows((1, 0.0, 1.0)).cast({"amount": pl.String}))
+    folder.drop("bad", rows((2, 0.0, 1.0)).with_columns(amount=pl.lit("much")))
+    [bad] = folder.build(folder.define(numbers)).quarantined
+    assert "1 out of 1 values" in bad.reason
+
+
 def test_a_plan_of_a_function_that_is_not_proven_gives_few_rows_the_bits_that_they_have_in_memory(
     tmp_path: Path,
 ) -> None:
