@@ -10,62 +10,54 @@ from functools import cached_property
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from mlforge.core.text import plural
 from mlforge.errors import MlforgeError, SourceError
 from mlforge.features.feature import Function
 from mlforge.frames import polars_schema
 from mlforge.ingest.intake import FUNCTION_FAULTS
-from mlforge.ingest.session import Session
-from mlforge.ingest.transform import FileRows
+from mlforge.ingest.transform import FileRows, Transform
 
 
 def without_stray(
-    session: Session, frames: Mapping[str, pl.DataFrame], left_out: dict[str, str]
-) -> dict[str, pl.DataFrame]:
+    transform: Transform, frames: Mapping[str, pl.DataFrame]
+) -> tuple[dict[str, pl.DataFrame], dict[str, list[str]]]:
     """The frames without columns that most files lack, and that the function reads, does not hand on, and does without.
 
     One file with a further column would set all others aside where the function goes by all columns, as `unique()` does.
-    left_out: takes up these columns, with the reason.
+    Returns these columns, too, each with the paths of the files that have it.
     """
     having_rows = [frame for frame in frames.values() if frame.height]
     holders = Counter(name for frame in having_rows for name in frame.columns)
     rare = [name for name, files in holders.items() if 2 * files <= len(having_rows)]
     if not rare:
-        return dict(frames)
-    columns = WholeColumns.of(session, frames)
+        return dict(frames), {}
+    columns = WholeColumns.of(transform, frames)
     stray = [name for name in rare if columns.is_read_alone(name)]
     if not stray or not columns.are_dispensable(stray):
-        return dict(frames)
-    for name in stray:
-        paths = [path for path, frame in frames.items() if name in frame.columns]
-        others = f" and {plural(len(paths) - 1, 'more file')}" if len(paths) > 1 else ""
-        left_out[name] = "most files lack it"
-        session.warnings.append(
-            f"{paths[0]}{others}: column {name!r} is left out, as most files of the source lack it"
-        )
-    return {path: frame.drop(stray, strict=False) for path, frame in frames.items()}
+        return dict(frames), {}
+    paths = {name: [path for path, f in frames.items() if name in f.columns] for name in stray}
+    return {path: frame.drop(stray, strict=False) for path, frame in frames.items()}, paths
 
 
 @dataclass(frozen=True)
 class WholeColumns:
     """The columns of all files, and the columns that the function reads; None where those are unknown."""
 
-    session: Session
+    transform: Transform
     union: pl.Schema
     used: set[str] | None
 
     @classmethod
-    def of(cls, session: Session, frames: Mapping[str, pl.DataFrame]) -> WholeColumns:
+    def of(cls, transform: Transform, frames: Mapping[str, pl.DataFrame]) -> WholeColumns:
         """The columns of these frames, by path."""
         columns = {name: dtype for frame in frames.values() for name, dtype in frame.schema.items()}
         union = pl.Schema(columns)
-        return cls(session, union, _columns_read(session.transform.call, union))
+        return cls(transform, union, _columns_read(transform.call, union))
 
     def is_read_alone(self, name: str) -> bool:
         """Whether the function reads a column, but neither hands it on nor must have it."""
         is_read = self.used is None or name in self.used
         return (
-            is_read and name not in self.output and name not in self.session.feature.spec.needed()
+            is_read and name not in self.output and name not in self.transform.feature.spec.needed()
         )
 
     def are_dispensable(self, names: Collection[str]) -> bool:
@@ -94,7 +86,7 @@ class WholeColumns:
         """
         absent = [name for name in self.union if name not in frame.columns]
         read = [name for name in absent if self.used is None or name in self.used]
-        transform, spec = self.session.transform, self.session.feature.spec
+        transform, spec = self.transform, self.transform.feature.spec
         for name in read:
             if name not in self.output or name in spec.needed():
                 dtype = polars_schema.dtype_text(self.union[name])
@@ -112,7 +104,7 @@ class WholeColumns:
         return None
 
     def _output(self, frame: pl.DataFrame) -> list[str]:
-        rows: pl.DataFrame | pl.LazyFrame = self.session.transform.call(frame)
+        rows: pl.DataFrame | pl.LazyFrame = self.transform.call(frame)
         return rows.collect_schema().names()
 
 

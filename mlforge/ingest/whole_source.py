@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import polars as pl
 
 from mlforge.core.manifest import Manifest, Partial, SourceRecord
+from mlforge.core.text import plural
 from mlforge.errors import MlforgeError, SourceError
 from mlforge.frames.common_form import in_common_form
 from mlforge.frames.milliseconds import in_microseconds
@@ -147,9 +148,15 @@ def _read_all(
         except FAULTS as error:
             session.reject(file, error)
     frames = in_common_form(frames, session.feature.spec.timestamp)
-    frames = without_stray(session, frames, left_out)
+    frames, stray = without_stray(session.transform, frames)
+    for name, paths in stray.items():
+        left_out[name] = "most files lack it"
+        others = f" and {plural(len(paths) - 1, 'more file')}" if len(paths) > 1 else ""
+        session.warnings.append(
+            f"{paths[0]}{others}: column {name!r} is left out, as most files of the source lack it"
+        )
     shapes = {path: union.shape(path, frame) for path, frame in frames.items()}
-    columns = WholeColumns.of(session, frames)
+    columns = WholeColumns.of(session.transform, frames)
     used = columns.used
     fitted = fit(shapes.values(), used)
     if fitted is None:

@@ -16,11 +16,14 @@ from mlforge.core.reference import Row
 from mlforge.errors import FunctionError, IntegrityError, SourceError
 from mlforge.features.feature import Feature
 from mlforge.frames import polars_schema, validate
+from mlforge.frames.common_form import in_common_form
 from mlforge.frames.forgotten import without
 from mlforge.frames.milliseconds import in_microseconds
 from mlforge.ingest.intake import FUNCTION_FAULTS
 from mlforge.ingest.null_columns import NullColumns
 from mlforge.ingest.side_tables import SideTables
+from mlforge.ingest.transform import Transform
+from mlforge.ingest.whole_columns import without_stray
 from mlforge.maintenance.sampling import Entity, Sample, by_entity
 from mlforge.sources.damage import DAMAGE
 from mlforge.sources.parquet_reader import read
@@ -65,7 +68,7 @@ class RawReader:
         which tell whose they were, cannot be read.
         """
         events = RawEvents(defaultdict(list))
-        whole: list[pl.DataFrame] = []
+        whole: dict[str, pl.DataFrame] = {}
         for file in sorted(files, key=lambda file: file.path):
             frame = self._content(file)
             if frame is None:
@@ -76,10 +79,19 @@ class RawReader:
             elif self.manifest.rowwise:
                 self._add(self._apply(frame, file.path), sample, events)
             else:
-                whole.append(in_microseconds(self.feature.spec, frame, file.path))
+                whole[file.path] = in_microseconds(self.feature.spec, frame, file.path)
         if whole and not events.gone:
-            self._add(self._apply(_together(whole), "the whole source"), sample, events)
+            alike = in_common_form(whole, self.feature.spec.timestamp)
+            frames, _ = without_stray(self._transform, alike)
+            self._add(
+                self._apply(_together([*frames.values()]), "the whole source"), sample, events
+            )
         return events
+
+    @cached_property
+    def _transform(self) -> Transform:
+        """The function, to be asked which columns it goes by."""
+        return Transform(self.feature, (), self.tables, None, None, self.store.forgotten())
 
     @cached_property
     def _nulls(self) -> NullColumns:

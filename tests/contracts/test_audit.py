@@ -154,6 +154,29 @@ def test_a_version_of_files_whose_numbers_are_of_several_types_is_proven(
     assert (found.first, found.mismatches, found.is_proof) == ((), 0, True)
 
 
+@pytest.mark.parametrize("odd", ["a zone of its own", "a further column"])
+def test_a_version_of_a_function_that_sees_files_of_several_forms_as_one_is_proven(
+    odd: str, project: Project
+) -> None:
+    """As the build took them together: no value is called wrong for what it made alike or left out."""
+
+    def distinct(df: pl.DataFrame) -> pl.DataFrame:
+        return df.unique().select("user_id", "at", "amount")
+
+    for number in range(4):
+        frame = rows(*[(user, number, float(user)) for user in (1, 1, 2, 3)])
+        if number == 2 and odd == "a further column":
+            frame = frame.with_row_index("row")
+        elif number == 2:
+            frame = frame.with_columns(pl.col("at").dt.convert_time_zone("Europe/Berlin"))
+        project.drop(f"{number}", frame)
+    feature = project.define(distinct)
+    assert not project.build(feature).quarantined
+    audit = project.definitions(feature).audit("spend")
+    assert (audit.mismatches, audit.unproven) == (0, 0)
+    assert audit.values
+
+
 def served(project: Project, redis_url: str, *features: Feature) -> Definitions:
     definitions = project.definitions(*features, online_store=RedisStore.from_url(redis_url))
     definitions.build(online=True)
