@@ -65,10 +65,14 @@ def pandas_ranges(schema: pa.Schema) -> dict[str, str]:
     noted = (schema.metadata or {}).get(b"pandas", b"")
     if b'"kind": "range", "name": "' not in noted:
         return {}
-    indexes = json.loads(noted)["index_columns"]
-    names = [index["name"] for index in indexes if isinstance(index, dict)]
+    try:
+        indexes = json.loads(noted)["index_columns"]
+        names = [index["name"] for index in indexes if isinstance(index, dict)]
+        names = [name for name in names if isinstance(name, str)]
+    except (ValueError, KeyError, TypeError):
+        return {}  # what is noted is for people: the rows can be read without it
     why = "it is pandas' index, a range that the file holds no column of; write df.reset_index()"
-    return {name: why for name in names if name is not None and name not in schema.names}
+    return {name: why for name in names if name not in schema.names}
 
 
 @lru_cache
