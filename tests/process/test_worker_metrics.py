@@ -158,7 +158,9 @@ def test_the_metrics_are_for_this_machine_alone_unless_told_otherwise(address: s
 def test_an_edit_that_does_not_import_is_told_until_it_is_mended(shop: Shop, address: str) -> None:
     file, project = shop.folder / "definitions.py", shop.project
     good = file.read_text()
-    assert of(eventually(lambda: scrape(address)), "definitions_broken") == 0
+    # A worker that starts amid the edit would end.
+    eventually(lambda: of(scrape(address), "workers") == 1)
+    assert of(scrape(address), "definitions_broken") == 0
     file.write_text(f"{good}\nthis is not python\n")
     eventually(lambda: of(scrape(address), "definitions_broken") == 1)
     status = gather(project).to_json()
