@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,23 @@ import pytest
 from worker.connection import connect
 from worker.project import Project
 from worker.queue.rq_worker import Forge, ForgeSimpleWorker
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The seconds that a worker's process takes for the time: `now_s`."""
+    told = SimpleNamespace(now_s=100.0)
+    read = SimpleNamespace(monotonic=lambda: told.now_s, sleep=time.sleep)
+    monkeypatch.setattr("worker.queue.rq_worker.time", read)
+    return told
+
+
+@pytest.fixture
+def worker(redis_url: str, clock: SimpleNamespace) -> Iterator[ForgeSimpleWorker]:
+    """A worker that was made at that time."""
+    connection = connect(redis_url)
+    yield ForgeSimpleWorker(connection=connection)
+    connection.close()
 
 
 @pytest.mark.parametrize(
@@ -62,46 +80,31 @@ def test_a_connection_waits_for_longer_than_a_worker_waits_for_a_job(redis_url: 
 
 
 def test_a_worker_reports_once_in_a_moment_and_not_between_a_job_and_its_preparation(
-    redis_url: str, monkeypatch: pytest.MonkeyPatch
+    worker: ForgeSimpleWorker, clock: SimpleNamespace
 ) -> None:
-    now_s = 100.0
-    monkeypatch.setattr(
-        "worker.queue.rq_worker.time", SimpleNamespace(monotonic=lambda: now_s, sleep=time.sleep)
-    )
-    connection = connect(redis_url)
-    worker = ForgeSimpleWorker(connection=connection)
-
     def reports() -> bool:
-        connection.delete(worker.key)
+        worker.connection.delete(worker.key)
         worker.heartbeat()
-        return bool(connection.exists(worker.key))
+        return bool(worker.connection.exists(worker.key))
 
     assert [reports(), reports()] == [True, False]
-    now_s += 2
+    clock.now_s += 2
     assert reports()
-    now_s += 2
+    clock.now_s += 2
     worker.reorder_queues(worker.queues[0])  # as rq does once a job is taken
     assert not reports(), "what prepares the job reports"
     assert reports(), "the job is done, and the last report was long ago"
-    connection.close()
 
 
 def test_a_worker_is_listed_again_also_where_one_short_job_follows_the_other(
-    redis_url: str, monkeypatch: pytest.MonkeyPatch
+    worker: ForgeSimpleWorker, clock: SimpleNamespace
 ) -> None:
-    now_s = 100.0
-    monkeypatch.setattr(
-        "worker.queue.rq_worker.time", SimpleNamespace(monotonic=lambda: now_s, sleep=time.sleep)
-    )
-    connection = connect(redis_url)
-    worker = ForgeSimpleWorker(connection=connection)
     worker.heartbeat()
-    connection.delete(worker.key)  # the server was flushed
+    worker.connection.delete(worker.key)  # the server was flushed
     for _ in range(3):
         worker.reorder_queues(worker.queues[0])
         worker.heartbeat()
-        worker.heartbeat(15, connection)  # of the process that does the job
-        now_s += 0.6
+        worker.heartbeat(15, worker.connection)  # of the process that does the job
+        clock.now_s += 0.6
         worker.heartbeat()
-    assert connection.hexists(worker.key, "birth")
-    connection.close()
+    assert worker.connection.hexists(worker.key, "birth")

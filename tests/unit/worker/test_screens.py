@@ -59,6 +59,22 @@ def feature(name: str) -> FeatureStatus:
     )
 
 
+def line_of(quarantined: dict[str, str]) -> str:
+    """What is told of a refresh that did nothing but set files aside."""
+    details = {
+        "version": "1.0.0",
+        "bump": None,
+        "reason": "unchanged",
+        "changed": False,
+        "entities_pushed": 0,
+        "entities_deleted": 0,
+        "freshness_ms": None,
+        "trigger": None,
+        "quarantined": quarantined,
+    }
+    return telling.describe(Entry("1-0", "refreshed", "spend", details))
+
+
 def is_one_clean_line(text: str) -> bool:
     return text.isprintable()
 
@@ -97,18 +113,7 @@ def test_a_file_that_is_set_aside_is_told_once_with_its_name_and_its_features() 
         features.append(replace(feature(name), quarantine={path: reason}, ignored={}))
     status = Status("shop", "now", None, tuple(features), 0, None, (), (), ())
     assert render(status).splitlines()[-1] == f"orders, spend, users: quarantined {path}: {why}"
-    details = {
-        "version": "1.0.0",
-        "bump": None,
-        "reason": "unchanged",
-        "changed": False,
-        "entities_pushed": 0,
-        "entities_deleted": 0,
-        "freshness_ms": None,
-        "trigger": None,
-        "quarantined": {path: f"spend: {path}: {why}"},
-    }
-    line = telling.describe(Entry("1-0", "refreshed", "spend", details))
+    line = line_of({path: f"spend: {path}: {why}"})
     assert line.endswith(f" · quarantined {path}: {why}")
 
 
@@ -120,18 +125,7 @@ def test_of_files_that_are_set_aside_for_a_thousand_reasons_some_are_told_and_th
     lines = render(Status("shop", "now", "", (spend,), 0, None, (), (), ())).splitlines()
     assert sum("quarantined" in line for line in lines) == 11
     assert "spend: quarantined files for 990 more reasons; --json has them all" in lines
-    details = {
-        "version": "1.0.0",
-        "bump": None,
-        "reason": "unchanged",
-        "changed": False,
-        "entities_pushed": 0,
-        "entities_deleted": 0,
-        "freshness_ms": None,
-        "trigger": None,
-        "quarantined": aside,
-    }
-    line = telling.describe(Entry("1-0", "refreshed", "spend", details))
+    line = line_of(aside)
     assert "2.parquet: 2 rows are wrong · quarantined files for 997 more reasons" in line
     assert "3.parquet" not in line
 
